@@ -1,0 +1,40 @@
+"""secondsight explains dual encoders: which part of a caption matched which part of an image, by how much, and how exactly.
+
+Method: Möller, Tilli, Vu, Padó, "Explaining Caption-Image Interactions in CLIP Models with Second-Order Attributions",
+TMLR 2025 (arXiv 2408.14153), cited as [M25].
+"""
+
+from secondsight.contributions import Contributions
+from secondsight.encoders.base import DualEncoder, Encoder
+from secondsight.encoders.registry import load, wrap
+from secondsight.encoders.torch import TorchEncoder
+from secondsight.errors import AdapterError, AssumptionWarning, ConvergenceWarning, InputError
+from secondsight.explanation import Explanation, explain
+from secondsight.interactions import Interactions, Terms
+from secondsight.layout import GridLayout, Layout, TokenLayout
+from secondsight.methods import METHODS, IntegratedJacobian, Method
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "AdapterError",
+    "AssumptionWarning",
+    "Contributions",
+    "ConvergenceWarning",
+    "DualEncoder",
+    "Encoder",
+    "Explanation",
+    "GridLayout",
+    "InputError",
+    "IntegratedJacobian",
+    "Interactions",
+    "Layout",
+    "Method",
+    "Terms",
+    "TokenLayout",
+    "TorchEncoder",
+    "explain",
+    "load",
+    "wrap",
+]

@@ -1,0 +1,124 @@
+"""Contributions: one vector in the joint space per feature, which add up to an embedding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.errors import InputError
+from secondsight.files import atomic, load_arrays, load_json, save_arrays
+from secondsight.interactions import Interactions, tensor_from_json, tensor_to_json, write_json
+from secondsight.layout import Layout
+
+_TENSORS = ("vectors", "embedding", "reference_embedding")
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """One input's features as vectors of the joint space: g(a) = g(r) + Σ_i U_i + residual.
+
+    `vectors` (features, joint) are U; `embedding` g(a) and `reference_embedding` g(r) are (joint,), all in the space in
+    which the method decomposed. `scale` is what the similarity multiplies this side by: 1/‖g(a)‖ where a cosine is
+    decomposed outside its normalisation ([M25] §3), else 1. `about` says how they were made (method, nodes, …).
+    """
+
+    vectors: Float[Tensor, "feature joint"]
+    embedding: Float[Tensor, " joint"]
+    reference_embedding: Float[Tensor, " joint"]
+    layout: Layout
+    scale: float = 1.0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.vectors.shape != (self.layout.size, *self.embedding.shape):
+            raise InputError(
+                f"vectors {tuple(self.vectors.shape)} fit neither the layout's {self.layout.size} features nor the "
+                f"embedding {tuple(self.embedding.shape)}"
+            )
+        if self.embedding.shape != self.reference_embedding.shape:
+            raise InputError(
+                f"embedding {tuple(self.embedding.shape)} and reference embedding "
+                f"{tuple(self.reference_embedding.shape)} differ"
+            )
+
+    def __len__(self) -> int:
+        return self.layout.size
+
+    @property
+    def residual(self) -> Float[Tensor, " joint"]:
+        """What the vectors miss: g(a) − g(r) − Σ_i U_i."""
+        total = self.vectors.double().sum(0)
+        return (self.embedding.double() - self.reference_embedding.double() - total).to(self.vectors.dtype)
+
+    @property
+    def relative_residual(self) -> float:
+        """‖residual‖ / ‖g(a) − g(r)‖, in 0 … ∞; 0 where input and reference are the same."""
+        moved = float((self.embedding.double() - self.reference_embedding.double()).norm())
+        missed = float(self.residual.double().norm())
+        return missed / moved if moved else missed
+
+    def project(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
+        """First-order scores of every feature along directions of the joint space: U·d."""
+        return direction @ self.vectors.T
+
+    def __matmul__(self, other: Contributions) -> Interactions:
+        """The pair's similarity in four terms: base, either side alone, and interactions A = U Vᵀ ([M25] Eq. 10)."""
+        if not isinstance(other, Contributions):
+            return NotImplemented
+        if self.embedding.shape != other.embedding.shape:
+            raise InputError(
+                f"joint spaces of {len(self.embedding)} and {len(other.embedding)} dimensions do not match: "
+                "both sides must come from the same model"
+            )
+        scale = self.scale * other.scale
+        dtype = torch.promote_types(self.vectors.dtype, other.vectors.dtype)
+        # Sums of hundreds of terms are taken in double so that rounding stays below the reported error.
+        u, v = self.vectors.double() * scale, other.vectors.double()
+        g, h = self.embedding.double() * scale, other.embedding.double()
+        g0, h0 = self.reference_embedding.double() * scale, other.reference_embedding.double()
+        return Interactions(
+            attributions=(u @ v.T).to(dtype),
+            left_effects=(u @ h0).to(dtype),
+            right_effects=(v @ g0).to(dtype),
+            base=float(g0 @ h0),
+            similarity=float(g @ h),
+            left_layout=self.layout,
+            right_layout=other.layout,
+            about={"left": dict(self.about), "right": dict(other.about)},
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to .npz or .json, exactly; the file appears only when it is complete."""
+        facts = {
+            "format": "secondsight-contributions-1",
+            "layout": self.layout.to_json(),
+            "scale": self.scale,
+            "about": dict(self.about),
+        }
+        if Path(path).suffix == ".npz":
+            save_arrays(path, {name: getattr(self, name) for name in _TENSORS}, facts)
+        elif Path(path).suffix == ".json":
+            with atomic(path) as file:
+                write_json(file, {**facts, **{name: tensor_to_json(getattr(self, name)) for name in _TENSORS}})
+        else:
+            raise InputError(f"cannot save contributions as {str(path)!r}: the name must end in .npz or .json")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Contributions:
+        """Read what `save` wrote; raises `InputError` for anything else."""
+        if Path(path).suffix == ".npz":
+            tensors, facts = load_arrays(path)
+        else:
+            facts = load_json(path)
+            tensors = {}
+        if facts.get("format") != "secondsight-contributions-1":
+            raise InputError(f"{str(path)!r} holds no contributions")
+        tensors = tensors or {name: tensor_from_json(facts[name]) for name in _TENSORS}
+        return cls(**tensors, layout=Layout.from_json(facts["layout"]), scale=facts["scale"], about=facts["about"])

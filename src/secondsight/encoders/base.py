@@ -1,0 +1,209 @@
+"""What an encoder supplies, and the pair of them that a dual encoder is."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from secondsight.engine.guard import untouched
+from secondsight.engine.pooled import PooledBlock, PooledReference
+from secondsight.errors import InputError
+from secondsight.layout import Layout
+
+if TYPE_CHECKING:
+    from secondsight.contributions import Contributions
+    from secondsight.methods.base import Method
+
+Head = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One input, ready for the model: a tensor with a batch axis of 1, what to show of it, and where its parts lie."""
+
+    tensor: Tensor
+    shown: Any
+    place: Any
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """Hidden states (position, width) that enter a layer, in the decomposition's precision.
+
+    `embedding` (joint,) is what the host model itself made of the input; None where it pools elsewhere than `context`
+    says. `context` is whatever the encoder's head needs to know of the input (pooled position, attention mask).
+    """
+
+    hidden: Float[Tensor, "position width"]
+    embedding: Float[Tensor, " joint"] | None
+    context: Any
+
+
+class Encoder(ABC):
+    """One side of a dual encoder. Blocks count from 0 to `depth` − 1; layer L is the input of block L."""
+
+    kind: str
+    depth: int
+    module: nn.Module
+
+    def __init__(self) -> None:
+        self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[str, PooledReference]]] = OrderedDict()
+
+    @abstractmethod
+    def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
+        """A raw input (or a model-ready tensor with a batch axis of 1) as the model wants it."""
+
+    @abstractmethod
+    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+        """Hidden states entering `layer` for a batch; `like` gives contexts to pool by (for references)."""
+
+    @abstractmethod
+    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+        """The pure function (node, position, width) → (node, joint) from `layer` on, in `dtype`."""
+
+    @abstractmethod
+    def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
+        """The model-ready reference input for a name, a tensor, or None for the kind's usual one."""
+
+    @abstractmethod
+    def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
+        """What each position of `states.hidden` is."""
+
+    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
+        """The closed form's description of the last block; None where it has none or at other layers."""
+        return None
+
+    def resolve(self, layer: int) -> int:
+        """A layer as 0 … depth − 1; `InputError` outside −depth … depth − 1."""
+        if isinstance(layer, bool) or not isinstance(layer, int) or not -self.depth <= layer < self.depth:
+            raise InputError(
+                f"layer {layer!r} is not one of this {self.kind} encoder's: it has blocks 0 … {self.depth - 1} "
+                f"(or −1 … −{self.depth} from the end)"
+            )
+        return layer % self.depth
+
+    def dtype(self) -> torch.dtype:
+        """Precision of the decomposition: the model's own, float32 for half-precision models."""
+        own = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
+        return own if own in (torch.float32, torch.float64) else torch.float32
+
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    def reference_states(self, tensor: Tensor, layer: int, context: Any) -> tuple[States, dict[str, PooledReference]]:
+        """Hidden states of a reference input, cached by its content, the layer, the pooling and the weights.
+
+        The dictionary beside them keeps what the closed form derives from them.
+        """
+        content = hashlib.blake2b(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        key = (layer, content.digest(), tuple(tensor.shape), _hashable(context), self._fingerprint())
+        if key in self._references:
+            self._references.move_to_end(key)
+        else:
+            self._references[key] = (self.states(tensor, layer, [context])[0], {})
+            while len(self._references) > 64:
+                self._references.popitem(last=False)
+        return self._references[key]
+
+    def _fingerprint(self) -> int:
+        """Changes when a weight is written to, moved or replaced."""
+        return hash(
+            tuple(
+                (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
+                for p in [*self.module.parameters(), *self.module.buffers()]
+            )
+        )
+
+
+def _hashable(context: Any) -> Any:
+    if isinstance(context, Tensor):
+        return (tuple(context.shape), context.detach().cpu().float().numpy().tobytes())
+    if isinstance(context, tuple):
+        return tuple(_hashable(c) for c in context)
+    return context
+
+
+def as_list(inputs: Any) -> list[Any]:
+    """Several inputs as a list: an iterable of raw inputs, or a model-ready batch split along its first axis."""
+    if isinstance(inputs, Tensor):
+        return list(inputs.split(1))
+    if isinstance(inputs, (str, bytes)) or not isinstance(inputs, Iterable):
+        raise InputError(f"contributions take several inputs: give a list, not {type(inputs).__name__}")
+    return list(inputs)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a dual encoder: its encoder, whether it is the left (0) or right (1), and the similarity's kind."""
+
+    encoder: Encoder
+    index: int
+    cosine: bool
+
+    @property
+    def kind(self) -> str:
+        """What it encodes: "image", "text", …"""
+        return self.encoder.kind
+
+    def prepare(self, inputs: Any, *, truncate: bool = False) -> list[Prepared]:
+        """Raw inputs as model-ready ones."""
+        return [self.encoder.prepare(raw, truncate=truncate) for raw in as_list(inputs)]
+
+    def embed(self, inputs: Any, *, truncate: bool = False) -> Float[Tensor, "input joint"]:
+        """The host model's embeddings, not normalised."""
+        encoder = self.encoder
+        rows = []
+        with untouched(encoder.module):
+            for prepared in self.prepare(inputs, truncate=truncate):
+                rows.append(encoder.states(prepared.tensor, encoder.depth - 1)[0].embedding)
+        return torch.stack(rows)
+
+    def contributions(
+        self, inputs: Any, method: Method | None = None, *, truncate: bool = False
+    ) -> list[Contributions]:
+        """Contributions of a batch of inputs (a list, or a model-ready tensor), by `IntegratedJacobian()` or `method`."""
+        if method is None:
+            # The one look upward from this house: the default that every entry point shares.
+            from secondsight.methods import IntegratedJacobian
+
+            method = IntegratedJacobian()
+        return method.contributions(self, self.prepare(inputs, truncate=truncate))
+
+
+class DualEncoder:
+    """A similarity of two encoders' embeddings: their cosine, or their dot product where `cosine` is False.
+
+    `logit_scale` and `logit_bias` are what the model multiplies and adds in its logits (already exponentiated).
+    """
+
+    def __init__(
+        self,
+        left: Encoder,
+        right: Encoder,
+        *,
+        name: str = "custom",
+        cosine: bool = True,
+        logit_scale: float | None = None,
+        logit_bias: float = 0.0,
+    ) -> None:
+        self.left, self.right = Side(left, 0, cosine), Side(right, 1, cosine)
+        self.name, self.cosine, self.logit_scale, self.logit_bias = name, cosine, logit_scale, logit_bias
+
+    def __getattr__(self, name: str) -> Side:
+        sides = [s for s in (self.__dict__.get("left"), self.__dict__.get("right")) if s is not None and s.kind == name]
+        if len(sides) == 1:
+            return sides[0]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"DualEncoder({self.name!r}, left={self.left.kind}, right={self.right.kind})"
+

@@ -1,0 +1,477 @@
+"""open_clip models: ViT and ModifiedResNet image towers, transformer text towers."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import LayerScale, ResidualAttentionBlock, TextTransformer, Transformer, VisionTransformer
+from torch import Tensor, nn
+
+from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
+from secondsight.encoders.images import ImageInput, Preprocess, grid_layout
+from secondsight.encoders.texts import (
+    Tokenized,
+    byte_offsets,
+    check_ids,
+    check_text,
+    ready_ids,
+    text_reference,
+    too_long,
+)
+from secondsight.engine.guard import capturing
+from secondsight.engine.pooled import Affine, Norm, PooledBlock
+from secondsight.errors import AdapterError, InputError
+from secondsight.layout import Layout
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class _Context:
+    """Where the input is pooled, and the attention mask its blocks were given, cut to the kept positions."""
+
+    pool: int
+    mask: Tensor | None = None
+
+
+def _precise(module: Any, dtype: torch.dtype) -> Any:
+    """The module or parameter itself, or a copy of it in `dtype` where its own precision is another."""
+    if module is None or isinstance(module, Tensor):
+        return None if module is None else module.detach().to(dtype)
+    if all(p.dtype == dtype for p in module.parameters()):
+        return module
+    return copy.deepcopy(module).to(dtype)
+
+
+def _run_blocks(transformer: Transformer, first: int, dtype: torch.dtype, mask: Tensor | None) -> Head:
+    blocks = [_precise(block, dtype) for block in transformer.resblocks[first:]]
+    mask = None if mask is None else mask.to(dtype)
+
+    def run(x: Tensor) -> Tensor:
+        x = x if transformer.batch_first else x.transpose(0, 1)
+        for block in blocks:
+            x = block(x, attn_mask=mask)
+        return x if transformer.batch_first else x.transpose(0, 1)
+
+    return run
+
+
+def _captured(block: nn.Module, run: Callable[[], Any], named: str) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """The first input and keyword arguments of a block during `run`, and what `run` returned."""
+    seen: dict[str, Any] = {}
+    with capturing(block, seen):
+        out = run()
+    if not seen.get("args"):
+        raise AdapterError(f"the {named} never called its block: a compiled or scripted model cannot be explained")
+    return seen["args"][0], seen["kwargs"], out[0] if isinstance(out, tuple) else out
+
+
+def _multihead(attention: nn.Module, dtype: torch.dtype) -> dict[str, Any] | None:
+    """Projections of torch's own multi-head attention with one fused weight; None for any other."""
+    if not isinstance(attention, nn.MultiheadAttention) or attention.in_proj_weight is None:
+        return None
+    if attention.bias_k is not None or attention.add_zero_attn:
+        return None
+    weights = _precise(attention.in_proj_weight, dtype).chunk(3)
+    biases = (None,) * 3 if attention.in_proj_bias is None else _precise(attention.in_proj_bias, dtype).chunk(3)
+    query, key, value = (Affine(w, b) for w, b in zip(weights, biases, strict=True))
+    out = Affine(_precise(attention.out_proj.weight, dtype), _precise(attention.out_proj.bias, dtype))
+    return {"query": query, "key": key, "value": value, "out": out, "heads": attention.num_heads}
+
+
+def _pooled_block(
+    block: nn.Module, pool: int, mask: Tensor | None, finish: Head, dtype: torch.dtype
+) -> PooledBlock | None:
+    """The closed form of open_clip's standard block; None for a custom one, which takes another strategy."""
+    if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
+        return None
+    attention = _multihead(block.attn, dtype)
+    if attention is None or not isinstance(block.ln_1, nn.LayerNorm):
+        return None
+    gain = _precise(block.ls_1.gamma, dtype) if isinstance(block.ls_1, LayerScale) else None
+    if gain is None and not isinstance(block.ls_1, nn.Identity):
+        return None
+    ln_2, mlp, ls_2 = (_precise(m, dtype) for m in (block.ln_2, block.mlp, block.ls_2))
+    ln_1 = block.ln_1
+
+    def tail(y: Tensor) -> Tensor:
+        return finish(y + ls_2(mlp(ln_2(y))))
+
+    norm = Norm(_precise(ln_1.weight, dtype), _precise(ln_1.bias, dtype), ln_1.eps)
+    row = None if mask is None else mask[pool].to(dtype)
+    return PooledBlock(pool, **attention, tail=tail, norm=norm, gain=gain, mask=row)
+
+
+class VisionEncoder(Encoder):
+    """An open_clip VisionTransformer; positions are the class token and the patches, row by row."""
+
+    kind = "image"
+
+    def __init__(self, visual: VisionTransformer, images: ImageInput) -> None:
+        super().__init__()
+        self.module, self.images = visual, images
+        self.depth = len(visual.transformer.resblocks)
+
+    def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
+        """An image through the model's preprocessing, or model-ready pixels of the model's size."""
+        prepared = self.images.prepare(raw)
+        _check_size(prepared, tuple(self.module.image_size))
+        return prepared
+
+    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+        """Hidden states entering block `layer` for a batch of pixels."""
+        block = self.module.transformer.resblocks[layer]
+        own = self.module.conv1.weight
+        hidden, _, out = _captured(block, lambda: self.module(tensors.to(own)), "image tower")
+        hidden = (hidden if self.module.transformer.batch_first else hidden.transpose(0, 1)).to(self.dtype())
+        return [States(h, e.to(self.dtype()), _Context(0)) for h, e in zip(hidden, out, strict=True)]
+
+    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+        """Blocks from `layer` on, pooling and projection."""
+        run = _run_blocks(self.module.transformer, layer, dtype, None)
+        visual = self.module
+        # The host's own pooling runs on a shallow copy, so that half-precision norms can be replaced in it.
+        pooling = copy.copy(visual)
+        pooling._modules = {k: _precise(m, dtype) for k, m in visual._modules.items() if k in ("ln_post", "attn_pool")}
+        pooling._modules.setdefault("attn_pool", None)
+        projection = _precise(visual.proj, dtype)
+
+        def head(x: Tensor) -> Tensor:
+            pooled = pooling._pool(run(x))[0]
+            return pooled if projection is None else pooled @ projection
+
+        return head
+
+    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
+        """The closed form where the class token pools in the last block."""
+        visual = self.module
+        if layer != self.depth - 1 or visual.attn_pool is not None or visual.pool_type != "tok":
+            return None
+        ln_post, projection = _precise(visual.ln_post, dtype), _precise(visual.proj, dtype)
+
+        def finish(y: Tensor) -> Tensor:
+            y = ln_post(y)
+            return y if projection is None else y @ projection
+
+        return _pooled_block(visual.transformer.resblocks[-1], 0, None, finish, dtype)
+
+    def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
+        """See `ImageInput.reference`."""
+        return self.images.reference(prepared, which, seed)
+
+    def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
+        """The class token, then the patches."""
+        return grid_layout(prepared.place, tuple(self.module.grid_size), {0: "class"})
+
+
+class ResNetEncoder(Encoder):
+    """An open_clip ModifiedResNet: stages 0-3, then the attention pool (4), whose first position is the mean token."""
+
+    kind = "image"
+    depth = 5
+
+    def __init__(self, visual: ModifiedResNet, images: ImageInput) -> None:
+        super().__init__()
+        self.module, self.images = visual, images
+        self._stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+
+    def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
+        """An image through the model's preprocessing, or model-ready pixels of the model's size."""
+        prepared = self.images.prepare(raw)
+        size = self.module.image_size
+        _check_size(prepared, tuple(size) if isinstance(size, (tuple, list)) else (size, size))
+        return prepared
+
+    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+        """Feature maps entering a stage, or the mean token and the cells as the attention pool sees them."""
+        block = [*self._stages, self.module.attnpool][layer]
+        hidden, _, out = _captured(block, lambda: self.module(tensors.to(self.module.conv1.weight)), "image tower")
+        context = (tuple(hidden.shape[-2:]),)
+        hidden = hidden.to(self.dtype()).flatten(2).mT
+        if layer == self.depth - 1:
+            place = self.module.attnpool.positional_embedding.to(hidden)
+            hidden = torch.cat([hidden.mean(1, keepdim=True), hidden], 1) + place
+        return [States(h.clone(), e.to(self.dtype()), context) for h, e in zip(hidden, out, strict=True)]
+
+    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+        """The stages from `layer` on and the attention pool."""
+        pool = _precise(self.module.attnpool, dtype)
+        if layer == self.depth - 1:
+            return lambda x: _attend(pool, x)
+        stages = [_precise(stage, dtype) for stage in self._stages[layer:]]
+        grid = context[0]
+
+        def head(x: Tensor) -> Tensor:
+            # Some first layers of a stage are in-place; the hidden states are the caller's.
+            y = x.mT.unflatten(2, grid).clone()
+            for stage in stages:
+                y = stage(y)
+            out: Tensor = pool(y)
+            return out
+
+        return head
+
+    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
+        """The attention pool: the mean token asks, the projection is all that follows."""
+        if layer != self.depth - 1:
+            return None
+        pool = _precise(self.module.attnpool, dtype)
+        affine = [Affine(p.weight.detach(), p.bias.detach()) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)]
+        return PooledBlock(0, *affine, heads=pool.num_heads, tail=lambda y: y, residual=False)
+
+    def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
+        """See `ImageInput.reference`."""
+        return self.images.reference(prepared, which, seed)
+
+    def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
+        """The stage's cells, behind the mean token at the attention pool."""
+        special = {0: "mean"} if layer == self.depth - 1 else {}
+        return grid_layout(prepared.place, states.context[0], special)
+
+
+def _attend(pool: AttentionPool2d, x: Tensor) -> Tensor:
+    """The attention pool on its tokens; only the mean token's query is read."""
+    def split(y: Tensor) -> Tensor:
+        return y.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+
+    query, key, value = split(pool.q_proj(x[:, :1])), split(pool.k_proj(x)), split(pool.v_proj(x))
+    z = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    out: Tensor = pool.c_proj(z[:, 0])
+    return out
+
+
+def _check_size(prepared: Prepared, size: tuple[int, ...]) -> None:
+    if prepared.tensor.shape[-2:] != size:
+        height, width = prepared.tensor.shape[-2:]
+        raise InputError(f"pixels of {height}×{width} do not fit this model, which takes {size[0]}×{size[1]}")
+
+
+class TextEncoder(Encoder):
+    """An open_clip text transformer. Under a causal mask, positions after the pooled one are dropped: they cannot matter."""
+
+    kind = "text"
+
+    def __init__(
+        self, host: nn.Module, tower: nn.Module, tokenizer: Tokenizer | None, pool_type: str, eos: int | None
+    ) -> None:
+        super().__init__()
+        # In a plain CLIP the text tower's parts are the model's own attributes; in the others it is a module.
+        self.host, self.tower, self.module = host, tower, host
+        self.tokenizer, self.pool_type, self.eos = tokenizer, pool_type, eos
+        self.depth = len(tower.transformer.resblocks)
+
+    def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
+        """A caption through the tokenizer, or model-ready token ids (1, length)."""
+        spell = self._spell
+        if isinstance(raw, Tensor):
+            ids = check_ids(raw)
+            top = self.tower.token_embedding.num_embeddings
+            if int(ids.max()) >= top or int(ids.min()) < 0:
+                raise InputError(f"token id {int(ids.max())} is outside this model's vocabulary of {top}")
+            if ids.shape[1] > len(self.tower.positional_embedding):
+                raise too_long("ids", ids.shape[1], len(self.tower.positional_embedding))
+            return ready_ids(ids, spell, self._special(ids[0], self._pool(ids)[0]))
+        text = check_text(raw)
+        if self.tokenizer is None:
+            raise InputError("this model came without a tokenizer: pass tokenizer=, or token ids as a (1, length) tensor")
+        ids = self.tokenizer([text])
+        pool = self._pool(ids)[0]
+        tokens = tuple(spell(int(i)) for i in ids[0])
+        special = self._special(ids[0], pool)
+        simple = self.tokenizer
+        if not isinstance(simple, SimpleTokenizer):
+            return Prepared(ids, text, Tokenized(None, tokens, (None,) * len(tokens), special))
+        needed = simple.encode(text)
+        if len(needed) + 2 > ids.shape[1] and not truncate:
+            raise too_long(text, len(needed) + 2, ids.shape[1])
+        kept = needed[: ids.shape[1] - 2]
+        pieces = [
+            bytes(simple.byte_decoder[c] for c in simple.decoder[i].removesuffix("</w>")) for i in kept
+        ]
+        offsets = (None, *byte_offsets(text, simple.clean_fn(text), pieces))
+        offsets += (None,) * (ids.shape[1] - len(offsets))
+        return Prepared(ids, text, Tokenized(text, tokens, offsets, special))
+
+    def _spell(self, token: int) -> str:
+        decoder = getattr(self.tokenizer, "decoder", None)
+        return decoder.get(token, str(token)).removesuffix("</w>") if isinstance(decoder, dict) else str(token)
+
+    def _special(self, ids: Tensor, pool: int) -> dict[int, str]:
+        """Start, end and padding. The start is the first token where the end is not."""
+        special = {i: "padding" for i in range(pool + 1, len(ids))}
+        return {**special, 0: "start", pool: "end"}
+
+    def _pool(self, ids: Tensor) -> list[int]:
+        """The pooled position of every row."""
+        if self.pool_type == "first":
+            return [0] * len(ids)
+        if self.pool_type == "last":
+            return [ids.shape[1] - 1] * len(ids)
+        if self.pool_type == "argmax":
+            return [int(i) for i in ids.argmax(-1)]
+        if self.pool_type == "eos":
+            return [int(i) for i in (ids == self.eos).int().argmax(-1)]
+        raise AdapterError(f"text pooling {self.pool_type!r} is not known: open_clip has first, last, argmax and eos")
+
+    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+        """Hidden states entering block `layer` for a batch of token ids."""
+        tower = self.tower
+        tensors = tensors.to(self.device())
+        hidden, kwargs, out = _captured(
+            tower.transformer.resblocks[layer], lambda: self.host.encode_text(tensors), "text tower"
+        )
+        hidden = (hidden if tower.transformer.batch_first else hidden.transpose(0, 1)).to(self.dtype())
+        mask: Tensor | None = kwargs.get("attn_mask")
+        if mask is not None and mask.ndim != 2:
+            raise AdapterError("this text tower gives every input its own attention mask: it is not supported yet")
+        result = []
+        for row, pool in enumerate(self._pool(tensors)):
+            wanted = pool if like is None else like[row].pool
+            causal = mask is not None and bool(torch.isneginf(mask.float()[wanted, wanted + 1 :]).all())
+            kept = wanted + 1 if causal else hidden.shape[1]
+            context = _Context(wanted, None if mask is None else mask[:kept, :kept])
+            # With the input's length dropped to `kept`, a copy frees the rest of the batch.
+            embedding = out[row].to(self.dtype()) if pool == wanted else None
+            result.append(States(hidden[row, :kept].clone(), embedding, context))
+        return result
+
+    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+        """Blocks from `layer` on, pooling at the input's position, and projection."""
+        run, finish = _run_blocks(self.tower.transformer, layer, dtype, context.mask), self._finish(dtype)
+        return lambda x: finish(run(x)[:, context.pool])
+
+    def _finish(self, dtype: torch.dtype) -> Head:
+        ln, projection = _precise(self.tower.ln_final, dtype), _precise(self.tower.text_projection, dtype)
+
+        def finish(y: Tensor) -> Tensor:
+            y = ln(y)
+            if projection is None:
+                return y
+            out: Tensor = projection(y) if isinstance(projection, nn.Module) else y @ projection
+            return out
+
+        return finish
+
+    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
+        """The closed form at the last block."""
+        if layer != self.depth - 1:
+            return None
+        block = self.tower.transformer.resblocks[-1]
+        return _pooled_block(block, context.pool, context.mask, self._finish(dtype), dtype)
+
+    def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
+        """Padding between start and end, or see `text_reference`."""
+        padding = getattr(self.tower, "pad_id", 0)
+        end = self._pool(prepared.tensor)[0]
+        return text_reference(prepared.tensor, which, start=None if end == 0 else 0, end=end, padding=padding)
+
+    def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
+        """Start, words, end, and padding where the model sees it."""
+        tokenized: Tokenized = prepared.place
+        return tokenized.layout(len(states.hidden))
+
+
+def wrap_open_clip(
+    model: nn.Module, preprocess: Preprocess | None = None, tokenizer: Tokenizer | None = None, name: str = "open_clip"
+) -> DualEncoder:
+    """A dual encoder around an open_clip model object; the model itself stays as it is.
+
+    Without `preprocess` or `tokenizer` only model-ready tensors can be explained. Raises `InputError` for towers of
+    another kind.
+    """
+    visual = model.visual
+    image: Encoder
+    mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
+    assumed = preprocess is None and (mean is None or std is None)
+    if assumed:
+        mean, std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    images = ImageInput(preprocess, mean, std, assumed=assumed)
+    if isinstance(visual, VisionTransformer):
+        image = VisionEncoder(visual, images)
+    elif isinstance(visual, ModifiedResNet):
+        image = ResNetEncoder(visual, images)
+    else:
+        raise InputError(
+            f"the image tower {type(visual).__name__} is not supported by name: describe it with ss.TorchEncoder"
+        )
+    if isinstance(model, open_clip.CLIP):
+        text = TextEncoder(model, model, tokenizer, model.text_pool_type, getattr(model, "text_eos_id", None))
+    elif isinstance(getattr(model, "text", None), TextTransformer) and model.text.cls_emb is None:
+        text = TextEncoder(model, model.text, tokenizer, model.text.pool_type, model.text.eos_id)
+    else:
+        raise InputError(
+            f"the text tower of {type(model).__name__} is not supported by name: describe it with ss.TorchEncoder"
+        )
+    scale = float(model.logit_scale.detach().exp()) if isinstance(getattr(model, "logit_scale", None), Tensor) else None
+    bias = float(model.logit_bias.detach()) if isinstance(getattr(model, "logit_bias", None), Tensor) else 0.0
+    return DualEncoder(image, text, name=name, logit_scale=scale, logit_bias=bias)
+
+
+def load_open_clip(name: str, cache_dir: str | None = None) -> DualEncoder:
+    """A model by open_clip's names: "ViT-B-16/openai", "ViT-B-16//path/to/checkpoint.safetensors", "hf-hub:…".
+
+    The part behind the first slash is a pretrained tag or a local checkpoint. Raises `InputError` for unknown names and
+    where weights cannot be had.
+    """
+    hub = name.startswith(("hf-hub:", "local-dir:"))
+    architecture, _, weights = (name, "", "") if hub else name.partition("/")
+    if not hub:
+        _check_name(architecture, weights)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            # Building a model draws its random initial weights; the user's random state is not ours to move.
+            with torch.random.fork_rng():
+                model, _, preprocess = open_clip.create_model_and_transforms(
+                    architecture, pretrained=weights or None, cache_dir=cache_dir, **_quick_gelu(architecture, weights)
+                )
+        tokenizer = open_clip.get_tokenizer(architecture)
+    except Exception as problem:
+        raise _unreachable(f"open_clip:{name}", problem) from problem
+    return wrap_open_clip(model, preprocess, tokenizer, f"open_clip:{name}")
+
+
+def _quick_gelu(architecture: str, tag: str) -> dict[str, bool]:
+    """OpenAI's, DFN's and MetaCLIP's weights were trained with quick-GELU, which some plain names leave out."""
+    config = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
+    return {"force_quick_gelu": True} if config.get("quick_gelu") else {}
+
+
+def _check_name(architecture: str, weights: str) -> None:
+    known = open_clip.list_models()
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, 3, 0.5) or known[:3]
+        raise InputError(f"unknown open_clip architecture {architecture!r}; near it: {', '.join(near)}")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not weights:
+        listed = ", ".join(tags) or "none"
+        raise InputError(
+            f"'open_clip:{architecture}' names no weights: add /TAG (known: {listed}) or /PATH of a local checkpoint"
+        )
+    if weights not in tags and not os.path.isfile(weights):
+        raise InputError(
+            f"{weights!r} is neither a file nor one of {architecture}'s pretrained tags ({', '.join(tags) or 'none'})"
+        )
+
+
+def _unreachable(name: str, problem: Exception) -> InputError:
+    text = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
+    words = ("connect", "resolve", "network", "offline", "timed out", "httpsconnection", "cannot find the requested files")
+    if any(w in f"{text} {problem}".lower() for w in words) or isinstance(problem, (ConnectionError, TimeoutError)):
+        return InputError(
+            f"the weights of {name!r} are not on this machine and the hub cannot be reached: "
+            "use a local checkpoint (open_clip:ARCHITECTURE/PATH) or the offline model 'builtin'"
+        )
+    return InputError(f"{name!r} cannot be loaded ({text}): check the checkpoint and its architecture")

@@ -1,0 +1,211 @@
+"""Nodes and weights on [0, 1], and how to add nodes until the path integral is good enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.errors import InputError
+
+Nodes = Float[Tensor, " node"]
+
+QUADRATURES = ("gauss-legendre", "clenshaw-curtis", "gauss-kronrod", "trapezoid", "riemann")
+
+_GAUSS_STEPS = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+# Kronrod's 15-point extension of the 7-point Gauss rule on [-1, 1] (Kronrod 1965), non-negative half:
+# node, weight of the 15-point rule, weight of the 7-point rule.
+_KRONROD = (
+    (0.991455371120812639206854697526329, 0.022935322010529224963732008058970, 0.0),
+    (0.949107912342758524526189684047851, 0.063092092629978553290700663189204, 0.129484966168869693270611432679082),
+    (0.864864423359769072789712788640926, 0.104790010322250183839876322541518, 0.0),
+    (0.741531185599394439863864773280788, 0.140653259715525918745189590510238, 0.279705391489276667901467771423780),
+    (0.586087235467691130294144691258, 0.169004726639267902826583426598550, 0.0),
+    (0.405845151377397166906606412076961, 0.190350578064785409913256402421014, 0.381830050505118944950369775488975),
+    (0.207784955007898467600689403773245, 0.204432940075298892414161999234649, 0.0),
+    (0.0, 0.209482141084727828012999174891714, 0.417959183673469387755102040816327),
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A quadrature on [0, 1]: `nodes` α_n and `weights` w_n, both (node,) in float64."""
+
+    nodes: Nodes
+    weights: Nodes
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+
+@lru_cache(maxsize=256)
+def rule(quadrature: str, steps: int) -> Rule:
+    """The named rule with `steps` nodes.
+
+    Gauss-Legendre, Clenshaw-Curtis and trapezoid are the usual ones; "riemann" is the right sum α_n = n/N of the paper's
+    code; "gauss-kronrod" puts 15 nodes on each of steps/15 equal panels. Raises `InputError` for other names and counts.
+    """
+    if steps < 1:
+        raise InputError(f"steps={steps} is no number of nodes: at least 1 is needed")
+    if quadrature == "gauss-legendre":
+        x, w = np.polynomial.legendre.leggauss(steps)
+        return _rule((x + 1) / 2, w / 2)
+    if quadrature == "riemann":
+        return _rule(np.arange(1, steps + 1) / steps, np.full(steps, 1 / steps))
+    if quadrature == "trapezoid":
+        if steps < 2:
+            raise InputError("steps=1 is too few for the trapezoid rule: at least 2 are needed")
+        w = np.full(steps, 1 / (steps - 1))
+        w[[0, -1]] /= 2
+        return _rule(np.linspace(0, 1, steps), w)
+    if quadrature == "clenshaw-curtis":
+        return _clenshaw_curtis(steps)
+    if quadrature == "gauss-kronrod":
+        if steps % 15:
+            raise InputError(f"steps={steps} does not fit gauss-kronrod: it takes 15 nodes a panel, so a multiple of 15")
+        edges = np.linspace(0, 1, steps // 15 + 1)
+        panels = [_kronrod(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return _rule(np.concatenate([p[0] for p in panels]), np.concatenate([p[1] for p in panels]))
+    raise InputError(f"unknown quadrature {quadrature!r}; known: {', '.join(QUADRATURES)}")
+
+
+def _rule(nodes: np.ndarray, weights: np.ndarray) -> Rule:
+    return Rule(torch.from_numpy(np.ascontiguousarray(nodes)), torch.from_numpy(np.ascontiguousarray(weights)))
+
+
+def _clenshaw_curtis(steps: int) -> Rule:
+    if steps < 2:
+        raise InputError("steps=1 is too few for clenshaw-curtis: at least 2 are needed")
+    n = steps - 1
+    theta = np.pi * np.arange(steps) / n
+    # ∫ T_2k over [-1, 1] is 2/(1 − 4k²); the interpolant's coefficients come from a cosine sum, ends halved.
+    k = np.arange(n // 2 + 1)
+    factor = np.where(k == 0, 1.0, 2.0)
+    if n % 2 == 0:
+        factor[-1] = 1.0
+    w = (np.cos(2 * np.outer(theta, k)) * (factor / (1 - 4 * k**2))).sum(1) * 2 / n
+    w[[0, -1]] /= 2
+    return _rule((1 - np.cos(theta)) / 2, w / 2)
+
+
+def _kronrod(a: float, b: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    table = np.array(_KRONROD)
+    signs = np.concatenate([-np.ones(8), np.ones(7)])
+    order = np.concatenate([np.arange(8), np.arange(6, -1, -1)])
+    x, w, g = table[order].T
+    half = (b - a) / 2
+    return (a + b) / 2 + half * signs * x, half * w, half * g
+
+
+Integrand = Callable[[Nodes], Float[Tensor, "node joint"]]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A rule, the relative residual it reached on the summed integrand, and whether that met the tolerance."""
+
+    rule: Rule
+    total: Float[Tensor, " joint"]
+    residual: float
+    reached: bool
+    evaluations: int
+
+
+class _Memory:
+    """Integrand values by node, so that nested rules evaluate new nodes only."""
+
+    def __init__(self, integrand: Integrand) -> None:
+        self.integrand, self.values = integrand, dict[float, Tensor]()
+
+    def __call__(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
+        new = [a for a in nodes.tolist() if a not in self.values]
+        if new:
+            values = self.integrand(torch.tensor(new, dtype=torch.float64)).double()
+            self.values.update(zip(new, values, strict=True))
+        return torch.stack([self.values[a] for a in nodes.tolist()])
+
+
+def fixed(quadrature: str, steps: int, integrand: Integrand, difference: Float[Tensor, " joint"]) -> Adapted:
+    """The rule with `steps` nodes, and the relative residual ‖Σ w f − difference‖ / ‖difference‖ it reaches."""
+    return _measure(rule(quadrature, steps), _Memory(integrand), difference.double(), tol=math.inf)
+
+
+def adapt(
+    quadrature: str, integrand: Integrand, difference: Float[Tensor, " joint"], *, tol: float, max_steps: int
+) -> Adapted:
+    """The first refinement of the rule whose relative residual is at most `tol`, with no more than `max_steps` nodes.
+
+    `integrand` is d/dα g along the path; its integral is known, g(a) − g(r) = `difference`, so the residual is the true
+    error of the sum. Where no refinement reaches `tol` (the cap, or the floor that rounding sets), the best one tried is
+    returned with `reached` False.
+    """
+    values, difference = _Memory(integrand), difference.double()
+    best: Adapted | None = None
+    stalled = 0
+    for candidate in _refinements(quadrature, values, max_steps):
+        tried = _measure(candidate, values, difference, tol)
+        if tried.reached:
+            return tried
+        # Twice no gain near the rounding floor: more nodes cannot help.
+        stalled = stalled + 1 if best and tried.residual > 0.7 * best.residual and tried.residual < 1e-4 else 0
+        if best is None or tried.residual < best.residual:
+            best = tried
+        if stalled >= 2:
+            break
+    if best is None:
+        raise InputError(f"max_steps={max_steps} is too few for {quadrature}: at least 15 are needed")
+    return Adapted(best.rule, best.total, best.residual, False, len(values.values))
+
+
+def _measure(candidate: Rule, values: _Memory, difference: Tensor, tol: float) -> Adapted:
+    at_nodes = values(candidate.nodes)
+    total = candidate.weights.to(at_nodes.device) @ at_nodes
+    moved = float(difference.norm())
+    residual = float((total - difference).norm()) / (moved or 1.0)
+    return Adapted(candidate, total, residual, residual <= tol, len(values.values))
+
+
+def _refinements(quadrature: str, values: _Memory, max_steps: int) -> Iterator[Rule]:
+    if quadrature == "gauss-kronrod":
+        yield from _subdivided(values, max_steps)
+    elif quadrature in ("clenshaw-curtis", "trapezoid"):
+        steps = 3
+        while steps <= max_steps:
+            yield rule(quadrature, steps)
+            steps = 2 * steps - 1
+    elif quadrature == "riemann":
+        steps = min(8, max_steps)
+        while steps <= max_steps:
+            yield rule(quadrature, steps)
+            steps = max_steps if steps < max_steps < 2 * steps else 2 * steps
+    else:
+        for steps in sorted({min(s, max_steps) for s in _GAUSS_STEPS}):
+            yield rule(quadrature, steps)
+
+
+def _subdivided(values: _Memory, max_steps: int) -> Iterator[Rule]:
+    """Halve the panel whose 7- and 15-point sums differ most; all other panels keep their nodes."""
+    panels: list[tuple[float, float, float]] = []
+
+    def measured(a: float, b: float) -> tuple[float, float, float]:
+        x, w, g = _kronrod(a, b)
+        gap = torch.from_numpy(w - g) @ values(torch.from_numpy(x)).cpu()
+        return float(gap.norm()), a, b
+
+    if max_steps >= 15:
+        panels.append(measured(0.0, 1.0))
+    while panels and 15 * len(panels) <= max_steps:
+        rules = [_kronrod(a, b) for _, a, b in sorted(panels, key=lambda p: p[1])]
+        yield _rule(np.concatenate([p[0] for p in rules]), np.concatenate([p[1] for p in rules]))
+        if 15 * (len(panels) + 1) > max_steps:
+            return
+        panels.sort()
+        _, a, b = panels.pop()
+        panels += [measured(a, (a + b) / 2), measured((a + b) / 2, b)]

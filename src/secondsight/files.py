@@ -1,0 +1,73 @@
+"""Writing files so that nothing half-written stays behind, and reading arrays without running what they carry."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secondsight.errors import InputError
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` only when the block ends well."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: the folder {str(target.parent)!r} does not exist")
+    if target.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: it is a folder, give a file name")
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as problem:
+        raise InputError(f"cannot write {str(path)!r}: {problem.strerror}; choose another place") from problem
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; an ordinary open() would not
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_arrays(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and plain data as one .npz."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    with atomic(path) as file:
+        np.savez_compressed(file, facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]  # numpy types the mapping as its own keyword
+
+
+def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_arrays` wrote; `InputError` for a missing or foreign file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            tensors = {name: torch.from_numpy(archive[name]) for name in archive.files if name != "facts"}
+            return tensors, json.loads(archive["facts"].tobytes())
+    except FileNotFoundError as problem:
+        raise InputError(f"{str(path)!r} does not exist") from problem
+    except Exception as problem:
+        raise InputError(f"{str(path)!r} is no .npz written by secondsight ({problem})") from problem
+
+
+def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object; `InputError` for a missing or foreign file."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as problem:
+        raise InputError(f"{str(path)!r} does not exist") from problem
+    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as problem:
+        raise InputError(f"{str(path)!r} is no JSON file ({problem})") from problem
+    if not isinstance(data, dict):
+        raise InputError(f"{str(path)!r} is no JSON object")
+    return data

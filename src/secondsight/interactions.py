@@ -1,0 +1,246 @@
+"""Interactions: a pair's similarity split into four terms and a matrix over the features of both sides."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from functools import cached_property
+from typing import IO, Any, Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.errors import InputError
+from secondsight.files import atomic, load_arrays, load_json, save_arrays
+from secondsight.layout import Box, GridLayout, Layout, TokenLayout
+
+_TENSORS = ("attributions", "left_effects", "right_effects")
+
+
+@runtime_checkable
+class LazyMatrix(Protocol):
+    """An attribution matrix whose parts are computed when asked for."""
+
+    def times(self, right: Float[Tensor, " right"]) -> Float[Tensor, " left"]:
+        """Σ_j A_ij w_j."""
+
+    def times_left(self, left: Float[Tensor, " left"]) -> Float[Tensor, " right"]:
+        """Σ_i w_i A_ij."""
+
+    def total(self) -> float:
+        """Σ_ij A_ij."""
+
+    def dense(self) -> Float[Tensor, "left right"]:
+        """The whole matrix."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The four parts that a similarity splits into; they add up to it within the explanation's error.
+
+    `base` is the two references' similarity, `left` and `right` what either input adds alone against the other's
+    reference, `interaction` what only the two together add. `image` and `text` name `left` and `right` by their kind.
+    """
+
+    base: float
+    left: float
+    right: float
+    interaction: float
+    kinds: tuple[str, str] = ("left", "right")
+
+    @property
+    def total(self) -> float:
+        """base + left + right + interaction."""
+        return self.base + self.left + self.right + self.interaction
+
+    def __getattr__(self, name: str) -> float:
+        kinds = self.__dict__.get("kinds", ())
+        if name in kinds and len(set(kinds)) == 2:
+            return self.left if kinds[0] == name else self.right
+        raise AttributeError(f"terms have base, left, right, interaction, {', '.join(kinds)}; not {name!r}")
+
+    def labels(self) -> tuple[tuple[str, float], ...]:
+        """(name, value) of every term, the sides named by their kind where the kinds differ."""
+        left, right = self.kinds if len(set(self.kinds)) == 2 else ("left", "right")
+        return (
+            ("base", self.base),
+            (f"{left} alone", self.left),
+            (f"{right} alone", self.right),
+            ("interaction", self.interaction),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """One pair: similarity = base + Σ left_effects + Σ right_effects + Σ matrix ± error ([M25] Eq. 10).
+
+    `left_effects` (left,) and `right_effects` (right,) are what each feature adds against the other side's reference.
+    `attributions` (left, right) are those of feature pairs, A_ij = U_i·V_j, or something that computes them when asked;
+    `matrix` is always the tensor. All are in units of the similarity.
+    """
+
+    attributions: Float[Tensor, "left right"] | LazyMatrix
+    left_effects: Float[Tensor, " left"]
+    right_effects: Float[Tensor, " right"]
+    base: float
+    similarity: float
+    left_layout: Layout
+    right_layout: Layout
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (self.left_layout.size, self.right_layout.size)
+        effects = (len(self.left_effects), len(self.right_effects))
+        if effects != shape:
+            raise InputError(f"effects of {effects} features do not fit layouts of {shape}")
+        if isinstance(self.attributions, Tensor) and self.attributions.shape != shape:
+            raise InputError(f"a matrix {tuple(self.attributions.shape)} does not fit layouts of {shape} features")
+
+    @cached_property
+    def matrix(self) -> Float[Tensor, "left right"]:
+        """The feature-pair attributions A; computed here where they are lazy."""
+        return self.attributions if isinstance(self.attributions, Tensor) else self.attributions.dense()
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The four terms of the similarity."""
+        lazy = self.attributions
+        interaction = float(lazy.double().sum()) if isinstance(lazy, Tensor) else lazy.total()
+        left, right = float(self.left_effects.double().sum()), float(self.right_effects.double().sum())
+        return Terms(self.base, left, right, interaction, (self.left_layout.kind, self.right_layout.kind))
+
+    @property
+    def error(self) -> float:
+        """|similarity − sum of the four terms|, measured."""
+        return abs(self.similarity - self.terms.total)
+
+    def toward_left(self, selection: Any = None) -> Float[Tensor, " left"]:
+        """Attribution of every left feature to a selection of right ones (span, box, indices; None: all visible)."""
+        weights = self.right_layout.select(selection).to(self.left_effects)
+        lazy = self.attributions
+        return lazy @ weights if isinstance(lazy, Tensor) else lazy.times(weights)
+
+    def toward_right(self, selection: Any = None) -> Float[Tensor, " right"]:
+        """Attribution of every right feature to a selection of left ones (span, box, indices; None: all visible)."""
+        weights = self.left_layout.select(selection).to(self.right_effects)
+        lazy = self.attributions
+        return weights @ lazy if isinstance(lazy, Tensor) else lazy.times_left(weights)
+
+    def __getitem__(self, selection: Any) -> Tensor:
+        """Attribution map over the left side for a span (or other selection) of the right side.
+
+        An image gives its grid (rows, columns) without special features, a text its tokens.
+        """
+        return self.left_layout.view(self.toward_left(selection))
+
+    def heatmap(self, selection: Any = None) -> Float[Tensor, "height width"]:
+        """The map of `self[selection]` upsampled bilinearly to the original image's pixels, zero where not seen."""
+        if not isinstance(self.left_layout, GridLayout):
+            raise InputError(f"a heatmap needs an image on the left side, which is {self.left_layout.kind}")
+        return self.left_layout.heatmap(self.toward_left(selection))
+
+    def box(self, x0: float, y0: float, x1: float, y1: float) -> list[tuple[str, float]]:
+        """(word, score) for a box of the left image, in pixels of the original; cells count by their covered share."""
+        if not isinstance(self.left_layout, GridLayout):
+            raise InputError(f"a box needs an image on the left side, which is {self.left_layout.kind}")
+        box: Box = (x0, y0, x1, y1)
+        return self._named(self.toward_right(box))
+
+    @property
+    def words(self) -> list[tuple[str, float]]:
+        """(word, score) summed over all visible left features."""
+        return self._named(self.toward_right(None))
+
+    def _named(self, values: Tensor) -> list[tuple[str, float]]:
+        if not isinstance(self.right_layout, TokenLayout):
+            raise InputError(f"words need a text on the right side, which is {self.right_layout.kind}")
+        return self.right_layout.word_scores(values)
+
+    def special_share(self) -> tuple[float, float]:
+        """Share of Σ|A| that lies in special rows (left) and special columns (right), in 0 … 1; views hide these."""
+        size = self.matrix.abs().double()
+        total = float(size.sum()) or 1.0
+        left, right = list(self.left_layout.special), list(self.right_layout.special)
+        return float(size[left].sum()) / total, float(size[:, right].sum()) / total
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: similarity, terms, error, both layouts, attributions and effects; `load` reads it back."""
+        terms = self.terms
+        return {
+            "format": "secondsight-interactions-1",
+            "similarity": self.similarity,
+            "terms": {"base": terms.base, "left": terms.left, "right": terms.right, "interaction": terms.interaction},
+            "error": self.error,
+            **self.about,
+            "left": {**self.left_layout.to_json(), **self.about.get("left", {}), "effects": self.left_effects.tolist()},
+            "right": {
+                **self.right_layout.to_json(),
+                **self.about.get("right", {}),
+                "effects": self.right_effects.tolist(),
+            },
+            "attributions": self.matrix.tolist(),
+            "dtype": str(self.matrix.dtype).removeprefix("torch."),
+            "about": dict(self.about),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to .npz or .json, exactly; the file appears only when it is complete."""
+        if Path(path).suffix == ".npz":
+            facts = {
+                "format": "secondsight-interactions-1",
+                "base": self.base,
+                "similarity": self.similarity,
+                "left": self.left_layout.to_json(),
+                "right": self.right_layout.to_json(),
+                "about": dict(self.about),
+            }
+            tensors = (self.matrix, self.left_effects, self.right_effects)
+            save_arrays(path, dict(zip(_TENSORS, tensors, strict=True)), facts)
+        elif Path(path).suffix == ".json":
+            with atomic(path) as file:
+                write_json(file, self.to_json())
+        else:
+            raise InputError(f"cannot save interactions as {str(path)!r}: the name must end in .npz or .json")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote; raises `InputError` for anything else."""
+        if Path(path).suffix == ".npz":
+            tensors, facts = load_arrays(path)
+            base = facts.get("base", 0.0)
+        else:
+            tensors, facts = {}, load_json(path)
+            base = facts.get("terms", {}).get("base", 0.0)
+        if facts.get("format") != "secondsight-interactions-1":
+            raise InputError(f"{str(path)!r} holds no interactions")
+        if not tensors:
+            dtype = getattr(torch, facts["dtype"])
+            sources = (facts["attributions"], facts["left"]["effects"], facts["right"]["effects"])
+            tensors = {n: torch.tensor(s, dtype=dtype) for n, s in zip(_TENSORS, sources, strict=True)}
+        return cls(
+            **tensors,
+            base=base,
+            similarity=facts["similarity"],
+            left_layout=Layout.from_json(facts["left"]),
+            right_layout=Layout.from_json(facts["right"]),
+            about=facts["about"],
+        )
+
+
+def tensor_to_json(tensor: Tensor) -> dict[str, Any]:
+    """A tensor as plain data; decimal floats read back to the same bits."""
+    return {"dtype": str(tensor.dtype).removeprefix("torch."), "data": tensor.tolist()}
+
+
+def tensor_from_json(data: Mapping[str, Any]) -> Tensor:
+    """The tensor that `tensor_to_json` described."""
+    return torch.tensor(data["data"], dtype=getattr(torch, data["dtype"]))
+
+
+def write_json(file: IO[bytes], data: Mapping[str, Any]) -> None:
+    """Write one JSON object as UTF-8."""
+    file.write(json.dumps(data, ensure_ascii=False, allow_nan=False).encode())

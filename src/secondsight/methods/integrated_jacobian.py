@@ -1,0 +1,266 @@
+"""The integrated Jacobian: path-integrated derivatives of both encoders ([M25] Eq. 6-10)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.contributions import Contributions
+from secondsight.encoders.base import Head, Prepared, Side, States
+from secondsight.engine.guard import differentiable, untouched
+from secondsight.engine.paths import LinePath, PairedMatrix, Path
+from secondsight.engine.pooled import PooledBlock, PooledPath
+from secondsight.engine.quadrature import QUADRATURES, Adapted, adapt, fixed, rule
+from secondsight.errors import AdapterError, ConvergenceWarning, InputError
+from secondsight.interactions import Interactions
+from secondsight.layout import Layout
+from secondsight.methods.base import Method
+
+STRATEGIES = ("auto", "pooled", "forward", "reverse", "paired")
+
+_BATCH = 16
+"""Inputs that go through the host model together."""
+
+
+@dataclass(frozen=True, eq=False)
+class IntegratedJacobian(Method):
+    """Contributions U_i = Σ_d δ_id ∫ ∂g/∂x_id (x_r + α δ) dα, with δ the hidden states less the reference's ([M25] Eq. 6-9).
+
+    `layer`: block whose input is attributed, 0 … depth − 1 or from the end; −1 is the paper's second-last hidden
+    representation. `reference`: "black", "mean", "noise", "blur" for images, "padding", "empty" for texts, or the
+    model-ready tensor; None takes the kind's usual one. Both take one value or a (left, right) pair.
+
+    `quadrature` is one of gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann. `steps` fixes the number
+    of nodes; None adds nodes until the relative residual ‖g(a) − g(r) − ΣU‖ / ‖g(a) − g(r)‖ is at most `tol`, up to
+    `max_steps`, and warns (`ConvergenceWarning`) with the reached value otherwise.
+
+    `strategy`: "pooled" closed form, "forward" one tangent per feature, "reverse" one cotangent per joint dimension,
+    "paired" one cotangent per feature of the other side (pairs only), "auto" the cheapest. `normalize`: "outside"
+    decomposes raw embeddings and divides by their norms, "inside" goes through the normalisation. `seed` makes the
+    noise reference.
+    """
+
+    layer: int | tuple[int, int] = -1
+    quadrature: str = "gauss-legendre"
+    steps: int | None = None
+    tol: float = 1e-3
+    max_steps: int = 256
+    reference: Any = None
+    strategy: str = "auto"
+    normalize: str = "outside"
+    seed: int = 0
+
+    name: ClassVar[str] = "integrated-jacobian"
+
+    def __post_init__(self) -> None:
+        _one_of("quadrature", self.quadrature, QUADRATURES)
+        _one_of("strategy", self.strategy, STRATEGIES)
+        _one_of("normalize", self.normalize, ("outside", "inside"))
+        if isinstance(self.layer, tuple) and len(self.layer) != 2:
+            raise InputError(f"layer={self.layer!r} is neither one layer nor a (left, right) pair")
+        if not self.tol > 0 or not math.isfinite(self.tol):
+            raise InputError(f"tol={self.tol!r} is no tolerance: a positive number is needed")
+        if self.steps is not None:
+            rule(self.quadrature, self.steps)
+        elif self.max_steps < 1:
+            raise InputError(f"max_steps={self.max_steps!r} is no number of nodes: at least 1 is needed")
+
+    def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
+        """Contributions of every input; the host model runs in batches, then one path each."""
+        if self.strategy == "paired":
+            raise InputError(
+                "strategy='paired' gives a pair's matrix, not one side's vectors: use ss.explain, or another strategy"
+            )
+        with self._prepared_model(side):
+            return [self._vectors(side, path) for path in self._integrals(side, inputs)]
+
+    def interactions(self, left: Side, right: Side, a: Prepared, b: Prepared) -> Interactions:
+        """One pair. Under "auto" and "paired" the right side's vectors are pulled back through the left encoder."""
+        if self.strategy not in ("auto", "paired"):
+            return super().interactions(left, right, a, b)
+        with self._prepared_model(right):
+            v = self._vectors(right, next(self._integrals(right, [b])))
+        with self._prepared_model(left):
+            return self._pair(left, next(self._integrals(left, [a])), v)
+
+    @contextmanager
+    def _prepared_model(self, side: Side) -> Iterator[None]:
+        with untouched(side.encoder.module):
+            yield
+
+    def _integrals(self, side: Side, inputs: Sequence[Prepared]) -> Iterator[_Integral]:
+        encoder = side.encoder
+        layer = encoder.resolve(self.layer[side.index] if isinstance(self.layer, tuple) else self.layer)
+        which = self.reference[side.index] if isinstance(self.reference, tuple) else self.reference
+        for group in _same_shapes(inputs):
+            states = encoder.states(torch.cat([p.tensor for p in group]), layer)
+            for prepared, state in zip(group, states, strict=True):
+                yield self._integral(side, prepared, state, layer, which)
+
+    def _integral(self, side: Side, prepared: Prepared, state: States, layer: int, which: Any) -> _Integral:
+        encoder, dtype = side.encoder, side.encoder.dtype()
+        assert state.embedding is not None  # only a reference may be pooled elsewhere
+        if not bool(torch.isfinite(state.embedding).all()):
+            raise InputError(f"the {side.kind} encoder gave NaN or infinity: check the model's weights and the input")
+        other = encoder.reference(prepared, which, self.seed)
+        reference, derived = encoder.reference_states(other, layer, state.context)
+        unit = self.normalize == "inside" and side.cosine
+        block = None if self.strategy in ("forward", "reverse") else encoder.pooled(layer, state.context, dtype)
+        path: Path
+        if block is not None:
+            if "pooled" not in derived:
+                derived["pooled"] = block.reference(reference.hidden)
+            block = _through_unit(block) if unit else block
+            path = PooledPath(block, derived["pooled"], state.hidden)
+        elif self.strategy == "pooled":
+            raise InputError(
+                f"strategy='pooled' is the closed form of a last block with one pooled query; the {side.kind} encoder "
+                f"has none at layer {layer}: use 'auto', 'forward' or 'reverse'"
+            )
+        else:
+            head = encoder.head(layer, state.context, dtype)
+            head = _unit(head) if unit else head
+            fewer = len(state.hidden) <= state.embedding.numel()
+            mode: Literal["forward", "reverse"] = "forward" if self.strategy != "reverse" and (
+                self.strategy == "forward" or fewer
+            ) else "reverse"
+            path = LinePath(head, reference.hidden, state.hidden, mode)
+        with differentiable():
+            ends = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
+            g0, own = ends[0], ends[1]
+            g = _agree(state.embedding, own, unit, "input", side)
+            if reference.embedding is not None:
+                g0 = _agree(reference.embedding, g0, unit, "reference", side)
+            if self.steps is None:
+                adapted = adapt(self.quadrature, path.total, g - g0, tol=self.tol, max_steps=self.max_steps)
+            else:
+                adapted = fixed(self.quadrature, self.steps, path.total, g - g0)
+        if not adapted.reached:
+            warnings.warn(
+                f"{side.kind} side at layer {layer}: relative residual {adapted.residual:.1e} with "
+                f"{len(adapted.rule)} nodes misses tol={self.tol:.0e}; raise max_steps or tol",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        layout = encoder.layout(prepared, layer, state)
+        scale = 1.0 if unit or not side.cosine else 1 / float(g.double().norm())
+        return _Integral(path, adapted, g, g0, layout, scale, self._about(layer, adapted, path))
+
+    def _about(self, layer: int, adapted: Adapted, path: Path) -> dict[str, Any]:
+        return {
+            "layer": layer,
+            "quadrature": self.quadrature,
+            "steps": len(adapted.rule),
+            "evaluations": adapted.evaluations,
+            "residual": adapted.residual,
+            "strategy": "pooled" if isinstance(path, PooledPath) else getattr(path, "mode", "forward"),
+        }
+
+    def _vectors(self, side: Side, i: _Integral) -> Contributions:
+        with differentiable():
+            vectors = i.path.vectors(i.adapted.rule)
+        return Contributions(vectors, i.embedding, i.reference_embedding, i.layout, i.scale, i.about)
+
+    def _pair(self, left: Side, i: _Integral, v: Contributions) -> Interactions:
+        scale = i.scale * v.scale
+        path = _Guarded(i.path, left)
+        h0, g0 = v.reference_embedding.to(i.embedding), i.reference_embedding
+        about = {"left": {**i.about, "strategy": "paired"}, "right": dict(v.about)}
+        lazy = PairedMatrix(path, i.adapted.rule, v.vectors.to(i.embedding), i.adapted.total, scale)
+        attributions: Tensor | PairedMatrix = lazy
+        if isinstance(i.path, PooledPath):
+            # Cheap enough to have at once, together with the left side's effect.
+            rows = path.pull(i.adapted.rule, torch.cat([lazy.other, h0[None]])) * scale
+            attributions, effects = rows[:-1].T, rows[-1]
+        else:
+            effects = path.pull(i.adapted.rule, h0[None])[0] * scale
+        return Interactions(
+            attributions=attributions,
+            left_effects=effects,
+            right_effects=(v.vectors.double() @ g0.double() * scale).to(v.vectors.dtype),
+            base=float(g0.double() @ h0.double()) * scale,
+            similarity=float(i.embedding.double() @ v.embedding.double()) * scale,
+            left_layout=i.layout,
+            right_layout=v.layout,
+            about=about,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Integral:
+    """One input's path with its quadrature chosen, and what the vectors must add up to."""
+
+    path: Path
+    adapted: Adapted
+    embedding: Float[Tensor, " joint"]
+    reference_embedding: Float[Tensor, " joint"]
+    layout: Layout
+    scale: float
+    about: dict[str, Any]
+
+
+class _Guarded:
+    """A path whose model is prepared for every call: lazy matrices use it long after the explanation was made."""
+
+    def __init__(self, path: Path, side: Side) -> None:
+        self.path, self.side, self.positions = path, side, path.positions
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.path, name)
+
+        def guarded(*args: Any) -> Any:
+            with untouched(self.side.encoder.module), differentiable():
+                return method(*args)
+
+        return guarded
+
+
+def _one_of(option: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"unknown {option} {value!r}; known: {', '.join(known)}")
+
+
+def _same_shapes(inputs: Sequence[Prepared]) -> Iterator[list[Prepared]]:
+    """Neighbouring inputs of one shape and type, at most `_BATCH` together, in order."""
+    group: list[Prepared] = []
+    for prepared in inputs:
+        t = prepared.tensor
+        if group and (len(group) == _BATCH or (group[0].tensor.shape, group[0].tensor.dtype) != (t.shape, t.dtype)):
+            yield group
+            group = []
+        group.append(prepared)
+    if group:
+        yield group
+
+
+def _unit(head: Head) -> Head:
+    return lambda x: F.normalize(head(x), dim=-1)
+
+
+def _through_unit(block: PooledBlock) -> PooledBlock:
+    from dataclasses import replace
+
+    return replace(block, tail=_unit(block.tail))
+
+
+def _agree(host: Tensor, own: Tensor, unit: bool, what: str, side: Side) -> Tensor:
+    """The host's embedding, after checking that the head reproduces it; the head's where the host has less precision."""
+    host = F.normalize(host, dim=-1) if unit else host
+    low = next((p.dtype for p in side.encoder.module.parameters()), own.dtype).itemsize < own.dtype.itemsize
+    gap, size = float((host - own).double().norm()), float(own.double().norm())
+    allowed = 0.1 if low else 5e-4 if own.dtype == torch.float32 else 1e-6
+    if not gap <= allowed * max(size, 1e-12):
+        raise AdapterError(
+            f"the {side.kind} encoder's head gives another embedding for the {what} than the model itself "
+            f"(relative difference {gap / max(size, 1e-12):.1e}): its description misses a part of the model"
+        )
+    return own if low else host
