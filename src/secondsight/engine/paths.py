@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
+from secondsight.engine.kinks import averaged, mean_slopes
 from secondsight.engine.quadrature import Nodes, Rule
 
 Head = Callable[[Float[Tensor, "node position width"]], Float[Tensor, "node joint"]]
@@ -32,8 +33,8 @@ class Path(Protocol):
     def value_at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
         """Embeddings along the path."""
 
-    def total(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
-        """d/dα of the embedding at every node."""
+    def total(self, rule: Rule) -> Float[Tensor, "node joint"]:
+        """d/dα of the embedding at every node, not weighted."""
 
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         """Contribution vectors U."""
@@ -49,7 +50,8 @@ class LinePath:
     """A path through `head`, a pure function of hidden states (node, position, width), each node by itself.
 
     `mode` says how `vectors` are made: "forward" takes one tangent per position, "reverse" one cotangent per joint
-    dimension. Neither makes gradients for weights.
+    dimension. Neither makes gradients for weights. `kinks` are activations in the head to be taken with their mean slope
+    over each node's cell, see `engine.kinks`.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class LinePath:
         start: Float[Tensor, "position width"],
         end: Float[Tensor, "position width"],
         mode: Literal["forward", "reverse"] = "forward",
+        kinks: Sequence[nn.Module] = (),
     ) -> None:
-        self.head, self.start, self.delta, self.mode = head, start, end - start, mode
+        self.head, self.start, self.delta, self.mode, self.kinks = head, start, end - start, mode, kinks
         positions, width = start.shape
         # A transformer block's MLP and attention scores, primal and tangent; generous for convolutions.
         self._floats = 12 * positions * width + min(24 * positions**2, 48 * positions * width)
@@ -72,37 +75,46 @@ class LinePath:
     def _at(self, nodes: Nodes) -> Float[Tensor, "node position width"]:
         return self.start + nodes.to(self.start)[:, None, None] * self.delta
 
+    def _local(self, rule: Rule, part: slice) -> Head:
+        """The head to differentiate at these nodes: with mean slopes over their cells where it has kinks."""
+        if not self.kinks:
+            return self.head
+        edges = rule.edges[part.start : part.stop + 1]
+        return averaged(self.head, mean_slopes(self.head, self.kinks, self._at(edges)))
+
     def _chunks(self, nodes: Nodes, rows: int) -> Iterator[tuple[slice, int]]:
         """Slices of nodes, and how many tangents to take at once with each."""
         together = max(1, _WORKING_FLOATS // self._floats)
         rows_at_once = min(rows, together)
         nodes_at_once = max(1, together // rows_at_once)
         for first in range(0, len(nodes), nodes_at_once):
-            yield slice(first, first + nodes_at_once), rows_at_once
+            yield slice(first, min(first + nodes_at_once, len(nodes))), rows_at_once
 
     def value_at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
         """Embeddings along the path."""
         return torch.cat([self.head(self._at(nodes[part])) for part, _ in self._chunks(nodes, 1)])
 
-    def total(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
+    def total(self, rule: Rule) -> Float[Tensor, "node joint"]:
         """d/dα of the embedding at every node, one tangent each."""
-        return torch.cat([self._along(self._at(nodes[part]), self.delta) for part, _ in self._chunks(nodes, 1)])
+        return self._along(rule, self.delta)
 
-    def _along(self, x: Tensor, tangent: Tensor) -> Tensor:
-        return jvp(self.head, (x,), (tangent.expand_as(x).clone(),))[1]
+    def _along(self, rule: Rule, tangent: Tensor) -> Float[Tensor, "node joint"]:
+        parts = []
+        for part, _ in self._chunks(rule.nodes, 1):
+            x = self._at(rule.nodes[part])
+            parts.append(jvp(self._local(rule, part), (x,), (tangent.expand_as(x).clone(),))[1])
+        return torch.cat(parts)
 
     def push(self, rule: Rule, weights: Float[Tensor, " position"]) -> Float[Tensor, " joint"]:
         """Σ_p weights_p U_p by one tangent a node."""
-        tangent = self.delta * weights.to(self.delta)[:, None]
-        parts = [self._along(self._at(rule.nodes[part]), tangent) for part, _ in self._chunks(rule.nodes, 1)]
-        along = torch.cat(parts)
+        along = self._along(rule, self.delta * weights.to(self.delta)[:, None])
         return rule.weights.to(along) @ along
 
     def pull(self, rule: Rule, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row position"]:
         """directions · U_p by one cotangent a direction and node."""
         result = self.delta.new_zeros(len(directions), self.positions)
         for part, rows in self._chunks(rule.nodes, len(directions)):
-            _, back = vjp(self.head, self._at(rule.nodes[part]))
+            _, back = vjp(self._local(rule, part), self._at(rule.nodes[part]))
             w = rule.weights[part].to(self.delta)[:, None]
 
             def pulled(direction: Tensor, back: Callable[..., tuple[Tensor]] = back, w: Tensor = w) -> Tensor:
@@ -118,12 +130,12 @@ class LinePath:
             return self.pull(rule, torch.eye(joint, dtype=self.delta.dtype, device=self.delta.device)).T
         total: Tensor | None = None
         for part, rows in self._chunks(rule.nodes, self.positions):
-            x, w = self._at(rule.nodes[part]), rule.weights[part].to(self.delta)
+            x, w, local = self._at(rule.nodes[part]), rule.weights[part].to(self.delta), self._local(rule, part)
 
-            def moved(position: Tensor, x: Tensor = x, w: Tensor = w) -> Tensor:
+            def moved(position: Tensor, x: Tensor = x, w: Tensor = w, local: Head = local) -> Tensor:
                 # One-hot times the difference: this position moves, all others stand still.
-                tangent = position[:, None] * self.delta
-                return w @ self._along(x, tangent)
+                tangent = (position[:, None] * self.delta).expand_as(x)
+                return w @ jvp(local, (x,), (tangent,))[1]
 
             eye = torch.eye(self.positions, dtype=self.delta.dtype, device=self.delta.device)
             part_of = vmap(moved, chunk_size=rows)(eye)

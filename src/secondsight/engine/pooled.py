@@ -202,9 +202,9 @@ class PooledPath:
         """Embeddings along the path."""
         return self.block.tail(self._state(nodes).y)
 
-    def total(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
+    def total(self, rule: Rule) -> Float[Tensor, "node joint"]:
         """d/dα of the embedding at every node: the sum over positions of what `vectors` integrates."""
-        s = self._state(nodes)
+        s = self._state(rule.nodes)
         return jvp(self.block.tail, (s.y,), (self._pooled_tangent(s, torch.ones_like(self.delta[:, 0])),))[1]
 
     def push(self, rule: Rule, weights: Float[Tensor, " position"]) -> Float[Tensor, " joint"]:

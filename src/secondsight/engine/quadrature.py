@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -36,10 +36,19 @@ _KRONROD = (
 
 @dataclass(frozen=True)
 class Rule:
-    """A quadrature on [0, 1]: `nodes` α_n and `weights` w_n, both (node,) in float64."""
+    """A quadrature on [0, 1]: `nodes` α_n and `weights` w_n, both (node,) in float64.
+
+    A panel of a subdivided rule begins at `low` instead of 0.
+    """
 
     nodes: Nodes
     weights: Nodes
+    low: float = 0.0
+
+    @property
+    def edges(self) -> Nodes:
+        """Ends of the cells, of the weights' widths, that the nodes stand for: node n lies between edges n and n + 1."""
+        return self.low + torch.cat([self.weights.new_zeros(1), self.weights.cumsum(0)])
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -104,75 +113,99 @@ def _kronrod(a: float, b: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (a + b) / 2 + half * signs * x, half * w, half * g
 
 
-Integrand = Callable[[Nodes], Float[Tensor, "node joint"]]
+Integrand = Callable[[Rule], Float[Tensor, "node joint"]]
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A rule, the relative residual it reached on the summed integrand, and whether that met the tolerance."""
+    """A rule, its sum, the relative residual, and whether that met the tolerance.
+
+    `change` is how much a probe of single contributions moved since the last refinement, relative to its size; None
+    where the residual alone decides.
+    """
 
     rule: Rule
     total: Float[Tensor, " joint"]
     residual: float
     reached: bool
     evaluations: int
+    change: float | None = None
 
 
 class _Memory:
-    """Integrand values by node, so that nested rules evaluate new nodes only."""
+    """Integrand values by node, so that nested rules evaluate new nodes only; plain calls where a node needs its cell."""
 
-    def __init__(self, integrand: Integrand) -> None:
-        self.integrand, self.values = integrand, dict[float, Tensor]()
+    def __init__(self, integrand: Integrand, reuse: bool) -> None:
+        self.integrand, self.reuse, self.evaluations = integrand, reuse, 0
+        self.values: dict[float, Tensor] = {}
 
-    def __call__(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
-        new = [a for a in nodes.tolist() if a not in self.values]
+    def __call__(self, wanted: Rule) -> Float[Tensor, "node joint"]:
+        if not self.reuse:
+            self.evaluations += len(wanted)
+            return self.integrand(wanted).double()
+        new = [a for a in wanted.nodes.tolist() if a not in self.values]
         if new:
-            values = self.integrand(torch.tensor(new, dtype=torch.float64)).double()
-            self.values.update(zip(new, values, strict=True))
-        return torch.stack([self.values[a] for a in nodes.tolist()])
+            nodes = torch.tensor(new, dtype=torch.float64)
+            self.evaluations += len(new)
+            self.values.update(zip(new, self.integrand(Rule(nodes, torch.zeros_like(nodes))).double(), strict=True))
+        return torch.stack([self.values[a] for a in wanted.nodes.tolist()])
 
 
 def fixed(quadrature: str, steps: int, integrand: Integrand, difference: Float[Tensor, " joint"]) -> Adapted:
     """The rule with `steps` nodes, and the relative residual ‖Σ w f − difference‖ / ‖difference‖ it reaches."""
-    return _measure(rule(quadrature, steps), _Memory(integrand), difference.double(), tol=math.inf)
+    return _measure(rule(quadrature, steps), _Memory(integrand, reuse=False), difference.double(), tol=math.inf)
 
 
 def adapt(
-    quadrature: str, integrand: Integrand, difference: Float[Tensor, " joint"], *, tol: float, max_steps: int
+    quadrature: str,
+    integrand: Integrand,
+    difference: Float[Tensor, " joint"],
+    *,
+    tol: float,
+    max_steps: int,
+    probe: Callable[[Rule], Float[Tensor, " feature"]] | None = None,
 ) -> Adapted:
     """The first refinement of the rule whose relative residual is at most `tol`, with no more than `max_steps` nodes.
 
     `integrand` is d/dα g along the path; its integral is known, g(a) − g(r) = `difference`, so the residual is the true
-    error of the sum. Where no refinement reaches `tol` (the cap, or the floor that rounding sets), the best one tried is
-    returned with `reached` False.
+    error of the sum. Where averaged slopes make the sum exact whatever the nodes, `probe` gives some contributions
+    instead, and these must also change by at most ten times `tol` when the nodes are doubled. Where no refinement
+    reaches the goal (the cap, or the floor that rounding sets), the best one tried is returned with `reached` False.
     """
-    values, difference = _Memory(integrand), difference.double()
+    values, difference = _Memory(integrand, reuse=probe is None), difference.double()
     best: Adapted | None = None
+    before: Tensor | None = None
     stalled = 0
-    for candidate in _refinements(quadrature, values, max_steps):
+    for candidate in _refinements(quadrature, values, max_steps, doubling=probe is not None):
         tried = _measure(candidate, values, difference, tol)
+        if probe is not None:
+            now = probe(candidate).double()
+            change = math.inf if before is None else float((now - before).norm() / now.norm().clamp(min=1e-300))
+            # Identical inputs have nothing to attribute.
+            reached = tried.reached and (change <= 10 * tol or not bool(now.any()))
+            tried, before = replace(tried, change=change, reached=reached), now
         if tried.reached:
             return tried
         # Twice no gain near the rounding floor: more nodes cannot help.
-        stalled = stalled + 1 if best and tried.residual > 0.7 * best.residual and tried.residual < 1e-4 else 0
-        if best is None or tried.residual < best.residual:
+        stalled = stalled + 1 if best and 0.7 * best.residual < tried.residual < 1e-4 else 0
+        if best is None or tried.residual < best.residual or (probe is not None and tried.residual <= tol):
             best = tried
-        if stalled >= 2:
+        if stalled >= 2 and probe is None:
             break
     if best is None:
         raise InputError(f"max_steps={max_steps} is too few for {quadrature}: at least 15 are needed")
-    return Adapted(best.rule, best.total, best.residual, False, len(values.values))
+    return replace(best, evaluations=values.evaluations)
 
 
 def _measure(candidate: Rule, values: _Memory, difference: Tensor, tol: float) -> Adapted:
-    at_nodes = values(candidate.nodes)
+    at_nodes = values(candidate)
     total = candidate.weights.to(at_nodes.device) @ at_nodes
     moved = float(difference.norm())
     residual = float((total - difference).norm()) / (moved or 1.0)
-    return Adapted(candidate, total, residual, residual <= tol, len(values.values))
+    return Adapted(candidate, total, residual, residual <= tol, values.evaluations)
 
 
-def _refinements(quadrature: str, values: _Memory, max_steps: int) -> Iterator[Rule]:
+def _refinements(quadrature: str, values: _Memory, max_steps: int, doubling: bool) -> Iterator[Rule]:
     if quadrature == "gauss-kronrod":
         yield from _subdivided(values, max_steps)
     elif quadrature in ("clenshaw-curtis", "trapezoid"):
@@ -186,7 +219,8 @@ def _refinements(quadrature: str, values: _Memory, max_steps: int) -> Iterator[R
             yield rule(quadrature, steps)
             steps = max_steps if steps < max_steps < 2 * steps else 2 * steps
     else:
-        for steps in sorted({min(s, max_steps) for s in _GAUSS_STEPS}):
+        counts = (8, 16, 32, 64, 128, 256, 512, 1024) if doubling else _GAUSS_STEPS
+        for steps in sorted({min(s, max_steps) for s in counts}):
             yield rule(quadrature, steps)
 
 
@@ -196,7 +230,7 @@ def _subdivided(values: _Memory, max_steps: int) -> Iterator[Rule]:
 
     def measured(a: float, b: float) -> tuple[float, float, float]:
         x, w, g = _kronrod(a, b)
-        gap = torch.from_numpy(w - g) @ values(torch.from_numpy(x)).cpu()
+        gap = torch.from_numpy(w - g) @ values(Rule(torch.from_numpy(x), torch.from_numpy(w), low=a)).cpu()
         return float(gap.norm()), a, b
 
     if max_steps >= 15:

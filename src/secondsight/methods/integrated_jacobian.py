@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import Head, Prepared, Side, States
 from secondsight.engine.guard import differentiable, untouched
+from secondsight.engine.kinks import kinked
 from secondsight.engine.paths import LinePath, PairedMatrix, Path
 from secondsight.engine.pooled import PooledBlock, PooledPath
 from secondsight.engine.quadrature import QUADRATURES, Adapted, adapt, fixed, rule
@@ -46,7 +47,8 @@ class IntegratedJacobian(Method):
     `strategy`: "pooled" closed form, "forward" one tangent per feature, "reverse" one cotangent per joint dimension,
     "paired" one cotangent per feature of the other side (pairs only), "auto" the cheapest. `normalize`: "outside"
     decomposes raw embeddings and divides by their norms, "inside" goes through the normalisation. `seed` makes the
-    noise reference.
+    noise reference. `kinks` "average" takes ReLU-like activations with their mean slope over each node's part of the
+    path, which needs about ten times fewer nodes; "pointwise" with the slope at the node, as the paper's code does.
     """
 
     layer: int | tuple[int, int] = -1
@@ -58,6 +60,7 @@ class IntegratedJacobian(Method):
     strategy: str = "auto"
     normalize: str = "outside"
     seed: int = 0
+    kinks: str = "average"
 
     name: ClassVar[str] = "integrated-jacobian"
 
@@ -65,6 +68,7 @@ class IntegratedJacobian(Method):
         _one_of("quadrature", self.quadrature, QUADRATURES)
         _one_of("strategy", self.strategy, STRATEGIES)
         _one_of("normalize", self.normalize, ("outside", "inside"))
+        _one_of("kinks", self.kinks, ("average", "pointwise"))
         if isinstance(self.layer, tuple) and len(self.layer) != 2:
             raise InputError(f"layer={self.layer!r} is neither one layer nor a (left, right) pair")
         if not self.tol > 0 or not math.isfinite(self.tol):
@@ -133,7 +137,8 @@ class IntegratedJacobian(Method):
             mode: Literal["forward", "reverse"] = "forward" if self.strategy != "reverse" and (
                 self.strategy == "forward" or fewer
             ) else "reverse"
-            path = LinePath(head, reference.hidden, state.hidden, mode)
+            kinks = kinked(encoder.module) if self.kinks == "average" else []
+            path = LinePath(head, reference.hidden, state.hidden, mode, kinks)
         with differentiable():
             ends = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
             g0, own = ends[0], ends[1]
@@ -141,12 +146,16 @@ class IntegratedJacobian(Method):
             if reference.embedding is not None:
                 g0 = _agree(reference.embedding, g0, unit, "reference", side)
             if self.steps is None:
-                adapted = adapt(self.quadrature, path.total, g - g0, tol=self.tol, max_steps=self.max_steps)
+                probe = _probe(path, g - g0) if isinstance(path, LinePath) and path.kinks else None
+                adapted = adapt(
+                    self.quadrature, path.total, g - g0, tol=self.tol, max_steps=self.max_steps, probe=probe
+                )
             else:
                 adapted = fixed(self.quadrature, self.steps, path.total, g - g0)
         if not adapted.reached:
+            change = "" if adapted.change is None else f", change {adapted.change:.1e} since half the nodes"
             warnings.warn(
-                f"{side.kind} side at layer {layer}: relative residual {adapted.residual:.1e} with "
+                f"{side.kind} side at layer {layer}: relative residual {adapted.residual:.1e}{change} with "
                 f"{len(adapted.rule)} nodes misses tol={self.tol:.0e}; raise max_steps or tol",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -162,6 +171,7 @@ class IntegratedJacobian(Method):
             "steps": len(adapted.rule),
             "evaluations": adapted.evaluations,
             "residual": adapted.residual,
+            **({} if adapted.change is None else {"change": adapted.change}),
             "strategy": "pooled" if isinstance(path, PooledPath) else getattr(path, "mode", "forward"),
         }
 
@@ -224,6 +234,11 @@ class _Guarded:
         return guarded
 
 
+def _probe(path: Path, difference: Tensor) -> Callable[[Rule], Tensor]:
+    """Every position's contribution along the embedding's own move."""
+    return lambda rule: path.pull(rule, difference[None])[0]
+
+
 def _one_of(option: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
         raise InputError(f"unknown {option} {value!r}; known: {', '.join(known)}")
@@ -247,8 +262,6 @@ def _unit(head: Head) -> Head:
 
 
 def _through_unit(block: PooledBlock) -> PooledBlock:
-    from dataclasses import replace
-
     return replace(block, tail=_unit(block.tail))
 
 

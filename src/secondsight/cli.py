@@ -1,0 +1,231 @@
+"""The command line: `secondsight explain PHOTO "CAPTION"`, `secondsight models`, `secondsight methods`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from secondsight.errors import AdapterError, InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Explain dual encoders: which part of a caption matched which part of an image, by how much, and how exactly.",
+    rich_markup_mode=None,
+)
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Bad input ends with one sentence and exit code 2; warnings are one line each."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        # Other libraries' housekeeping is not the user's business.
+        if category.__module__.startswith("secondsight") or category is UserWarning:
+            err.print(Text.assemble(("warning: ", "yellow"), str(message).splitlines()[0]), soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", module=r"(?!secondsight)")
+        warnings.showwarning = show
+        try:
+            yield
+        except (InputError, AdapterError) as problem:
+            _fail(str(problem))
+        except KeyboardInterrupt:
+            err.print("stopped")
+            raise typer.Exit(130) from None
+        except MemoryError:
+            _fail("not enough memory: use a smaller model, image or number of steps")
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[None]:
+    """A spinner on the error stream while something takes its time; nothing where nobody watches."""
+    if err.is_terminal:
+        with err.status(what):
+            yield
+    else:
+        yield
+
+
+def _layer(value: str) -> int | tuple[int, int]:
+    try:
+        parts = [int(v) for v in value.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) == 2:
+        return parts[0], parts[1]
+    raise InputError(f"--layer {value!r} is neither a number nor two numbers LEFT,RIGHT")
+
+
+def _box(value: str) -> tuple[float, float, float, float]:
+    try:
+        numbers = [float(v) for v in value.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise InputError(f"--box {value!r} is not four numbers x0,y0,x1,y1 in pixels of the photo")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:
+    """Refuse before any work what could not be written after it."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{option} {str(path)!r} must end in {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {str(path)!r}: the folder {str(path.parent)!r} does not exist")
+    if path.is_dir():
+        raise InputError(f"{option} {str(path)!r} is a folder: give a file name")
+
+
+@app.command()
+def explain(
+    photo: Annotated[str, typer.Argument(help="Image file.", metavar="PHOTO")],
+    caption: Annotated[str, typer.Argument(help="Text, in quotes.", metavar="CAPTION")],
+    model: Annotated[str, typer.Option(help="builtin, or open_clip:ARCHITECTURE/TAG_OR_PATH.")] = "builtin",
+    select: Annotated[str | None, typer.Option(help="Words whose heatmap to show first.")] = None,
+    box: Annotated[str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it.")] = None,
+    method: Annotated[str, typer.Option(help="See: secondsight methods.")] = "integrated-jacobian",
+    layer: Annotated[str, typer.Option(help="Block whose input is attributed, or LEFT,RIGHT.")] = "-1",
+    quadrature: Annotated[str, typer.Option(help="gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann.")] = "gauss-legendre",
+    steps: Annotated[int | None, typer.Option(help="Fixed number of nodes; default: as many as --tol needs.")] = None,
+    tol: Annotated[float, typer.Option(help="Relative residual to reach.")] = 1e-3,
+    strategy: Annotated[str, typer.Option(help="auto, pooled, forward, reverse, paired.")] = "auto",
+    scale: Annotated[str, typer.Option(help="similarity, or logit.")] = "similarity",
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut captions longer than the context.")] = False,
+    out_file: Annotated[list[Path] | None, typer.Option("--out", help="Write .html, .png, .svg, .pdf or .npz; may be repeated.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every number as JSON; - for the terminal.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Explain one pair: the words' scores and the four terms here, pictures and numbers as files."""
+    with _plainly():
+        region = None if box is None else _box(box)
+        to_terminal = json_file is not None and str(json_file) == "-"
+        for path in out_file or []:
+            _writable(path, (".html", ".png", ".svg", ".pdf", ".json", ".npz"), "--out")
+        if not to_terminal:
+            _writable(json_file, (".json",), "--json")
+        if not caption.strip():
+            raise InputError("the caption is empty: give at least one word")
+        if not os.path.exists(photo):
+            raise InputError(f"{photo!r} does not exist")
+        with _progress("loading libraries"):
+            from secondsight.encoders.registry import load
+            from secondsight.explanation import explain as explain_pair
+            from secondsight.methods import method_named
+            from secondsight.visual.terminal import terminal
+
+        options = dict(layer=_layer(layer), quadrature=quadrature, steps=steps, tol=tol, strategy=strategy)
+        chosen = method_named(method, **options)
+        with _progress(f"loading {model}"):
+            dual = load(model)
+        with _progress("explaining"):
+            e = explain_pair(dual, photo, caption, chosen, scale=scale, truncate=truncate)
+            # Both fail on bad input, so they come before anything is printed or written.
+            e.right_layout.select(select)
+            scores = e.box(*region) if region else None
+            for path in out_file or []:
+                e.save(path, select)
+            if json_file is not None and not to_terminal:
+                e.save(json_file)
+        if to_terminal:
+            import json
+
+            print(json.dumps(e.to_json(), ensure_ascii=False))
+        elif not quiet:
+            title = f"words × box {box}" if region else None
+            out.print(terminal(e, scores, title))
+            if select is not None:
+                out.print(_strongest(e, select))
+            for written in [*(out_file or []), *([json_file] if json_file else [])]:
+                out.print(f"wrote {written}", soft_wrap=True)
+
+
+def _strongest(e: Any, select: str) -> str:
+    """Where a selection of words matched most, in original pixels."""
+    from secondsight.layout import GridLayout
+
+    values = e.toward_left(select)
+    total = f"{select!r} × whole image: {float(values[e.left_layout.visible].sum()):+.4f}"
+    if not isinstance(e.left_layout, GridLayout):
+        return total
+    cell = int(e.left_layout.view(values).flatten().argmax())
+    x0, y0, x1, y1 = (round(float(v)) for v in e.left_layout.cell_boxes()[cell])
+    return f"{total}, strongest in the cell {x0},{y0},{x1},{y1}"
+
+
+@app.command()
+def models() -> None:
+    """List the kinds of models and how to name them."""
+    from secondsight.encoders.registry import FAMILIES
+
+    for family in FAMILIES:
+        out.print(Text.assemble((family.example, "bold"), f"\n  {family.about}"), soft_wrap=True)
+    out.print(Text.assemble(("in Python", "bold"), "\n  ss.wrap(model_object, preprocess, tokenizer), ss.TorchEncoder(...)"))
+
+
+@app.command()
+def methods() -> None:
+    """List the methods."""
+    from secondsight.methods import METHODS
+
+    for name, method in sorted(METHODS.items()):
+        summary = (method.__doc__ or "").strip().splitlines()[0]
+        out.print(Text.assemble((name, "bold"), f"\n  {summary}"), soft_wrap=True)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        out.print(f"secondsight {version('secondsight')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `secondsight` command."""
+    # Set before any of them is imported: no library of ours needs the hub to explain with local weights, and their
+    # progress bars belong to nobody here.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader of our output has left (head, less); that is no error.
+        sys.stderr.close()
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()
