@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from functools import cached_property
-from typing import IO, Any, Protocol, Self, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -206,8 +206,8 @@ class Interactions:
         else:
             raise InputError(f"cannot save interactions as {str(path)!r}: the name must end in .npz or .json")
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Interactions:
         """Read what `save` wrote; raises `InputError` for anything else."""
         if Path(path).suffix == ".npz":
             tensors, facts = load_arrays(path)
@@ -221,7 +221,7 @@ class Interactions:
             dtype = getattr(torch, facts["dtype"])
             sources = (facts["attributions"], facts["left"]["effects"], facts["right"]["effects"])
             tensors = {n: torch.tensor(s, dtype=dtype) for n, s in zip(_TENSORS, sources, strict=True)}
-        return cls(
+        return Interactions(
             **tensors,
             base=base,
             similarity=facts["similarity"],

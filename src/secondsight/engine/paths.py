@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ _WORKING_FLOATS = 2**26
 """Floats that all tangents of one chunk may take at once, 256 MB in float32."""
 
 
+@runtime_checkable
 class Path(Protocol):
     """The straight line from a reference's hidden states to an input's, and derivatives of the embedding along it.
 

@@ -186,7 +186,7 @@ class PooledPath:
             y = y + start.hidden[block.pool] + alpha * self.delta[block.pool]
         return _State(w, z, c, w * moved, w * (i + alpha * moved), turned, y)
 
-    def _out(self, dz: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+    def _out(self, dz: Float[Tensor, "*batch inner"]) -> Float[Tensor, "*batch width"]:
         dy = self.block.out.linear(dz)
         return dy if self.block.gain is None else dy * self.block.gain
 

@@ -20,6 +20,13 @@ def overlay(values: np.ndarray, limit: float, strength: float = 0.82) -> np.ndar
     return rgba
 
 
+def faded(pixels: np.ndarray, colour: float = 0.2) -> np.ndarray:
+    """An RGB photograph (height, width, 3) in 0 … 255 with little of its colour left, so that the overlay's can be told."""
+    grey = pixels @ np.array([0.299, 0.587, 0.114])
+    mixed = colour * pixels + (1 - colour) * grey[..., None]
+    return (35 + 0.86 * mixed).round().astype(np.uint8)
+
+
 def limit_of(values: Any) -> float:
     """The symmetric scale's end for these values: the largest size, 1 where all are zero."""
     return float(np.abs(np.asarray(values, dtype=float)).max(initial=0.0)) or 1.0

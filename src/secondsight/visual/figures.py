@@ -19,7 +19,7 @@ from torch import Tensor
 from secondsight.errors import InputError
 from secondsight.files import atomic
 from secondsight.layout import GridLayout, Layout, TokenLayout
-from secondsight.visual.colours import NEGATIVE, POSITIVE, limit_of, overlay
+from secondsight.visual.colours import NEGATIVE, POSITIVE, faded, limit_of, overlay
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -83,8 +83,9 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: tuple[float, float
         colorbar = figure.colorbar(scale, cax=bar, ticks=[-limit, 0, limit])
         colorbar.ax.set_yticklabels([_short(-limit), "0", f"+{_short(limit)}"], fontsize=7)
         colorbar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs call it a Spine property
-    parts = " + ".join(f"{name} {value:.4f}" for name, value in e.terms.labels()).replace("+ -", "− ")
-    figure.text(0.02, 0.3 / height, f"similarity {e.similarity:.4f} = {parts}", fontsize=7.5, color="#333333")
+    parts = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
+    equation = f"similarity {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
+    figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333")
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777")
 
 
@@ -116,7 +117,7 @@ def _panel(
     if isinstance(layout, GridLayout):
         heat = layout.heatmap(values).detach().cpu().numpy()
         limit = limit_of(layout.view(values).detach().cpu())
-        axes.imshow(np.asarray(shown))
+        axes.imshow(faded(np.asarray(shown)))
         axes.imshow(overlay(heat, limit))
         if box is not None:
             x0, y0, x1, y1 = box

@@ -1,0 +1,65 @@
+"""Pointing accuracy of the builtin model on a COCO folder: python benchmarks/builtin_pointing.py COCO_FOLDER [SPLIT]
+
+Protocol ([M25] §4.2, per-pixel rule): every caption that names an object (the category's name, plural allowed), where the
+image has one instance of the category, not a crowd, with a box larger than one 14×14 patch of the image. The span's
+attribution map at the default layer is upsampled bilinearly to the photograph. PGA: share of maps whose highest pixel
+lies in the box. PGE: positive attribution in the box over positive attribution everywhere; chance is the box's area.
+"""
+
+import re
+import statistics
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+from pycocotools.coco import COCO
+
+import secondsight as ss
+
+PATCHES = 196
+
+
+def cases(folder: Path, split: str):
+    """(file, caption, character span, box as x0, y0, x1, y1), ordered by file and caption."""
+    instances = COCO(folder / "annotations" / f"instances_{split}.json")
+    captions = COCO(folder / "annotations" / f"captions_{split}.json")
+    for caption in captions.dataset["annotations"]:
+        if caption["image_id"] not in instances.imgs:
+            continue
+        image = instances.imgs[caption["image_id"]]
+        objects = instances.imgToAnns[image["id"]]
+        count = Counter(a["category_id"] for a in objects)
+        for a in objects:
+            name = instances.cats[a["category_id"]]["name"]
+            x, y, w, h = a["bbox"]
+            found = re.search(rf"\b{re.escape(name)}(es|s)?\b", caption["caption"].lower())
+            alone = count[a["category_id"]] == 1 and not a["iscrowd"]
+            if found and alone and w * h >= image["width"] * image["height"] / PATCHES:
+                yield folder / split / image["file_name"], caption["caption"], found.span(), (x, y, x + w, y + h)
+
+
+def measure(model: ss.DualEncoder, found) -> dict[str, float]:
+    """PGA, median PGE and chance over the cases."""
+    hits, energies, areas = [], [], []
+    for file, caption, span, (x0, y0, x1, y1) in found:
+        heat = ss.explain(model, file, caption).heatmap(span)
+        box = torch.zeros_like(heat)
+        box[int(y0) : int(y1), int(x0) : int(x1)] = 1
+        positive = heat.clamp(min=0)
+        hits.append(float(box.flatten()[heat.flatten().argmax()]))
+        energies.append(float((positive * box).sum() / positive.sum().clamp(min=1e-12)))
+        areas.append(float(box.mean()))
+    return {
+        "cases": len(hits),
+        "PGA": statistics.mean(hits),
+        "median PGE": statistics.median(energies),
+        "PGE above 0.8": statistics.mean(e > 0.8 for e in energies),
+        "chance": statistics.mean(areas),
+    }
+
+
+if __name__ == "__main__":
+    root, part = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "train2017"
+    for key, value in measure(ss.load("builtin"), list(cases(root, part))).items():
+        print(f"{key:>14} {value:.3f}" if isinstance(value, float) else f"{key:>14} {value}")
