@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from secondsight.engine.guard import untouched
-from secondsight.engine.pooled import PooledBlock, PooledReference
+from secondsight.engine.pooled import PooledBlock
 from secondsight.errors import InputError
 from secondsight.layout import Layout
 
@@ -55,7 +55,7 @@ class Encoder(ABC):
     module: nn.Module
 
     def __init__(self) -> None:
-        self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[str, PooledReference]]] = OrderedDict()
+        self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[Any, Any]]] = OrderedDict()
 
     @abstractmethod
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
@@ -81,6 +81,10 @@ class Encoder(ABC):
         """The closed form's description of the last block; None where it has none or at other layers."""
         return None
 
+    def pooling(self, context: Any) -> Hashable:
+        """What of a context the reference's hidden states depend on; inputs that share it share the reference."""
+        return context  # type: ignore[no-any-return]  # contexts are the encoder's own business
+
     def resolve(self, layer: int) -> int:
         """A layer as 0 … depth − 1; `InputError` outside −depth … depth − 1."""
         if isinstance(layer, bool) or not isinstance(layer, int) or not -self.depth <= layer < self.depth:
@@ -99,13 +103,13 @@ class Encoder(ABC):
         """Where the model's weights are."""
         return next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
-    def reference_states(self, tensor: Tensor, layer: int, context: Any) -> tuple[States, dict[str, PooledReference]]:
+    def reference_states(self, tensor: Tensor, layer: int, context: Any) -> tuple[States, dict[Any, Any]]:
         """Hidden states of a reference input, cached by its content, the layer, the pooling and the weights.
 
         The dictionary beside them keeps what the closed form derives from them.
         """
         content = hashlib.blake2b(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        key = (layer, content.digest(), tuple(tensor.shape), _hashable(context), self._fingerprint())
+        key = (layer, content.digest(), tuple(tensor.shape), self.pooling(context), self._fingerprint())
         if key in self._references:
             self._references.move_to_end(key)
         else:
@@ -122,14 +126,6 @@ class Encoder(ABC):
                 for p in [*self.module.parameters(), *self.module.buffers()]
             )
         )
-
-
-def _hashable(context: Any) -> Any:
-    if isinstance(context, Tensor):
-        return (tuple(context.shape), context.detach().cpu().float().numpy().tobytes())
-    if isinstance(context, tuple):
-        return tuple(_hashable(c) for c in context)
-    return context
 
 
 def as_list(inputs: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import copy
 import difflib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ from secondsight.encoders.texts import (
     too_long,
 )
 from secondsight.engine.guard import capturing
-from secondsight.engine.pooled import Affine, Norm, PooledBlock
+from secondsight.engine.pooled import PooledBlock
+from secondsight.engine.tails import Affine, Chain, Function, Gain, Mlp, Norm, Residual, Stage
 from secondsight.errors import AdapterError, InputError
 from secondsight.layout import Layout
 
@@ -91,27 +92,63 @@ def _multihead(attention: nn.Module, dtype: torch.dtype) -> dict[str, Any] | Non
     return {"query": query, "key": key, "value": value, "out": out, "heads": attention.num_heads}
 
 
+def _norm(module: Any, dtype: torch.dtype) -> Stage | None:
+    """A layer norm as a stage; None for any other module."""
+    if isinstance(module, nn.Identity):
+        return Chain(())
+    if not isinstance(module, nn.LayerNorm) or len(module.normalized_shape) != 1:
+        return None
+    return Norm(_precise(module.weight, dtype), _precise(module.bias, dtype), module.eps)
+
+
+def _scale(module: nn.Module, dtype: torch.dtype) -> Gain | None:
+    return Gain(_precise(module.gamma, dtype)) if isinstance(module, LayerScale) else None
+
+
+def _projection(weight: Any, dtype: torch.dtype) -> Stage:
+    """A projection matrix (width, joint), a linear layer, or none at all."""
+    if weight is None:
+        return Chain(())
+    if isinstance(weight, nn.Linear):
+        return _linear(weight, dtype)
+    return Affine(_precise(weight, dtype).T)
+
+
 def _pooled_block(
-    block: nn.Module, pool: int, mask: Tensor | None, finish: Head, dtype: torch.dtype
+    block: nn.Module, pool: int, mask: Tensor | None, finish: Sequence[Stage | None], dtype: torch.dtype
 ) -> PooledBlock | None:
     """The closed form of open_clip's standard block; None for a custom one, which takes another strategy."""
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return None
     attention = _multihead(block.attn, dtype)
-    if attention is None or not isinstance(block.ln_1, nn.LayerNorm):
+    before, between = _norm(block.ln_1, dtype), _norm(block.ln_2, dtype)
+    if attention is None or not isinstance(before, Norm) or between is None or None in finish:
         return None
-    gain = _precise(block.ls_1.gamma, dtype) if isinstance(block.ls_1, LayerScale) else None
-    if gain is None and not isinstance(block.ls_1, nn.Identity):
+    known = (nn.Identity, LayerScale)
+    if not isinstance(block.ls_1, known) or not isinstance(block.ls_2, known):
         return None
-    ln_2, mlp, ls_2 = (_precise(m, dtype) for m in (block.ln_2, block.mlp, block.ls_2))
-    ln_1 = block.ln_1
-
-    def tail(y: Tensor) -> Tensor:
-        return finish(y + ls_2(mlp(ln_2(y))))
-
-    norm = Norm(_precise(ln_1.weight, dtype), _precise(ln_1.bias, dtype), ln_1.eps)
+    gain, second = _scale(block.ls_1, dtype), _scale(block.ls_2, dtype)
+    mlp = [between, *_mlp(block.mlp, dtype), *([second] if second else [])]
+    tail = Chain([Residual(Chain(mlp)), *(stage for stage in finish if stage is not None)])
     row = None if mask is None else mask[pool].to(dtype)
-    return PooledBlock(pool, **attention, tail=tail, norm=norm, gain=gain, mask=row)
+    return PooledBlock(
+        pool, **attention, tail=tail, norm=before, gain=gain.factor if gain else None, mask=row
+    )
+
+
+def _mlp(mlp: nn.Module, dtype: torch.dtype) -> list[Stage]:
+    """Linear, activation, linear with their derivatives written out; any other make-up by torch's own."""
+    parts = list(mlp.children())
+    if len(parts) != 3 or type(parts[0]) is not nn.Linear or type(parts[2]) is not nn.Linear:
+        return [Function(_precise(mlp, dtype))]
+    first, activation, last = parts
+    if not isinstance(activation, (nn.GELU, open_clip.transformer.QuickGELU, nn.ReLU, nn.SiLU)):
+        return [Function(_precise(mlp, dtype))]
+    return [Mlp(_linear(first, dtype), activation, _linear(last, dtype))]
+
+
+def _linear(module: nn.Linear, dtype: torch.dtype) -> Affine:
+    return Affine(_precise(module.weight, dtype), _precise(module.bias, dtype))
 
 
 class VisionEncoder(Encoder):
@@ -136,7 +173,7 @@ class VisionEncoder(Encoder):
         own = self.module.conv1.weight
         hidden, _, out = _captured(block, lambda: self.module(tensors.to(own)), "image tower")
         hidden = (hidden if self.module.transformer.batch_first else hidden.transpose(0, 1)).to(self.dtype())
-        return [States(h, e.to(self.dtype()), _Context(0)) for h, e in zip(hidden, out, strict=True)]
+        return [States(h, e.to(self.dtype()), 0) for h, e in zip(hidden, out, strict=True)]
 
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
         """Blocks from `layer` on, pooling and projection."""
@@ -159,12 +196,7 @@ class VisionEncoder(Encoder):
         visual = self.module
         if layer != self.depth - 1 or visual.attn_pool is not None or visual.pool_type != "tok":
             return None
-        ln_post, projection = _precise(visual.ln_post, dtype), _precise(visual.proj, dtype)
-
-        def finish(y: Tensor) -> Tensor:
-            y = ln_post(y)
-            return y if projection is None else y @ projection
-
+        finish = (_norm(visual.ln_post, dtype), _projection(visual.proj, dtype))
         return _pooled_block(visual.transformer.resblocks[-1], 0, None, finish, dtype)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
@@ -229,7 +261,7 @@ class ResNetEncoder(Encoder):
             return None
         pool = _precise(self.module.attnpool, dtype)
         affine = [Affine(p.weight.detach(), p.bias.detach()) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)]
-        return PooledBlock(0, *affine, heads=pool.num_heads, tail=lambda y: y, residual=False)
+        return PooledBlock(0, *affine, heads=pool.num_heads, tail=Chain(()), residual=False)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """See `ImageInput.reference`."""
@@ -347,6 +379,10 @@ class TextEncoder(Encoder):
             result.append(States(hidden[row, :kept].clone(), embedding, context))
         return result
 
+    def pooling(self, context: Any) -> Hashable:
+        """The pooled position and the number of kept ones; the mask is the model's own."""
+        return context.pool, None if context.mask is None else len(context.mask)
+
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
         """Blocks from `layer` on, pooling at the input's position, and projection."""
         run, finish = _run_blocks(self.tower.transformer, layer, dtype, context.mask), self._finish(dtype)
@@ -369,7 +405,8 @@ class TextEncoder(Encoder):
         if layer != self.depth - 1:
             return None
         block = self.tower.transformer.resblocks[-1]
-        return _pooled_block(block, context.pool, context.mask, self._finish(dtype), dtype)
+        finish = (_norm(self.tower.ln_final, dtype), _projection(self.tower.text_projection, dtype))
+        return _pooled_block(block, context.pool, context.mask, finish, dtype)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """Padding between start and end, or see `text_reference`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -120,6 +120,11 @@ class TorchEncoder(Encoder):
             States(h.to(dtype).clone(), e.to(dtype), (shape, t[None]))
             for h, e, t in zip(flat, out, tensors, strict=True)
         ]
+
+    def pooling(self, context: Any) -> Hashable:
+        """The shape of the hidden states; the input itself stays out of it."""
+        shape: tuple[int, ...] = context[0]
+        return shape
 
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
         """The user's head, or the whole module with the layer's input put in place of its own."""

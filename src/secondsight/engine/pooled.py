@@ -9,42 +9,14 @@ at every node are scalar combinations of two projections, one of the reference a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jvp, vjp, vmap
 
 from secondsight.engine.quadrature import Nodes, Rule
-
-
-@dataclass(frozen=True)
-class Affine:
-    """x ↦ weight x + bias; weight (out, in), bias (out,) or None."""
-
-    weight: Float[Tensor, "out in"]
-    bias: Float[Tensor, " out"] | None = None
-
-    def __call__(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """The map applied to the last axis."""
-        return F.linear(x, self.weight, self.bias)
-
-    def linear(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """The map without its bias."""
-        return F.linear(x, self.weight)
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Layer norm over the last axis, or RMS norm where `centred` is False."""
-
-    weight: Float[Tensor, " width"] | None
-    bias: Float[Tensor, " width"] | None
-    eps: float
-    centred: bool = True
+from secondsight.engine.tails import Affine, Linear, Norm, Stage
 
 
 @dataclass(frozen=True)
@@ -52,7 +24,7 @@ class PooledBlock:
     """One attention block whose output is read at one position, and all that follows.
 
     With h = norm(x): z = softmax(query(h_pool)·key(h)·scale + mask) value(h) per head, y = x_pool + gain·out(z) (without
-    x_pool where `residual` is False), embedding = tail(y). `tail` maps (node, width) to (node, joint), each row by itself.
+    x_pool where `residual` is False), embedding = tail(y), each row by itself.
     """
 
     pool: int
@@ -61,7 +33,7 @@ class PooledBlock:
     value: Affine
     out: Affine
     heads: int
-    tail: Callable[[Tensor], Tensor]
+    tail: Stage
     norm: Norm | None = None
     gain: Float[Tensor, " width"] | None = None
     residual: bool = True
@@ -76,9 +48,9 @@ class PooledBlock:
         return PooledReference(
             hidden,
             scaled,
-            self._split(self.key.linear(c)),
-            self._split(self.value.linear(c)),
-            self._split(self.query.linear(c[self.pool])[None])[:, 0],
+            self._split(self.key.forward(c)),
+            self._split(self.value.forward(c)),
+            self._split(self.query.forward(c[self.pool])[None])[:, 0],
             self._split(self.key(zero)[None]),
             self._split(self.value(zero)[None]),
             self._split(self.query(zero)[None])[:, 0],
@@ -118,7 +90,8 @@ class _State:
     on_r: Float[Tensor, "head node position"]  # dz_p = on_r V_r + on_d V_d + w c (V_b − z)
     on_d: Float[Tensor, "head node position"]
     turned: Float[Tensor, "head node channel"]  # what the moving query adds, at the pooled position
-    y: Float[Tensor, "node width"]  # residual stream after attention
+    embedding: Float[Tensor, "node joint"]
+    tail: Linear  # derivative of the tail at the residual stream after attention
 
 
 class PooledPath:
@@ -127,10 +100,11 @@ class PooledPath:
     def __init__(self, block: PooledBlock, start: PooledReference, end: Float[Tensor, "position width"]) -> None:
         self.block, self.start = block, start
         self.delta = end - start.hidden
+        self._latest: tuple[tuple[float, ...], _State] | None = None
         centred = block._centre(self.delta)
         d = block._weigh(centred)
-        self.key, self.value = block._split(block.key.linear(d)), block._split(block.value.linear(d))
-        self.query = block._split(block.query.linear(d[block.pool])[None])[:, 0]
+        self.key, self.value = block._split(block.key.forward(d)), block._split(block.value.forward(d))
+        self.query = block._split(block.query.forward(d[block.pool])[None])[:, 0]
         if block.norm is not None:
             r = start.centred
             self.variance = (
@@ -154,6 +128,10 @@ class PooledPath:
         return 1 / deviation, (v1 + 2 * alpha * v2) / (2 * deviation**3)
 
     def _state(self, nodes: Nodes) -> _State:
+        # The rule that passed the test for its residual is asked for once more, for the vectors.
+        key = tuple(nodes.tolist())
+        if self._latest is not None and self._latest[0] == key:
+            return self._latest[1]
         block, start = self.block, self.start
         alpha = nodes.to(self.delta)[:, None]
         i, j = self._inverse_deviation(alpha)
@@ -184,10 +162,13 @@ class PooledPath:
             y = y * block.gain
         if block.residual:
             y = y + start.hidden[block.pool] + alpha * self.delta[block.pool]
-        return _State(w, z, c, w * moved, w * (i + alpha * moved), turned, y)
+        embedding, tail = block.tail.linearise(y)
+        state = _State(w, z, c, w * moved, w * (i + alpha * moved), turned, embedding, tail)
+        self._latest = (key, state)
+        return state
 
     def _out(self, dz: Float[Tensor, "*batch inner"]) -> Float[Tensor, "*batch width"]:
-        dy = self.block.out.linear(dz)
+        dy = self.block.out.forward(dz)
         return dy if self.block.gain is None else dy * self.block.gain
 
     def _pooled_tangent(self, s: _State, weights: Float[Tensor, " position"]) -> Float[Tensor, "node width"]:
@@ -200,25 +181,24 @@ class PooledPath:
 
     def value_at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
         """Embeddings along the path."""
-        return self.block.tail(self._state(nodes).y)
+        return self._state(nodes).embedding
 
     def total(self, rule: Rule) -> Float[Tensor, "node joint"]:
         """d/dα of the embedding at every node: the sum over positions of what `vectors` integrates."""
         s = self._state(rule.nodes)
-        return jvp(self.block.tail, (s.y,), (self._pooled_tangent(s, torch.ones_like(self.delta[:, 0])),))[1]
+        return s.tail.forward(self._pooled_tangent(s, torch.ones_like(self.delta[:, 0])))
 
     def push(self, rule: Rule, weights: Float[Tensor, " position"]) -> Float[Tensor, " joint"]:
         """Σ_p weights_p U_p by one tangent a node."""
         s = self._state(rule.nodes)
-        tangent = jvp(self.block.tail, (s.y,), (self._pooled_tangent(s, weights.to(self.delta)),))[1]
+        tangent = s.tail.forward(self._pooled_tangent(s, weights.to(self.delta)))
         return rule.weights.to(tangent) @ tangent
 
     def pull(self, rule: Rule, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row position"]:
         """directions · U_p by one cotangent a direction through the single-token tail, without U."""
         s, block = self._state(rule.nodes), self.block
-        _, back = vjp(block.tail, s.y)
-        g = vmap(lambda d: back(d.expand(len(rule), -1))[0])(directions.to(self.delta))
-        g = g * rule.weights.to(g)[:, None]  # (row, node, width)
+        weighted = directions.to(self.delta)[:, None] * rule.weights.to(self.delta)[:, None]
+        g = s.tail.backward(weighted)  # (row, node, width)
         gz = (g if block.gain is None else g * block.gain) @ block.out.weight
         gz = gz.unflatten(-1, (block.heads, -1)).permute(2, 0, 1, 3)  # (head, row, node, channel)
         flat = gz.flatten(1, 2)
@@ -240,20 +220,15 @@ class PooledPath:
         dz = dz.addcmul_(s.on_d[..., None], self.value[:, None])
         dz = dz.addcmul_(wc, (self.start.value_bias - s.z)[:, :, None])
         dz[:, :, block.pool] += s.turned
-        dy = self._out(dz.permute(1, 2, 0, 3).flatten(2))  # (node, position, width)
+        dy = self._out(dz.permute(2, 1, 0, 3).flatten(2))  # (position, node, width)
         if block.residual:
-            dy[:, block.pool] += self.delta[block.pool]
-        dy = dy * rule.weights.to(dy)[:, None, None]
-        embedded, back = vjp(block.tail, s.y)
-        joint = embedded.shape[-1]
-        chunk = max(1, _TAIL_FLOATS // (len(rule) * 6 * s.y.shape[-1]))
+            dy[block.pool] += self.delta[block.pool]
+        weights = rule.weights.to(dy)[:, None]
+        joint = s.embedding.shape[-1]
         if joint < self.positions:
             eye = torch.eye(joint, dtype=dy.dtype, device=dy.device)
-            jacobian = vmap(lambda d: back(d.expand(len(rule), -1))[0], chunk_size=chunk)(eye)
-            return torch.einsum("knw,npw->pk", jacobian, dy)
-        through = vmap(lambda t: jvp(block.tail, (s.y,), (t,))[1].sum(0), in_dims=1, chunk_size=chunk)
-        return through(dy)
-
-
-_TAIL_FLOATS = 2**25
-"""Working floats that the tangents of a tail may take at once, 128 MB in float32."""
+            jacobian = s.tail.backward(eye[:, None] * weights)  # (joint, node, width)
+            return dy.flatten(1) @ jacobian.flatten(1).T
+        # Few rows at a time stay in the processor's cache; a GPU wants many.
+        chunk = max(1, (256 if dy.device.type == "cpu" else 65536) // len(rule))
+        return torch.cat([(s.tail.forward(part) * weights).sum(1) for part in dy.split(chunk)])

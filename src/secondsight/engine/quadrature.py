@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -17,8 +17,6 @@ from secondsight.errors import InputError
 Nodes = Float[Tensor, " node"]
 
 QUADRATURES = ("gauss-legendre", "clenshaw-curtis", "gauss-kronrod", "trapezoid", "riemann")
-
-_GAUSS_STEPS = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 # Kronrod's 15-point extension of the 7-point Gauss rule on [-1, 1] (Kronrod 1965), non-negative half:
 # node, weight of the 15-point rule, weight of the 7-point rule.
@@ -176,7 +174,9 @@ def adapt(
     best: Adapted | None = None
     before: Tensor | None = None
     stalled = 0
-    for candidate in _refinements(quadrature, values, max_steps, doubling=probe is not None):
+    refinements = _refinements(quadrature, values, max_steps, doubling=probe is not None)
+    candidate = next(refinements, None)
+    while candidate is not None:
         tried = _measure(candidate, values, difference, tol)
         if probe is not None:
             now = probe(candidate).double()
@@ -192,6 +192,10 @@ def adapt(
             best = tried
         if stalled >= 2 and probe is None:
             break
+        try:
+            candidate = refinements.send(tried.residual / tol)
+        except StopIteration:
+            candidate = None
     if best is None:
         raise InputError(f"max_steps={max_steps} is too few for {quadrature}: at least 15 are needed")
     return replace(best, evaluations=values.evaluations)
@@ -205,7 +209,10 @@ def _measure(candidate: Rule, values: _Memory, difference: Tensor, tol: float) -
     return Adapted(candidate, total, residual, residual <= tol, values.evaluations)
 
 
-def _refinements(quadrature: str, values: _Memory, max_steps: int, doubling: bool) -> Iterator[Rule]:
+def _refinements(
+    quadrature: str, values: _Memory, max_steps: int, doubling: bool
+) -> Generator[Rule, float, None]:
+    """Finer and finer rules; each is answered with how many times its residual exceeds the tolerance."""
     if quadrature == "gauss-kronrod":
         yield from _subdivided(values, max_steps)
     elif quadrature in ("clenshaw-curtis", "trapezoid"):
@@ -219,12 +226,17 @@ def _refinements(quadrature: str, values: _Memory, max_steps: int, doubling: boo
             yield rule(quadrature, steps)
             steps = max_steps if steps < max_steps < 2 * steps else 2 * steps
     else:
-        counts = (8, 16, 32, 64, 128, 256, 512, 1024) if doubling else _GAUSS_STEPS
-        for steps in sorted({min(s, max_steps) for s in counts}):
-            yield rule(quadrature, steps)
+        steps = min(8 if doubling else 4, max_steps)
+        while True:
+            excess = yield rule(quadrature, steps)
+            if steps == max_steps:
+                return
+            # Gauss converges geometrically: close to the goal a node or two more will do.
+            more = steps // 4 if excess < 10 else steps // 2 if excess < 100 else steps
+            steps = min(steps + (steps if doubling else max(1, more)), max_steps)
 
 
-def _subdivided(values: _Memory, max_steps: int) -> Iterator[Rule]:
+def _subdivided(values: _Memory, max_steps: int) -> Generator[Rule, float, None]:
     """Halve the panel whose 7- and 15-point sums differ most; all other panels keep their nodes."""
     panels: list[tuple[float, float, float]] = []
 

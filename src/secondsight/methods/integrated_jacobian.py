@@ -21,6 +21,7 @@ from secondsight.engine.kinks import kinked
 from secondsight.engine.paths import LinePath, PairedMatrix, Path
 from secondsight.engine.pooled import PooledBlock, PooledPath
 from secondsight.engine.quadrature import QUADRATURES, Adapted, adapt, fixed, rule
+from secondsight.engine.tails import Chain, Unit
 from secondsight.errors import AdapterError, ConvergenceWarning, InputError
 from secondsight.interactions import Interactions
 from secondsight.layout import Layout
@@ -140,11 +141,7 @@ class IntegratedJacobian(Method):
             kinks = kinked(encoder.module) if self.kinks == "average" else []
             path = LinePath(head, reference.hidden, state.hidden, mode, kinks)
         with differentiable():
-            ends = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
-            g0, own = ends[0], ends[1]
-            g = _agree(state.embedding, own, unit, "input", side)
-            if reference.embedding is not None:
-                g0 = _agree(reference.embedding, g0, unit, "reference", side)
+            g, g0 = self._ends(side, path, state, reference, derived, unit)
             if self.steps is None:
                 probe = _probe(path, g - g0) if isinstance(path, LinePath) and path.kinks else None
                 adapted = adapt(
@@ -163,6 +160,27 @@ class IntegratedJacobian(Method):
         layout = encoder.layout(prepared, layer, state)
         scale = 1.0 if unit or not side.cosine else 1 / float(g.double().norm())
         return _Integral(path, adapted, g, g0, layout, scale, self._about(layer, adapted, path))
+
+    def _ends(
+        self, side: Side, path: Path, state: States, reference: States, derived: dict[Any, Any], unit: bool
+    ) -> tuple[Tensor, Tensor]:
+        """g(a) and g(r), after checking that the path's head reproduces what the host model gives for both.
+
+        The check is made for the first input that meets a reference at this layer and these weights. Later ones are
+        still watched by the residual.
+        """
+        assert state.embedding is not None  # only a reference may be pooled elsewhere
+        key = ("checked", type(path), unit)
+        low = _lower_precision(side, state.hidden.dtype)
+        host = F.normalize(state.embedding, dim=-1) if unit else state.embedding
+        if key in derived and not low:
+            return host, derived[key]
+        own0, own = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
+        _check(own, host, "input", side)
+        if reference.embedding is not None:
+            _check(own0, F.normalize(reference.embedding, dim=-1) if unit else reference.embedding, "reference", side)
+        derived[key] = own0
+        return (own if low else host), own0
 
     def _about(self, layer: int, adapted: Adapted, path: Path) -> dict[str, Any]:
         return {
@@ -262,18 +280,21 @@ def _unit(head: Head) -> Head:
 
 
 def _through_unit(block: PooledBlock) -> PooledBlock:
-    return replace(block, tail=_unit(block.tail))
+    return replace(block, tail=Chain((block.tail, Unit())))
 
 
-def _agree(host: Tensor, own: Tensor, unit: bool, what: str, side: Side) -> Tensor:
-    """The host's embedding, after checking that the head reproduces it; the head's where the host has less precision."""
-    host = F.normalize(host, dim=-1) if unit else host
-    low = next((p.dtype for p in side.encoder.module.parameters()), own.dtype).itemsize < own.dtype.itemsize
+def _lower_precision(side: Side, dtype: torch.dtype) -> bool:
+    """Whether the host's own embeddings are less precise than the decomposition."""
+    own = next((p.dtype for p in side.encoder.module.parameters() if p.dtype.is_floating_point), dtype)
+    return own.itemsize < dtype.itemsize
+
+
+def _check(own: Tensor, host: Tensor, what: str, side: Side) -> None:
+    """`AdapterError` unless the head's embedding is the host's."""
     gap, size = float((host - own).double().norm()), float(own.double().norm())
-    allowed = 0.1 if low else 5e-4 if own.dtype == torch.float32 else 1e-6
+    allowed = 0.1 if _lower_precision(side, own.dtype) else 5e-4 if own.dtype == torch.float32 else 1e-6
     if not gap <= allowed * max(size, 1e-12):
         raise AdapterError(
             f"the {side.kind} encoder's head gives another embedding for the {what} than the model itself "
             f"(relative difference {gap / max(size, 1e-12):.1e}): its description misses a part of the model"
         )
-    return own if low else host

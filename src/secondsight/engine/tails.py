@@ -1,0 +1,268 @@
+"""What follows a pooled query, one row at a time, with its derivatives written out.
+
+A tail has one row per node, but tangents or cotangents for hundreds of positions. Written out, they are plain matrix
+products over all of them at once, with the primal computed once and kept; generic differentiation costs more in
+overhead here than the whole explanation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+
+@runtime_checkable
+class Linear(Protocol):
+    """A derivative at given rows: maps tangents forward and cotangents back, both (…, node, width)."""
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Tangents of the output."""
+
+    def backward(self, g: Tensor) -> Tensor:
+        """Cotangents of the input."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """One step of a tail."""
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y (node, width), and the derivative there."""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """Elementwise factor."""
+
+    slope: Tensor
+
+    def forward(self, t: Tensor) -> Tensor:
+        return t * self.slope
+
+    backward = forward
+
+
+@dataclass(frozen=True)
+class _Chain:
+    parts: Sequence[Linear]
+
+    def forward(self, t: Tensor) -> Tensor:
+        for part in self.parts:
+            t = part.forward(t)
+        return t
+
+    def backward(self, g: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            g = part.backward(g)
+        return g
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Stages one after the other."""
+
+    stages: Sequence[Stage]
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y, and the derivative there."""
+        parts = []
+        for stage in self.stages:
+            y, part = stage.linearise(y)
+            parts.append(part)
+        return y, _Chain(parts)
+
+
+@dataclass(frozen=True)
+class _Sum:
+    inner: Linear
+
+    def forward(self, t: Tensor) -> Tensor:
+        return t + self.inner.forward(t)
+
+    def backward(self, g: Tensor) -> Tensor:
+        return g + self.inner.backward(g)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """y + stages(y)."""
+
+    inner: Stage
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y, and the derivative there."""
+        value, part = self.inner.linearise(y)
+        return y + value, _Sum(part)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x ↦ weight x + bias; weight (out, in), bias (out,) or None."""
+
+    weight: Float[Tensor, "out in"]
+    bias: Float[Tensor, " out"] | None = None
+
+    def __call__(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """The map applied to the last axis."""
+        return F.linear(x, self.weight, self.bias)
+
+    def forward(self, t: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """The map without its bias."""
+        return F.linear(t, self.weight)
+
+    def backward(self, g: Float[Tensor, "*batch out"]) -> Float[Tensor, "*batch in"]:
+        """The transposed map."""
+        return g @ self.weight
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y, and itself."""
+        return self(y), self
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Elementwise multiplication by a vector (LayerScale)."""
+
+    factor: Float[Tensor, " width"]
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y, and the derivative there."""
+        return y * self.factor, _Product(self.factor)
+
+
+@dataclass(frozen=True)
+class _NormLinear:
+    unit: Tensor  # (y − mean)/σ
+    inverse: Tensor  # 1/σ, (node, 1)
+    weight: Tensor | None
+    centred: bool
+
+    def _project(self, t: Tensor) -> Tensor:
+        along = (t * self.unit).mean(-1, keepdim=True) * self.unit
+        t = t - t.mean(-1, keepdim=True) if self.centred else t
+        return (t - along) * self.inverse
+
+    def forward(self, t: Tensor) -> Tensor:
+        t = self._project(t)
+        return t if self.weight is None else t * self.weight
+
+    def backward(self, g: Tensor) -> Tensor:
+        return self._project(g if self.weight is None else g * self.weight)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer norm over the last axis, or RMS norm where `centred` is False."""
+
+    weight: Float[Tensor, " width"] | None
+    bias: Float[Tensor, " width"] | None
+    eps: float
+    centred: bool = True
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y, and the derivative there."""
+        c = y - y.mean(-1, keepdim=True) if self.centred else y
+        inverse = (c.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        unit = c * inverse
+        value = unit if self.weight is None else unit * self.weight
+        value = value if self.bias is None else value + self.bias
+        return value, _NormLinear(unit, inverse, self.weight, self.centred)
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Any elementwise activation; its slope comes from one ordinary backward pass."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, _Product]:
+        """The value at y, and the derivative there."""
+        with torch.enable_grad():
+            x = y.detach().requires_grad_()
+            value = self.function(x)
+            (slope,) = torch.autograd.grad(value.sum(), x)
+        return value.detach(), _Product(slope)
+
+
+@dataclass(frozen=True)
+class _MlpLinear:
+    first: Affine
+    slope: Tensor
+    last: Affine
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.last.forward(self.first.forward(t).mul_(self.slope))
+
+    def backward(self, g: Tensor) -> Tensor:
+        return self.first.backward(self.last.backward(g).mul_(self.slope))
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """Affine, elementwise activation, affine; as one stage so that the wide middle is touched once."""
+
+    first: Affine
+    function: Callable[[Tensor], Tensor]
+    last: Affine
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y, and the derivative there."""
+        value, product = Elementwise(self.function).linearise(self.first(y))
+        return self.last(value), _MlpLinear(self.first, product.slope, self.last)
+
+
+@dataclass(frozen=True)
+class _UnitLinear:
+    unit: Tensor
+    inverse: Tensor
+
+    def forward(self, t: Tensor) -> Tensor:
+        return (t - (t * self.unit).sum(-1, keepdim=True) * self.unit) * self.inverse
+
+    backward = forward
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Division by the Euclidean norm."""
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y, and the derivative there."""
+        inverse = 1 / y.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return y * inverse, _UnitLinear(y * inverse, inverse)
+
+
+@dataclass(frozen=True)
+class _FunctionLinear:
+    function: Callable[[Tensor], Tensor]
+    at: Tensor
+
+    def forward(self, t: Tensor) -> Tensor:
+        along = vmap(lambda row: jvp(self.function, (self.at,), (row,))[1])
+        out: Tensor = along(t.flatten(0, -3)).unflatten(0, t.shape[:-2]) if t.ndim > 2 else along(t[None])[0]
+        return out
+
+    def backward(self, g: Tensor) -> Tensor:
+        _, back = vjp(self.function, self.at)
+        along = vmap(lambda row: back(row)[0])
+        out: Tensor = along(g.flatten(0, -3)).unflatten(0, g.shape[:-2]) if g.ndim > 2 else along(g[None])[0]
+        return out
+
+
+@dataclass(frozen=True)
+class Function:
+    """Any differentiable function that maps every row by itself, differentiated by torch."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
+        """The value at y, and the derivative there."""
+        value: Tensor = self.function(y)
+        return value, _FunctionLinear(self.function, y)
