@@ -14,7 +14,9 @@ TEXT = {"context_length": 12, "vocab_size": 64, "width": 24, "heads": 3, "layers
 START, END = 62, 63
 
 
-def clip(dtype: torch.dtype = torch.float64, *, seed: int = 0, quick_gelu: bool = False, vision=(), text=()) -> nn.Module:
+def clip(
+    dtype: torch.dtype = torch.float64, *, seed: int = 0, quick_gelu: bool = False, vision=(), text=()
+) -> nn.Module:
     torch.manual_seed(seed)
     model = open_clip.CLIP(16, {**VISION, **dict(vision)}, {**TEXT, **dict(text)}, quick_gelu=quick_gelu)
     _sharpen(model)

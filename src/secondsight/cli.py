@@ -111,14 +111,20 @@ def explain(
     box: Annotated[str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it.")] = None,
     method: Annotated[str, typer.Option(help="See: secondsight methods.")] = "integrated-jacobian",
     layer: Annotated[str, typer.Option(help="Block whose input is attributed, or LEFT,RIGHT.")] = "-1",
-    quadrature: Annotated[str, typer.Option(help="gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann.")] = "gauss-legendre",
+    quadrature: Annotated[
+        str, typer.Option(help="gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann.")
+    ] = "gauss-legendre",
     steps: Annotated[int | None, typer.Option(help="Fixed number of nodes; default: as many as --tol needs.")] = None,
     tol: Annotated[float, typer.Option(help="Relative residual to reach.")] = 1e-3,
     strategy: Annotated[str, typer.Option(help="auto, pooled, forward, reverse, paired.")] = "auto",
     scale: Annotated[str, typer.Option(help="similarity, or logit.")] = "similarity",
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut captions longer than the context.")] = False,
-    out_file: Annotated[list[Path] | None, typer.Option("--out", help="Write .html, .png, .svg, .pdf or .npz; may be repeated.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write every number as JSON; - for the terminal.")] = None,
+    out_file: Annotated[
+        list[Path] | None, typer.Option("--out", help="Write .html, .png, .svg, .pdf or .npz; may be repeated.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every number as JSON; - for the terminal.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Explain one pair: the words' scores and the four terms here, pictures and numbers as files."""
@@ -185,7 +191,9 @@ def models() -> None:
 
     for family in FAMILIES:
         out.print(Text.assemble((family.example, "bold"), f"\n  {family.about}"), soft_wrap=True)
-    out.print(Text.assemble(("in Python", "bold"), "\n  ss.wrap(model_object, preprocess, tokenizer), ss.TorchEncoder(...)"))
+    out.print(
+        Text.assemble(("in Python", "bold"), "\n  ss.wrap(model_object, preprocess, tokenizer), ss.TorchEncoder(...)")
+    )
 
 
 @app.command()
@@ -208,7 +216,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 

@@ -6,8 +6,8 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from functools import cached_property
+from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 import torch

@@ -122,11 +122,10 @@ class GridLayout(Layout):
         """Per-feature values upsampled bilinearly to the original image's pixels; zero outside the frame."""
         width, height = self.image_size
         x0, y0, x1, y1 = self.frame
-        rows, columns = self.grid
         cells = self.view(values)[None, None]
         # grid_sample wants, for every original pixel centre, its place in the frame on [-1, 1].
-        xs = ((torch.arange(width, dtype=cells.dtype) + 0.5) - x0) / (x1 - x0) * 2 - 1
-        ys = ((torch.arange(height, dtype=cells.dtype) + 0.5) - y0) / (y1 - y0) * 2 - 1
+        xs = ((torch.arange(width, dtype=cells.dtype, device=cells.device) + 0.5) - x0) / (x1 - x0) * 2 - 1
+        ys = ((torch.arange(height, dtype=cells.dtype, device=cells.device) + 0.5) - y0) / (y1 - y0) * 2 - 1
         where = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1)[None]
         up = F.grid_sample(cells, where, mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
         inside = ((ys.abs() <= 1)[:, None] & (xs.abs() <= 1)[None]).to(up.dtype)

@@ -48,11 +48,15 @@ class States:
 
 
 class Encoder(ABC):
-    """One side of a dual encoder. Blocks count from 0 to `depth` − 1; layer L is the input of block L."""
+    """One side of a dual encoder. Blocks count from 0 to `depth` − 1; layer L is the input of block L.
+
+    `references` are the names that `reference` knows.
+    """
 
     kind: str
     depth: int
     module: nn.Module
+    references: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[Any, Any]]] = OrderedDict()
@@ -202,4 +206,3 @@ class DualEncoder:
 
     def __repr__(self) -> str:
         return f"DualEncoder({self.name!r}, left={self.left.kind}, right={self.right.kind})"
-

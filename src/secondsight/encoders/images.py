@@ -37,7 +37,9 @@ def open_image(raw: Any) -> Image.Image:
         return _rgb(raw, "the image")
     if isinstance(raw, np.ndarray):
         return _from_array(raw)
-    raise InputError(f"cannot use {type(raw).__name__} as an image: give a path, a PIL image, an array or an image or tensor of your own")
+    raise InputError(
+        f"cannot use {type(raw).__name__} as an image: give a path, a PIL image, an array or an image or tensor of your own"
+    )
 
 
 def _read(path: str) -> Image.Image:
@@ -108,6 +110,12 @@ def measure(preprocess: Preprocess, image_size: tuple[int, int]) -> Placement:
     Works for any resizing, cropping and padding without knowing the transform; exact to about 0.1 pixel. Raises
     `InputError` for one that is random, flips or rotates, because no box of the original corresponds to it.
     """
+    if min(image_size) < 64:
+        # A ramp of a few pixels is mostly edge. Resizing to a fixed size does not care how large the original was.
+        factor = -(-64 // min(image_size))
+        larger = measure(preprocess, (image_size[0] * factor, image_size[1] * factor))
+        x0, y0, x1, y1 = (v / factor for v in larger.frame)
+        return Placement(image_size, (x0, y0, x1, y1))
     width, height = image_size
     ramp = np.zeros((height, width, 3), dtype=np.uint8)
     ramp[..., 0] = np.round(255 * (np.arange(width) + 0.5) / width)
@@ -172,7 +180,9 @@ class ImageInput:
         if isinstance(raw, Tensor):
             return self._ready(raw)
         if self.preprocess is None:
-            raise InputError("this model came without preprocessing: pass preprocess=, or pixels as a (1, 3, H, W) tensor")
+            raise InputError(
+                "this model came without preprocessing: pass preprocess=, or pixels as a (1, 3, H, W) tensor"
+            )
         image = open_image(raw)
         return Prepared(self.preprocess(image)[None], image, self.measured(image.size))
 
@@ -195,7 +205,7 @@ class ImageInput:
         """Black pixels (default), the input's mean colour, Gaussian noise, the blurred input, or the user's own image."""
         pixels = prepared.tensor
         if which is not None and not isinstance(which, str):
-            return self._own(self.prepare(which).tensor, pixels)
+            return self._own(which if isinstance(which, Tensor) else self.prepare(which).tensor, pixels)
         if which is None or which == "black":
             if self.assumed:
                 warnings.warn(
@@ -214,12 +224,16 @@ class ImageInput:
             # Wide enough to wash out objects: an eighth of the side is one standard deviation.
             side = min(pixels.shape[-2:])
             return gaussian_blur(pixels, kernel_size=2 * (side // 4) + 1, sigma=side / 8)
-        raise InputError(f"unknown image reference {which!r}; known: {', '.join(IMAGE_REFERENCES)}, or an image or tensor of your own")
+        raise InputError(
+            f"unknown image reference {which!r}; known: {', '.join(IMAGE_REFERENCES)}, or an image or tensor of your own"
+        )
 
     @staticmethod
     def _own(which: Tensor, pixels: Tensor) -> Tensor:
         if which.shape != pixels.shape:
-            raise InputError(f"the reference {tuple(which.shape)} does not have the input's shape {tuple(pixels.shape)}")
+            raise InputError(
+                f"the reference {tuple(which.shape)} does not have the input's shape {tuple(pixels.shape)}"
+            )
         return which.to(pixels)
 
 

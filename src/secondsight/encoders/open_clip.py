@@ -20,8 +20,9 @@ from open_clip.transformer import LayerScale, ResidualAttentionBlock, TextTransf
 from torch import Tensor, nn
 
 from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
-from secondsight.encoders.images import ImageInput, Preprocess, grid_layout
+from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
 from secondsight.encoders.texts import (
+    TEXT_REFERENCES,
     Tokenized,
     byte_offsets,
     check_ids,
@@ -131,9 +132,7 @@ def _pooled_block(
     mlp = [between, *_mlp(block.mlp, dtype), *([second] if second else [])]
     tail = Chain([Residual(Chain(mlp)), *(stage for stage in finish if stage is not None)])
     row = None if mask is None else mask[pool].to(dtype)
-    return PooledBlock(
-        pool, **attention, tail=tail, norm=before, gain=gain.factor if gain else None, mask=row
-    )
+    return PooledBlock(pool, **attention, tail=tail, norm=before, gain=gain.factor if gain else None, mask=row)
 
 
 def _mlp(mlp: nn.Module, dtype: torch.dtype) -> list[Stage]:
@@ -155,6 +154,7 @@ class VisionEncoder(Encoder):
     """An open_clip VisionTransformer; positions are the class token and the patches, row by row."""
 
     kind = "image"
+    references = IMAGE_REFERENCES
 
     def __init__(self, visual: VisionTransformer, images: ImageInput) -> None:
         super().__init__()
@@ -212,6 +212,7 @@ class ResNetEncoder(Encoder):
     """An open_clip ModifiedResNet: stages 0-3, then the attention pool (4), whose first position is the mean token."""
 
     kind = "image"
+    references = IMAGE_REFERENCES
     depth = 5
 
     def __init__(self, visual: ModifiedResNet, images: ImageInput) -> None:
@@ -260,7 +261,9 @@ class ResNetEncoder(Encoder):
         if layer != self.depth - 1:
             return None
         pool = _precise(self.module.attnpool, dtype)
-        affine = [Affine(p.weight.detach(), p.bias.detach()) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)]
+        affine = [
+            Affine(p.weight.detach(), p.bias.detach()) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
+        ]
         return PooledBlock(0, *affine, heads=pool.num_heads, tail=Chain(()), residual=False)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
@@ -275,6 +278,7 @@ class ResNetEncoder(Encoder):
 
 def _attend(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """The attention pool on its tokens; only the mean token's query is read."""
+
     def split(y: Tensor) -> Tensor:
         return y.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
 
@@ -290,17 +294,35 @@ def _check_size(prepared: Prepared, size: tuple[int, ...]) -> None:
         raise InputError(f"pixels of {height}×{width} do not fit this model, which takes {size[0]}×{size[1]}")
 
 
+class _TextParts(nn.Module):
+    """A text tower's modules and parameters by themselves: guarding them need not walk the image tower too."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        for name in ("token_embedding", "transformer", "ln_final"):
+            self.add_module(name, getattr(tower, name))
+        for name in ("positional_embedding", "text_projection", "attn_mask"):
+            value = getattr(tower, name, None)
+            if isinstance(value, nn.Module):
+                self.add_module(name, value)
+            elif isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            else:
+                self.register_buffer(name, value)
+
+
 class TextEncoder(Encoder):
     """An open_clip text transformer. Under a causal mask, positions after the pooled one are dropped: they cannot matter."""
 
     kind = "text"
+    references = TEXT_REFERENCES
 
     def __init__(
         self, host: nn.Module, tower: nn.Module, tokenizer: Tokenizer | None, pool_type: str, eos: int | None
     ) -> None:
         super().__init__()
         # In a plain CLIP the text tower's parts are the model's own attributes; in the others it is a module.
-        self.host, self.tower, self.module = host, tower, host
+        self.host, self.tower, self.module = host, tower, _TextParts(tower)
         self.tokenizer, self.pool_type, self.eos = tokenizer, pool_type, eos
         self.depth = len(tower.transformer.resblocks)
 
@@ -317,7 +339,9 @@ class TextEncoder(Encoder):
             return ready_ids(ids, spell, self._special(ids[0], self._pool(ids)[0]))
         text = check_text(raw)
         if self.tokenizer is None:
-            raise InputError("this model came without a tokenizer: pass tokenizer=, or token ids as a (1, length) tensor")
+            raise InputError(
+                "this model came without a tokenizer: pass tokenizer=, or token ids as a (1, length) tensor"
+            )
         ids = self.tokenizer([text])
         pool = self._pool(ids)[0]
         tokens = tuple(spell(int(i)) for i in ids[0])
@@ -329,9 +353,7 @@ class TextEncoder(Encoder):
         if len(needed) + 2 > ids.shape[1] and not truncate:
             raise too_long(text, len(needed) + 2, ids.shape[1])
         kept = needed[: ids.shape[1] - 2]
-        pieces = [
-            bytes(simple.byte_decoder[c] for c in simple.decoder[i].removesuffix("</w>")) for i in kept
-        ]
+        pieces = [bytes(simple.byte_decoder[c] for c in simple.decoder[i].removesuffix("</w>")) for i in kept]
         offsets = (None, *byte_offsets(text, simple.clean_fn(text), pieces))
         offsets += (None,) * (ids.shape[1] - len(offsets))
         return Prepared(ids, text, Tokenized(text, tokens, offsets, special))
@@ -341,9 +363,13 @@ class TextEncoder(Encoder):
         return decoder.get(token, str(token)).removesuffix("</w>") if isinstance(decoder, dict) else str(token)
 
     def _special(self, ids: Tensor, pool: int) -> dict[int, str]:
-        """Start, end and padding. The start is the first token where the end is not."""
-        special = {i: "padding" for i in range(pool + 1, len(ids))}
-        return {**special, 0: "start", pool: "end"}
+        """Start, end and padding by position."""
+        if self.pool_type in ("argmax", "eos"):
+            return {**dict.fromkeys(range(pool + 1, len(ids)), "padding"), 0: "start", pool: "end"}
+        # Other poolings say nothing of where the words end; the padding behind them does.
+        padding = getattr(self.tower, "pad_id", 0)
+        words = int((ids != padding).nonzero().max()) + 1 if bool((ids != padding).any()) else 0
+        return dict.fromkeys(range(words, len(ids)), "padding") | ({0: "start"} if self.pool_type == "first" else {})
 
     def _pool(self, ids: Tensor) -> list[int]:
         """The pooled position of every row."""
@@ -412,7 +438,8 @@ class TextEncoder(Encoder):
         """Padding between start and end, or see `text_reference`."""
         padding = getattr(self.tower, "pad_id", 0)
         end = self._pool(prepared.tensor)[0]
-        return text_reference(prepared.tensor, which, start=None if end == 0 else 0, end=end, padding=padding)
+        start = 0 if self.pool_type in ("argmax", "eos") else None
+        return text_reference(prepared.tensor, which, start=start, end=end, padding=padding)
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """Start, words, end, and padding where the model sees it."""
@@ -505,7 +532,15 @@ def _check_name(architecture: str, weights: str) -> None:
 
 def _unreachable(name: str, problem: Exception) -> InputError:
     text = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
-    words = ("connect", "resolve", "network", "offline", "timed out", "httpsconnection", "cannot find the requested files")
+    words = (
+        "connect",
+        "resolve",
+        "network",
+        "offline",
+        "timed out",
+        "httpsconnection",
+        "cannot find the requested files",
+    )
     if any(w in f"{text} {problem}".lower() for w in words) or isinstance(problem, (ConnectionError, TimeoutError)):
         return InputError(
             f"the weights of {name!r} are not on this machine and the hub cannot be reached: "

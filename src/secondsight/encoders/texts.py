@@ -37,7 +37,9 @@ class Tokenized:
 def check_text(raw: Any) -> str:
     """The raw input as a text that has words; `InputError` otherwise."""
     if not isinstance(raw, str):
-        raise InputError(f"cannot use {type(raw).__name__} as a text: give a string, or token ids as a (1, length) tensor")
+        raise InputError(
+            f"cannot use {type(raw).__name__} as a text: give a string, or token ids as a (1, length) tensor"
+        )
     if not raw.strip():
         raise InputError(f"the caption {raw!r} is empty: give at least one word")
     return raw
@@ -92,7 +94,9 @@ def check_ids(raw: Tensor) -> Tensor:
     """A tensor (1, length) or (length,) of integers as (1, length); `InputError` for anything else."""
     ids = raw[None] if raw.ndim == 1 else raw
     if ids.ndim != 2 or len(ids) != 1 or ids.is_floating_point() or ids.shape[1] == 0:
-        raise InputError(f"a tensor {tuple(raw.shape)} of {raw.dtype} is no model-ready text: (1, length) token ids are needed")
+        raise InputError(
+            f"a tensor {tuple(raw.shape)} of {raw.dtype} is no model-ready text: (1, length) token ids are needed"
+        )
     return ids
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from secondsight.encoders.base import Encoder, Head, Prepared, States
-from secondsight.encoders.images import ImageInput, Preprocess, grid_layout
-from secondsight.encoders.texts import Tokenized, check_ids, text_reference
+from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
+from secondsight.encoders.texts import TEXT_REFERENCES, Tokenized, check_ids, text_reference
 from secondsight.engine.guard import capturing, replacing
 from secondsight.errors import AdapterError, InputError
 from secondsight.layout import Layout, TokenLayout
@@ -71,6 +71,7 @@ class TorchEncoder(Encoder):
         self.module = _Functions([module, features, head])
         self.layers = [_find(module, layer) for layer in layers] if module is not None else []
         self.depth = len(self.layers) or 1
+        self.references = {"image": IMAGE_REFERENCES, "text": TEXT_REFERENCES}.get(kind, ())
         assumed = preprocess is None and mean is None
         self.images = ImageInput(preprocess, mean, std, assumed=assumed) if kind == "image" else None
         self.tokenizer, self.padding, self.own_reference = tokenizer, padding, reference
@@ -107,7 +108,9 @@ class TorchEncoder(Encoder):
             hidden = _tensor(seen["args"][0], f"the input of layer {layer}")
         out = _tensor(out, "the module")
         if out.ndim != 2 or len(out) != len(tensors):
-            raise AdapterError(f"the module gave {tuple(out.shape)} for {len(tensors)} inputs: (batch, joint) is needed")
+            raise AdapterError(
+                f"the module gave {tuple(out.shape)} for {len(tensors)} inputs: (batch, joint) is needed"
+            )
         if hidden.ndim not in (3, 4) or len(hidden) != len(tensors):
             raise AdapterError(
                 f"hidden states {tuple(hidden.shape)} of {len(tensors)} inputs are neither (batch, position, width) nor "
@@ -161,7 +164,7 @@ class TorchEncoder(Encoder):
         """A grid where it is known, the tokens where they match, else plain features."""
         shape, _ = states.context
         size = len(states.hidden)
-        special = {i: "prefix" for i in range(self.prefix)}
+        special = dict.fromkeys(range(self.prefix), "prefix")
         grid = (shape[1], shape[2]) if len(shape) == 3 else self.grid
         if self.kind == "image" and grid is not None:
             return grid_layout(prepared.place, grid, special)

@@ -31,7 +31,9 @@ def kinked(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _seeing(modules: Sequence[nn.Module], replace: Callable[[nn.Module, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+def _seeing(
+    modules: Sequence[nn.Module], replace: Callable[[nn.Module, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
     """`replace(module, input, output)` after every call of one of the modules; what it returns takes the output's place."""
     inputs: dict[nn.Module, Tensor] = {}
 

@@ -81,16 +81,23 @@ class PooledReference:
 
 
 @dataclass(frozen=True)
-class _State:
-    """The pooled attention at every node; leading axes are (head, node), then position or channel."""
+class _Tangents:
+    """What every position's move does to the pooled attention; leading axes are (head, node)."""
 
-    w: Float[Tensor, "head node position"]  # softmax weights
     z: Float[Tensor, "head node channel"]  # attention output
-    c: Float[Tensor, "head node position"]  # q·dk_p · scale
-    on_r: Float[Tensor, "head node position"]  # dz_p = on_r V_r + on_d V_d + w c (V_b − z)
+    wc: Float[Tensor, "head node position"]  # dz_p = on_r V_r + on_d V_d + wc (V_b − z), with c = q·dk_p · scale
+    on_r: Float[Tensor, "head node position"]
     on_d: Float[Tensor, "head node position"]
     turned: Float[Tensor, "head node channel"]  # what the moving query adds, at the pooled position
+
+
+@dataclass(frozen=True)
+class _State:
+    """The path at every node of a rule."""
+
+    tangents: _Tangents
     embedding: Float[Tensor, "node joint"]
+    along: Float[Tensor, "node joint"]  # d/dα of the embedding
     tail: Linear  # derivative of the tail at the residual stream after attention
 
 
@@ -162,8 +169,10 @@ class PooledPath:
             y = y * block.gain
         if block.residual:
             y = y + start.hidden[block.pool] + alpha * self.delta[block.pool]
-        embedding, tail = block.tail.linearise(y)
-        state = _State(w, z, c, w * moved, w * (i + alpha * moved), turned, embedding, tail)
+        weighted = _Tangents(z, w * c, w * moved, w * (i + alpha * moved), turned)
+        everything = self._pooled_tangent(weighted, torch.ones_like(self.delta[:, 0]))
+        embedding, along, tail = block.tail.linearise(y, everything)
+        state = _State(weighted, embedding, along, tail)
         self._latest = (key, state)
         return state
 
@@ -171,9 +180,9 @@ class PooledPath:
         dy = self.block.out.forward(dz)
         return dy if self.block.gain is None else dy * self.block.gain
 
-    def _pooled_tangent(self, s: _State, weights: Float[Tensor, " position"]) -> Float[Tensor, "node width"]:
+    def _pooled_tangent(self, s: _Tangents, weights: Float[Tensor, " position"]) -> Float[Tensor, "node width"]:
         """Tangent of y when every position moves by its weight times the difference."""
-        r, d, wc = s.on_r * weights, s.on_d * weights, s.w * s.c * weights
+        r, d, wc = s.on_r * weights, s.on_d * weights, s.wc * weights
         dz = r @ self.start.value + d @ self.value + wc.sum(-1, keepdim=True) * (self.start.value_bias - s.z)
         dz = dz + weights[self.block.pool] * s.turned
         dy = self._out(dz.permute(1, 0, 2).flatten(1))
@@ -185,27 +194,27 @@ class PooledPath:
 
     def total(self, rule: Rule) -> Float[Tensor, "node joint"]:
         """d/dα of the embedding at every node: the sum over positions of what `vectors` integrates."""
-        s = self._state(rule.nodes)
-        return s.tail.forward(self._pooled_tangent(s, torch.ones_like(self.delta[:, 0])))
+        return self._state(rule.nodes).along
 
     def push(self, rule: Rule, weights: Float[Tensor, " position"]) -> Float[Tensor, " joint"]:
         """Σ_p weights_p U_p by one tangent a node."""
         s = self._state(rule.nodes)
-        tangent = s.tail.forward(self._pooled_tangent(s, weights.to(self.delta)))
+        tangent = s.tail.forward(self._pooled_tangent(s.tangents, weights.to(self.delta)))
         return rule.weights.to(tangent) @ tangent
 
     def pull(self, rule: Rule, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row position"]:
         """directions · U_p by one cotangent a direction through the single-token tail, without U."""
-        s, block = self._state(rule.nodes), self.block
+        state, block = self._state(rule.nodes), self.block
+        s = state.tangents
         weighted = directions.to(self.delta)[:, None] * rule.weights.to(self.delta)[:, None]
-        g = s.tail.backward(weighted)  # (row, node, width)
+        g = state.tail.backward(weighted)  # (row, node, width)
         gz = (g if block.gain is None else g * block.gain) @ block.out.weight
         gz = gz.unflatten(-1, (block.heads, -1)).permute(2, 0, 1, 3)  # (head, row, node, channel)
         flat = gz.flatten(1, 2)
         on_value = (flat @ self.start.value.mT).unflatten(1, gz.shape[1:3]) * s.on_r[:, None]
         on_value += (flat @ self.value.mT).unflatten(1, gz.shape[1:3]) * s.on_d[:, None]
         apart = (gz * (self.start.value_bias - s.z)[:, None]).sum(-1, keepdim=True)
-        on_value += apart * (s.w * s.c)[:, None]
+        on_value += apart * s.wc[:, None]
         result = on_value.sum((0, 2))
         result[:, block.pool] += (gz * s.turned[:, None]).sum((0, 2, 3))
         if block.residual:
@@ -214,8 +223,9 @@ class PooledPath:
 
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         """U: every position's tangent of y, through the tail, summed over the nodes."""
-        s, block = self._state(rule.nodes), self.block
-        wc = (s.w * s.c)[..., None]
+        state, block = self._state(rule.nodes), self.block
+        s = state.tangents
+        wc = s.wc[..., None]
         dz = s.on_r[..., None] * self.start.value[:, None]
         dz = dz.addcmul_(s.on_d[..., None], self.value[:, None])
         dz = dz.addcmul_(wc, (self.start.value_bias - s.z)[:, :, None])
@@ -224,11 +234,11 @@ class PooledPath:
         if block.residual:
             dy[block.pool] += self.delta[block.pool]
         weights = rule.weights.to(dy)[:, None]
-        joint = s.embedding.shape[-1]
+        joint = state.embedding.shape[-1]
         if joint < self.positions:
             eye = torch.eye(joint, dtype=dy.dtype, device=dy.device)
-            jacobian = s.tail.backward(eye[:, None] * weights)  # (joint, node, width)
+            jacobian = state.tail.backward(eye[:, None] * weights)  # (joint, node, width)
             return dy.flatten(1) @ jacobian.flatten(1).T
         # Few rows at a time stay in the processor's cache; a GPU wants many.
         chunk = max(1, (256 if dy.device.type == "cpu" else 65536) // len(rule))
-        return torch.cat([(s.tail.forward(part) * weights).sum(1) for part in dy.split(chunk)])
+        return torch.cat([(state.tail.forward(part) * weights).sum(1) for part in dy.split(chunk)])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -76,9 +77,11 @@ def rule(quadrature: str, steps: int) -> Rule:
         return _clenshaw_curtis(steps)
     if quadrature == "gauss-kronrod":
         if steps % 15:
-            raise InputError(f"steps={steps} does not fit gauss-kronrod: it takes 15 nodes a panel, so a multiple of 15")
+            raise InputError(
+                f"steps={steps} does not fit gauss-kronrod: it takes 15 nodes a panel, so a multiple of 15"
+            )
         edges = np.linspace(0, 1, steps // 15 + 1)
-        panels = [_kronrod(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        panels = [_kronrod(a, b) for a, b in pairwise(edges)]
         return _rule(np.concatenate([p[0] for p in panels]), np.concatenate([p[1] for p in panels]))
     raise InputError(f"unknown quadrature {quadrature!r}; known: {', '.join(QUADRATURES)}")
 
@@ -209,9 +212,7 @@ def _measure(candidate: Rule, values: _Memory, difference: Tensor, tol: float) -
     return Adapted(candidate, total, residual, residual <= tol, values.evaluations)
 
 
-def _refinements(
-    quadrature: str, values: _Memory, max_steps: int, doubling: bool
-) -> Generator[Rule, float, None]:
+def _refinements(quadrature: str, values: _Memory, max_steps: int, doubling: bool) -> Generator[Rule, float, None]:
     """Finer and finer rules; each is answered with how many times its residual exceeds the tolerance."""
     if quadrature == "gauss-kronrod":
         yield from _subdivided(values, max_steps)

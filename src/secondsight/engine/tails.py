@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+Rows = Float[Tensor, "node width"]
+
 
 @runtime_checkable
 class Linear(Protocol):
@@ -33,8 +35,11 @@ class Linear(Protocol):
 class Stage(Protocol):
     """One step of a tail."""
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y (node, width), and the derivative there."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """The value at y, what the tangent t becomes, and the derivative at y.
+
+        Value and tangent go together because weights are read from memory once for both.
+        """
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,13 @@ class Chain:
 
     stages: Sequence[Stage]
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y, and the derivative there."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """See `Stage.linearise`."""
         parts = []
         for stage in self.stages:
-            y, part = stage.linearise(y)
+            y, t, part = stage.linearise(y, t)
             parts.append(part)
-        return y, _Chain(parts)
+        return y, t, _Chain(parts)
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,10 @@ class Residual:
 
     inner: Stage
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y, and the derivative there."""
-        value, part = self.inner.linearise(y)
-        return y + value, _Sum(part)
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """See `Stage.linearise`."""
+        value, tangent, part = self.inner.linearise(y, t)
+        return y + value, t + tangent, _Sum(part)
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,11 @@ class Affine:
         """The transposed map."""
         return g @ self.weight
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y, and itself."""
-        return self(y), self
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """See `Stage.linearise`."""
+        both = self.forward(torch.cat([y, t]))
+        value, tangent = both[: len(y)], both[len(y) :]
+        return value if self.bias is None else value + self.bias, tangent, self
 
 
 @dataclass(frozen=True)
@@ -132,9 +139,9 @@ class Gain:
 
     factor: Float[Tensor, " width"]
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y, and the derivative there."""
-        return y * self.factor, _Product(self.factor)
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """See `Stage.linearise`."""
+        return y * self.factor, t * self.factor, _Product(self.factor)
 
 
 @dataclass(frozen=True)
@@ -166,29 +173,24 @@ class Norm:
     eps: float
     centred: bool = True
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y, and the derivative there."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """See `Stage.linearise`."""
         c = y - y.mean(-1, keepdim=True) if self.centred else y
         inverse = (c.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         unit = c * inverse
         value = unit if self.weight is None else unit * self.weight
         value = value if self.bias is None else value + self.bias
-        return value, _NormLinear(unit, inverse, self.weight, self.centred)
+        part = _NormLinear(unit, inverse, self.weight, self.centred)
+        return value, part.forward(t), part
 
 
-@dataclass(frozen=True)
-class Elementwise:
-    """Any elementwise activation; its slope comes from one ordinary backward pass."""
-
-    function: Callable[[Tensor], Tensor]
-
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, _Product]:
-        """The value at y, and the derivative there."""
-        with torch.enable_grad():
-            x = y.detach().requires_grad_()
-            value = self.function(x)
-            (slope,) = torch.autograd.grad(value.sum(), x)
-        return value.detach(), _Product(slope)
+def _sloped(function: Callable[[Tensor], Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and slope of an elementwise function, by one ordinary backward pass."""
+    with torch.enable_grad():
+        x = y.detach().requires_grad_()
+        value = function(x)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), slope
 
 
 @dataclass(frozen=True)
@@ -206,16 +208,18 @@ class _MlpLinear:
 
 @dataclass(frozen=True)
 class Mlp:
-    """Affine, elementwise activation, affine; as one stage so that the wide middle is touched once."""
+    """Affine, any elementwise activation, affine; one stage, so that the wide middle is touched once."""
 
     first: Affine
     function: Callable[[Tensor], Tensor]
     last: Affine
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y, and the derivative there."""
-        value, product = Elementwise(self.function).linearise(self.first(y))
-        return self.last(value), _MlpLinear(self.first, product.slope, self.last)
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """See `Stage.linearise`."""
+        y, t, _ = self.first.linearise(y, t)
+        value, slope = _sloped(self.function, y)
+        value, tangent, _ = self.last.linearise(value, t * slope)
+        return value, tangent, _MlpLinear(self.first, slope, self.last)
 
 
 @dataclass(frozen=True)
@@ -233,10 +237,11 @@ class _UnitLinear:
 class Unit:
     """Division by the Euclidean norm."""
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y, and the derivative there."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """See `Stage.linearise`."""
         inverse = 1 / y.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        return y * inverse, _UnitLinear(y * inverse, inverse)
+        part = _UnitLinear(y * inverse, inverse)
+        return y * inverse, part.forward(t), part
 
 
 @dataclass(frozen=True)
@@ -262,7 +267,7 @@ class Function:
 
     function: Callable[[Tensor], Tensor]
 
-    def linearise(self, y: Float[Tensor, "node width"]) -> tuple[Tensor, Linear]:
-        """The value at y, and the derivative there."""
-        value: Tensor = self.function(y)
-        return value, _FunctionLinear(self.function, y)
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+        """See `Stage.linearise`."""
+        value, tangent = jvp(self.function, (y,), (t,))
+        return value, tangent, _FunctionLinear(self.function, y)

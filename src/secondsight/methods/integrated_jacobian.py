@@ -16,6 +16,8 @@ from torch import Tensor
 
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import Head, Prepared, Side, States
+from secondsight.encoders.images import IMAGE_REFERENCES
+from secondsight.encoders.texts import TEXT_REFERENCES
 from secondsight.engine.guard import differentiable, untouched
 from secondsight.engine.kinks import kinked
 from secondsight.engine.paths import LinePath, PairedMatrix, Path
@@ -29,6 +31,8 @@ from secondsight.methods.base import Method
 
 STRATEGIES = ("auto", "pooled", "forward", "reverse", "paired")
 
+_NAMED_REFERENCES = (*IMAGE_REFERENCES, *TEXT_REFERENCES)
+
 _BATCH = 16
 """Inputs that go through the host model together."""
 
@@ -39,7 +43,8 @@ class IntegratedJacobian(Method):
 
     `layer`: block whose input is attributed, 0 … depth − 1 or from the end; −1 is the paper's second-last hidden
     representation. `reference`: "black", "mean", "noise", "blur" for images, "padding", "empty" for texts, or the
-    model-ready tensor; None takes the kind's usual one. Both take one value or a (left, right) pair.
+    model-ready tensor; None takes the kind's usual one. Both take one value or a (left, right) pair; a single name of a
+    reference goes to the sides that know it.
 
     `quadrature` is one of gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann. `steps` fixes the number
     of nodes; None adds nodes until the relative residual ‖g(a) − g(r) − ΣU‖ / ‖g(a) − g(r)‖ is at most `tol`, up to
@@ -52,7 +57,7 @@ class IntegratedJacobian(Method):
     path, which needs about ten times fewer nodes; "pointwise" with the slope at the node, as the paper's code does.
     """
 
-    layer: int | tuple[int, int] = -1
+    layer: int | tuple[int, ...] = -1
     quadrature: str = "gauss-legendre"
     steps: int | None = None
     tol: float = 1e-3
@@ -106,6 +111,9 @@ class IntegratedJacobian(Method):
         encoder = side.encoder
         layer = encoder.resolve(self.layer[side.index] if isinstance(self.layer, tuple) else self.layer)
         which = self.reference[side.index] if isinstance(self.reference, tuple) else self.reference
+        if isinstance(which, str) and not isinstance(self.reference, tuple) and which not in encoder.references:
+            # One name for both sides belongs to the side that knows it; the other keeps its usual reference.
+            which = None if which in _NAMED_REFERENCES else which
         for group in _same_shapes(inputs):
             states = encoder.states(torch.cat([p.tensor for p in group]), layer)
             for prepared, state in zip(group, states, strict=True):
@@ -135,9 +143,9 @@ class IntegratedJacobian(Method):
             head = encoder.head(layer, state.context, dtype)
             head = _unit(head) if unit else head
             fewer = len(state.hidden) <= state.embedding.numel()
-            mode: Literal["forward", "reverse"] = "forward" if self.strategy != "reverse" and (
-                self.strategy == "forward" or fewer
-            ) else "reverse"
+            mode: Literal["forward", "reverse"] = (
+                "forward" if self.strategy != "reverse" and (self.strategy == "forward" or fewer) else "reverse"
+            )
             kinks = kinked(encoder.module) if self.kinks == "average" else []
             path = LinePath(head, reference.hidden, state.hidden, mode, kinks)
         with differentiable():

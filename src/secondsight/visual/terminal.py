@@ -35,7 +35,9 @@ def _words(scores: list[tuple[str, float]], title: str) -> Table:
 
 
 def _terms(e: Explanation) -> Table:
-    table = Table(title="four terms", title_justify="left", box=None, padding=(0, 1), title_style="bold", show_header=False)
+    table = Table(
+        title="four terms", title_justify="left", box=None, padding=(0, 1), title_style="bold", show_header=False
+    )
     table.add_column("")
     table.add_column("", justify="right")
     for name, value in e.terms.labels():

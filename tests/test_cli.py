@@ -1,0 +1,112 @@
+"""The command line as a person types it, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
+CAPTION = "a cup of coffee and a spoon on a wooden table"
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "secondsight.cli", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory, builtin):
+    del builtin  # skips where its weights are not installed
+    folder = tmp_path_factory.mktemp("out")
+    names = [n for e in ("html", "png", "npz", "svg") for n in ("--out", f"e.{e}")]
+    done = run("explain", PHOTO, CAPTION, "--select", "coffee", *names, "--json", "e.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_it_prints_the_words_the_terms_and_the_error(explained):
+    _, done = explained
+    for word in (*CAPTION.split(), "base", "image alone", "text alone", "interaction", "similarity", "error"):
+        assert word in done.stdout
+    assert "'coffee' × whole image" in done.stdout
+    assert done.stderr == ""
+
+
+def test_it_writes_what_it_was_asked_for(explained):
+    folder, _ = explained
+    assert sorted(p.name for p in folder.iterdir()) == ["e.html", "e.json", "e.npz", "e.png", "e.svg"]
+    assert Image.open(folder / "e.png").width > 1000
+
+
+def test_the_json_holds_every_number(explained):
+    folder, _ = explained
+    data = json.loads((folder / "e.json").read_text())
+    assert {"similarity", "terms", "error", "method", "model", "left", "right", "attributions", "seconds"} <= set(data)
+    assert data["error"] == pytest.approx(abs(data["similarity"] - sum(data["terms"].values())))
+    assert data["error"] < 1e-4
+    assert data["model"] == "builtin"
+    rows, columns = data["left"]["grid"]
+    assert len(data["attributions"]) == rows * columns
+    words = [CAPTION[o[0] : o[1]] for o in data["right"]["offsets"] if o]
+    assert words == CAPTION.split()
+
+
+def test_a_box_scores_words_and_dash_prints_json(builtin):
+    del builtin
+    done = run("explain", PHOTO, CAPTION, "--box", "330,220,400,330")
+    assert done.returncode == 0
+    assert "words × box 330,220,400,330" in done.stdout
+    done = run("explain", PHOTO, CAPTION, "--json", "-", "--quiet")
+    assert json.loads(done.stdout)["model"] == "builtin"
+
+
+BAD = [
+    (("no.jpg", CAPTION), "'no.jpg' does not exist"),
+    ((".", CAPTION), "is a folder"),
+    (("notes.txt", CAPTION), "no image that Pillow can read"),
+    ((PHOTO, ""), "caption is empty"),
+    ((PHOTO, "  "), "caption is empty"),
+    ((PHOTO, CAPTION, "--select", "dog"), "'dog' is not in the caption; its words are 'a', 'cup'"),
+    ((PHOTO, CAPTION, "--select", "a"), "'a' occurs 3 times"),
+    ((PHOTO, CAPTION, "--box", "9,9"), "is not four numbers"),
+    ((PHOTO, CAPTION, "--box", "9,9,a,b"), "is not four numbers"),
+    ((PHOTO, CAPTION, "--box", "700,0,800,50"), "outside the image, which is 600×400"),
+    ((PHOTO, CAPTION, "--model", "clip"), "unknown model 'clip'; known: builtin"),
+    ((PHOTO, CAPTION, "--method", "magic"), "unknown method 'magic'; known: integrated-jacobian"),
+    ((PHOTO, CAPTION, "--layer", "99"), "blocks 0 …"),
+    ((PHOTO, CAPTION, "--layer", "one"), "neither a number nor two numbers"),
+    ((PHOTO, CAPTION, "--quadrature", "simpson"), "known: gauss-legendre"),
+    ((PHOTO, CAPTION, "--strategy", "pooled"), "closed form"),
+    ((PHOTO, CAPTION, "--tol", "0"), "positive"),
+    ((PHOTO, CAPTION, "--out", "e.txt"), "must end in .html"),
+    ((PHOTO, CAPTION, "--out", "no/e.html"), "'no' does not exist"),
+    ((PHOTO, CAPTION, "--json", "e.html"), "must end in .json"),
+    ((PHOTO, "word " * 600), "takes 602 tokens, the model reads 512"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[w for _, w in BAD])
+def test_bad_input_is_one_sentence_and_exit_code_two(tmp_path, builtin, arguments, words):
+    del builtin
+    (tmp_path / "notes.txt").write_text("no photograph")
+    out = [] if "--out" in arguments or "--json" in arguments else ["--out", "kept.html"]
+    done = run("explain", *arguments, *out, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_lists():
+    models, methods = run("models"), run("methods")
+    assert "builtin" in models.stdout
+    assert "open_clip:ViT-B-16/openai" in models.stdout
+    assert "integrated-jacobian" in methods.stdout
+    assert run("--version").stdout.startswith("secondsight 0.")
+    assert "explain" in run("--help").stdout
