@@ -22,7 +22,7 @@ def test_python_examples_run(code, builtin, tmp_path, monkeypatch):
 
 
 def test_shell_examples_name_what_exists():
-    commands = [line for block in re.findall(r"```(?:sh)?\n(.*?)```", README, re.S) for line in block.splitlines()]
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
     targets = {line.split()[1] for line in commands if line.startswith("make ")}
     makefile = (ROOT / "Makefile").read_text()
     assert {"demo", "test"} <= targets

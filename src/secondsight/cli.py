@@ -46,7 +46,7 @@ def _plainly() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", module=r"(?!secondsight)")
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]  # the rest of its arguments are not used
         try:
             yield
         except (InputError, AdapterError) as problem:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from secondsight.engine.guard import untouched
 from secondsight.engine.pooled import PooledBlock
@@ -55,7 +55,7 @@ class Encoder(ABC):
 
     kind: str
     depth: int
-    module: nn.Module
+    module: Any  # a torch.nn.Module; its parts are the family's business
     references: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -87,7 +87,8 @@ class Encoder(ABC):
 
     def pooling(self, context: Any) -> Hashable:
         """What of a context the reference's hidden states depend on; inputs that share it share the reference."""
-        return context  # type: ignore[no-any-return]  # contexts are the encoder's own business
+        key: Hashable = context
+        return key
 
     def resolve(self, layer: int) -> int:
         """A layer as 0 … depth − 1; `InputError` outside −depth … depth − 1."""
@@ -161,10 +162,12 @@ class Side:
     def embed(self, inputs: Any, *, truncate: bool = False) -> Float[Tensor, "input joint"]:
         """The host model's embeddings, not normalised."""
         encoder = self.encoder
-        rows = []
+        rows: list[Tensor] = []
         with untouched(encoder.module):
             for prepared in self.prepare(inputs, truncate=truncate):
-                rows.append(encoder.states(prepared.tensor, encoder.depth - 1)[0].embedding)
+                embedding = encoder.states(prepared.tensor, encoder.depth - 1)[0].embedding
+                assert embedding is not None  # only a reference may be pooled elsewhere
+                rows.append(embedding)
         return torch.stack(rows)
 
     def contributions(

@@ -118,11 +118,11 @@ class PhotographEncoder(Encoder):
     kind = "image"
     references = IMAGE_REFERENCES
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self.module = net
         self.images = ImageInput(preprocess)
-        self.depth = len(net.blocks)  # type: ignore[arg-type]  # a Sequential of stages
+        self.depth = len(net.blocks)
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A photograph, squashed to the model's square; or model-ready pixels of any size."""
@@ -131,8 +131,8 @@ class PhotographEncoder(Encoder):
     def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Feature maps entering stage `layer`, as (cell, channel)."""
         net, seen = self.module, dict[str, Any]()
-        with capturing(net.blocks[layer], seen):  # type: ignore[index]  # a Sequential of stages
-            out = net.forward_features(tensors.to(net.conv_stem.weight)).mean((2, 3))  # type: ignore[operator,union-attr,arg-type]  # timm's EfficientNet
+        with capturing(net.blocks[layer], seen):
+            out = net.forward_features(tensors.to(net.conv_stem.weight)).mean((2, 3))
         hidden: Tensor = seen["args"][0]
         grid = (hidden.shape[2], hidden.shape[3])
         return [States(h.flatten(1).T.contiguous(), e, grid) for h, e in zip(hidden, out, strict=True)]
@@ -165,25 +165,26 @@ class SentenceEncoder(Encoder):
     kind = "text"
     references = TEXT_REFERENCES
 
-    def __init__(self, bert: nn.Module, tokenizer: Any, mean: Tensor, ridge: Tensor) -> None:
+    def __init__(self, bert: Any, tokenizer: Any, mean: Tensor, ridge: Tensor) -> None:
         super().__init__()
         self.module, self.tokenizer = bert, tokenizer
         self.mean, self.ridge = mean, ridge
-        self.blocks: Any = bert.encoder.layer  # type: ignore[union-attr]  # a BertModel
+        self.blocks: Any = bert.encoder.layer
         self.depth = len(self.blocks)
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A caption as word pieces, or model-ready token ids (1, length)."""
-        context: int = self.module.config.max_position_embeddings  # type: ignore[union-attr,assignment]  # a BertModel
+        context: int = self.module.config.max_position_embeddings
         if isinstance(raw, Tensor):
-            ids = check_ids(raw)
-            vocabulary: int = self.module.config.vocab_size  # type: ignore[union-attr,assignment]  # a BertModel
-            if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
-                raise InputError(f"token id {int(ids.max())} is outside this model's vocabulary of {vocabulary}")
+            ready = check_ids(raw)
+            vocabulary: int = self.module.config.vocab_size
+            if int(ready.max()) >= vocabulary or int(ready.min()) < 0:
+                raise InputError(f"token id {int(ready.max())} is outside this model's vocabulary of {vocabulary}")
             spell = self.tokenizer.convert_ids_to_tokens
-            return ready_ids(ids, lambda i: str(spell(i)), {0: "start", ids.shape[1] - 1: "end"})
+            return ready_ids(ready, lambda i: str(spell(i)), {0: "start", ready.shape[1] - 1: "end"})
         text = check_text(raw)
         made = self.tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False)
+        ids: list[int]
         ids, offsets = made["input_ids"], made["offset_mapping"]
         if len(ids) > context:
             if not truncate:

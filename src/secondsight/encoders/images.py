@@ -141,8 +141,9 @@ def _line(share: np.ndarray, size: int) -> tuple[float, float]:
         raise InputError("the preprocessing flips, rotates or bends the image: give the model's validation transform")
     first, last = (start - slope / 2) * size, (start + slope * (len(share) - 0.5)) * size
     # The ramps have 8 bits; what is the image's edge within that precision is the edge.
-    edge = lambda v: next((e for e in (0.0, float(size)) if abs(v - e) < max(0.3, size / 1000)), float(v))  # noqa: E731
-    return edge(first), edge(last)
+    near = max(0.3, size / 1000)
+    first, last = (next((e for e in (0.0, float(size)) if abs(v - e) < near), float(v)) for v in (first, last))
+    return first, last
 
 
 def levels(preprocess: Preprocess) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:

@@ -14,9 +14,9 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import LayerScale, ResidualAttentionBlock, TextTransformer, Transformer, VisionTransformer
+from open_clip.transformer import LayerScale, ResidualAttentionBlock, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
@@ -57,7 +57,7 @@ def _precise(module: Any, dtype: torch.dtype) -> Any:
     return copy.deepcopy(module).to(dtype)
 
 
-def _run_blocks(transformer: Transformer, first: int, dtype: torch.dtype, mask: Tensor | None) -> Head:
+def _run_blocks(transformer: Any, first: int, dtype: torch.dtype, mask: Tensor | None) -> Head:
     blocks = [_precise(block, dtype) for block in transformer.resblocks[first:]]
     mask = None if mask is None else mask.to(dtype)
 
@@ -70,7 +70,7 @@ def _run_blocks(transformer: Transformer, first: int, dtype: torch.dtype, mask: 
     return run
 
 
-def _captured(block: nn.Module, run: Callable[[], Any], named: str) -> tuple[Tensor, dict[str, Any], Tensor]:
+def _captured(block: Any, run: Callable[[], Any], named: str) -> tuple[Tensor, dict[str, Any], Tensor]:
     """The first input and keyword arguments of a block during `run`, and what `run` returned."""
     seen: dict[str, Any] = {}
     with capturing(block, seen):
@@ -80,7 +80,7 @@ def _captured(block: nn.Module, run: Callable[[], Any], named: str) -> tuple[Ten
     return seen["args"][0], seen["kwargs"], out[0] if isinstance(out, tuple) else out
 
 
-def _multihead(attention: nn.Module, dtype: torch.dtype) -> dict[str, Any] | None:
+def _multihead(attention: Any, dtype: torch.dtype) -> dict[str, Any] | None:
     """Projections of torch's own multi-head attention with one fused weight; None for any other."""
     if not isinstance(attention, nn.MultiheadAttention) or attention.in_proj_weight is None:
         return None
@@ -102,7 +102,7 @@ def _norm(module: Any, dtype: torch.dtype) -> Stage | None:
     return Norm(_precise(module.weight, dtype), _precise(module.bias, dtype), module.eps)
 
 
-def _scale(module: nn.Module, dtype: torch.dtype) -> Gain | None:
+def _scale(module: Any, dtype: torch.dtype) -> Gain | None:
     return Gain(_precise(module.gamma, dtype)) if isinstance(module, LayerScale) else None
 
 
@@ -116,7 +116,7 @@ def _projection(weight: Any, dtype: torch.dtype) -> Stage:
 
 
 def _pooled_block(
-    block: nn.Module, pool: int, mask: Tensor | None, finish: Sequence[Stage | None], dtype: torch.dtype
+    block: Any, pool: int, mask: Tensor | None, finish: Sequence[Stage | None], dtype: torch.dtype
 ) -> PooledBlock | None:
     """The closed form of open_clip's standard block; None for a custom one, which takes another strategy."""
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
@@ -135,7 +135,7 @@ def _pooled_block(
     return PooledBlock(pool, **attention, tail=tail, norm=before, gain=gain.factor if gain else None, mask=row)
 
 
-def _mlp(mlp: nn.Module, dtype: torch.dtype) -> list[Stage]:
+def _mlp(mlp: Any, dtype: torch.dtype) -> list[Stage]:
     """Linear, activation, linear with their derivatives written out; any other make-up by torch's own."""
     parts = list(mlp.children())
     if len(parts) != 3 or type(parts[0]) is not nn.Linear or type(parts[2]) is not nn.Linear:
@@ -146,7 +146,7 @@ def _mlp(mlp: nn.Module, dtype: torch.dtype) -> list[Stage]:
     return [Mlp(_linear(first, dtype), activation, _linear(last, dtype))]
 
 
-def _linear(module: nn.Linear, dtype: torch.dtype) -> Affine:
+def _linear(module: Any, dtype: torch.dtype) -> Affine:
     return Affine(_precise(module.weight, dtype), _precise(module.bias, dtype))
 
 
@@ -261,10 +261,8 @@ class ResNetEncoder(Encoder):
         if layer != self.depth - 1:
             return None
         pool = _precise(self.module.attnpool, dtype)
-        affine = [
-            Affine(p.weight.detach(), p.bias.detach()) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
-        ]
-        return PooledBlock(0, *affine, heads=pool.num_heads, tail=Chain(()), residual=False)
+        query, key, value, out = (_linear(p, dtype) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj))
+        return PooledBlock(0, query, key, value, out, pool.num_heads, tail=Chain(()), residual=False)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """See `ImageInput.reference`."""
@@ -276,7 +274,7 @@ class ResNetEncoder(Encoder):
         return grid_layout(prepared.place, states.context[0], special)
 
 
-def _attend(pool: AttentionPool2d, x: Tensor) -> Tensor:
+def _attend(pool: Any, x: Tensor) -> Tensor:
     """The attention pool on its tokens; only the mean token's query is read."""
 
     def split(y: Tensor) -> Tensor:
@@ -317,9 +315,7 @@ class TextEncoder(Encoder):
     kind = "text"
     references = TEXT_REFERENCES
 
-    def __init__(
-        self, host: nn.Module, tower: nn.Module, tokenizer: Tokenizer | None, pool_type: str, eos: int | None
-    ) -> None:
+    def __init__(self, host: Any, tower: Any, tokenizer: Tokenizer | None, pool_type: str, eos: int | None) -> None:
         super().__init__()
         # In a plain CLIP the text tower's parts are the model's own attributes; in the others it is a module.
         self.host, self.tower, self.module = host, tower, _TextParts(tower)
@@ -380,7 +376,7 @@ class TextEncoder(Encoder):
         if self.pool_type == "argmax":
             return [int(i) for i in ids.argmax(-1)]
         if self.pool_type == "eos":
-            return [int(i) for i in (ids == self.eos).int().argmax(-1)]
+            return [int(i) for i in ids.eq(self.eos or 0).int().argmax(-1)]
         raise AdapterError(f"text pooling {self.pool_type!r} is not known: open_clip has first, last, argmax and eos")
 
     def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
@@ -448,7 +444,7 @@ class TextEncoder(Encoder):
 
 
 def wrap_open_clip(
-    model: nn.Module, preprocess: Preprocess | None = None, tokenizer: Tokenizer | None = None, name: str = "open_clip"
+    model: Any, preprocess: Preprocess | None = None, tokenizer: Tokenizer | None = None, name: str = "open_clip"
 ) -> DualEncoder:
     """A dual encoder around an open_clip model object; the model itself stays as it is.
 

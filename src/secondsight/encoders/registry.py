@@ -49,7 +49,7 @@ def load(name: str) -> DualEncoder:
     raise InputError(f"unknown model {name!r}; known: {known} (such as {FAMILIES[-1].example!r})")
 
 
-def wrap(model: nn.Module, preprocess: Any = None, tokenizer: Any = None, *, name: str | None = None) -> DualEncoder:
+def wrap(model: Any, preprocess: Any = None, tokenizer: Any = None, *, name: str | None = None) -> DualEncoder:
     """A dual encoder around a model object that the user already has; the model stays as it is.
 
     `preprocess` maps a PIL image to a tensor (3, H, W), `tokenizer` a list of strings to token ids; without them only

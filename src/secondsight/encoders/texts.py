@@ -56,18 +56,15 @@ def too_long(text: str, needed: int, context: int) -> InputError:
 def align(original: str, cleaned: str) -> list[int]:
     """For every character of a cleaned text the character of the original that it came from.
 
-    Cleaning lowers case, collapses spaces and mends encodings; where a character has no counterpart it takes its
-    neighbour's.
+    Cleaning lowers case, collapses spaces, straightens quotes and mends encodings; what was replaced maps in order.
     """
     # Lowering may lengthen a character; compare per character so that positions stay those of the original.
     lowered = [c.lower()[:1] or c for c in original]
     matcher = SequenceMatcher(None, lowered, [c.lower()[:1] or c for c in cleaned], autojunk=False)
-    places = [-1] * len(cleaned)
-    for i, j, n in matcher.get_matching_blocks():
-        places[j : j + n] = range(i, i + n)
-    last = 0
-    for j, place in enumerate(places):
-        last = places[j] = last if place < 0 else place
+    places = []
+    for _, i0, i1, j0, j1 in matcher.get_opcodes():
+        # Equal stretches map one to one; of unequal ones every character takes its share, an insertion what precedes it.
+        places += [i0 + k * (i1 - i0) // (j1 - j0) if i1 > i0 else max(i0 - 1, 0) for k in range(j1 - j0)]
     return places
 
 

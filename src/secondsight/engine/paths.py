@@ -115,7 +115,7 @@ class LinePath:
         """directions · U_p by one cotangent a direction and node."""
         result = self.delta.new_zeros(len(directions), self.positions)
         for part, rows in self._chunks(rule.nodes, len(directions)):
-            _, back = vjp(self._local(rule, part), self._at(rule.nodes[part]))
+            back = vjp(self._local(rule, part), self._at(rule.nodes[part]))[1]
             w = rule.weights[part].to(self.delta)[:, None]
 
             def pulled(direction: Tensor, back: Callable[..., tuple[Tensor]] = back, w: Tensor = w) -> Tensor:

@@ -255,7 +255,7 @@ class _FunctionLinear:
         return out
 
     def backward(self, g: Tensor) -> Tensor:
-        _, back = vjp(self.function, self.at)
+        back = vjp(self.function, self.at)[1]
         along = vmap(lambda row: back(row)[0])
         out: Tensor = along(g.flatten(0, -3)).unflatten(0, g.shape[:-2]) if g.ndim > 2 else along(g[None])[0]
         return out
@@ -269,5 +269,5 @@ class Function:
 
     def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
         """See `Stage.linearise`."""
-        value, tangent = jvp(self.function, (y,), (t,))
+        value, tangent = jvp(self.function, (y,), (t,))[:2]
         return value, tangent, _FunctionLinear(self.function, y)

@@ -22,7 +22,7 @@ from secondsight.engine.guard import differentiable, untouched
 from secondsight.engine.kinks import kinked
 from secondsight.engine.paths import LinePath, PairedMatrix, Path
 from secondsight.engine.pooled import PooledBlock, PooledPath
-from secondsight.engine.quadrature import QUADRATURES, Adapted, adapt, fixed, rule
+from secondsight.engine.quadrature import QUADRATURES, Adapted, Rule, adapt, fixed, rule
 from secondsight.engine.tails import Chain, Unit
 from secondsight.errors import AdapterError, ConvergenceWarning, InputError
 from secondsight.interactions import Interactions

@@ -82,7 +82,7 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: tuple[float, float
         scale = ScalarMappable(Normalize(-limit, limit), _SCALE)
         colorbar = figure.colorbar(scale, cax=bar, ticks=[-limit, 0, limit])
         colorbar.ax.set_yticklabels([_short(-limit), "0", f"+{_short(limit)}"], fontsize=7)
-        colorbar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs call it a Spine property
+        colorbar.outline.set_visible(False)
     parts = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
     equation = f"similarity {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
     figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333")

@@ -50,6 +50,7 @@ def page_data(e: Explanation, selection: Any = None) -> dict[str, Any]:
 
 def _side(layout: Layout, shown: Any) -> tuple[dict[str, Any], Tensor]:
     """A side as plain data, and the 0/1 matrix (groups, features) that sums features to its groups."""
+    side: dict[str, Any]
     if isinstance(layout, GridLayout):
         side = {
             "kind": "image",
