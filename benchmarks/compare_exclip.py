@@ -97,7 +97,9 @@ def measure_ours(name: str, layer: int) -> dict:
         e.matrix
     with untouched(model):
         at = [side.encoder.resolve(layer) for side in (dual.left, dual.right)]
-        states = [s.encoder.states(p.tensor, k)[0] for s, p, k in zip((dual.left, dual.right), (a, b), at, strict=True)]
+        states = [
+            s.encoder.features(p.tensor, k)[0] for s, p, k in zip((dual.left, dual.right), (a, b), at, strict=True)
+        ]
         for _ in range(3 if deep else 9):
             begun = time.perf_counter()
             right = method._integral(dual.right, b, states[1], at[1], padding)

@@ -31,7 +31,7 @@ def test_every_head_reproduces_the_host_at_every_layer():
         for side, value, expected in zip((model.left, model.right), (image, tokens()), wanted, strict=True):
             for layer in range(side.encoder.depth):
                 with untouched(host):
-                    state = side.encoder.states(value, layer)[0]
+                    state = side.encoder.features(value, layer)[0]
                     made = side.encoder.head(layer, state.context, torch.float64)(state.hidden[None])[0]
                 assert torch.allclose(made, expected, atol=1e-10), (side.kind, layer)
 

@@ -54,8 +54,8 @@ def test_every_strategy_is_the_naive_formula_in_float64(name, index, layer):
     encoder = side.encoder
     prepared = encoder.prepare(value)
     with untouched(encoder.module), differentiable():
-        state = encoder.states(prepared.tensor, encoder.resolve(layer))[0]
-        reference = encoder.states(encoder.reference(prepared, None, 0), encoder.resolve(layer), [state.context])[0]
+        state = encoder.features(prepared.tensor, encoder.resolve(layer))[0]
+        reference = encoder.features(encoder.reference(prepared, None, 0), encoder.resolve(layer), [state.context])[0]
         head = encoder.head(encoder.resolve(layer), state.context, torch.float64)
         r = rule("gauss-legendre", 5)
         oracle = naive(head, reference.hidden, state.hidden, r.nodes, r.weights)
@@ -76,7 +76,7 @@ def test_the_closed_form_exists_where_it_is_promised():
             encoder = side.encoder
             last = encoder.depth - 1
             with untouched(encoder.module):
-                context = encoder.states(encoder.prepare(value).tensor, last)[0].context
+                context = encoder.features(encoder.prepare(value).tensor, last)[0].context
             found[name, side.kind] = encoder.pooled(last, context, torch.float64) is not None
     assert not found.pop(("average-pool", "image"))
     assert not found.pop(("mixer", "image"))

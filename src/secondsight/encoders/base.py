@@ -66,7 +66,7 @@ class Encoder(ABC):
         """A raw input (or a model-ready tensor with a batch axis of 1) as the model wants it."""
 
     @abstractmethod
-    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Hidden states entering `layer` for a batch; `like` gives contexts to pool by (for references)."""
 
     @abstractmethod
@@ -118,7 +118,7 @@ class Encoder(ABC):
         if key in self._references:
             self._references.move_to_end(key)
         else:
-            self._references[key] = (self.states(tensor, layer, [context])[0], {})
+            self._references[key] = (self.features(tensor, layer, [context])[0], {})
             while len(self._references) > 64:
                 self._references.popitem(last=False)
         return self._references[key]
@@ -165,7 +165,7 @@ class Side:
         rows: list[Tensor] = []
         with untouched(encoder.module):
             for prepared in self.prepare(inputs, truncate=truncate):
-                embedding = encoder.states(prepared.tensor, encoder.depth - 1)[0].embedding
+                embedding = encoder.features(prepared.tensor, encoder.depth - 1)[0].embedding
                 assert embedding is not None  # only a reference may be pooled elsewhere
                 rows.append(embedding)
         return torch.stack(rows)

@@ -128,7 +128,7 @@ class PhotographEncoder(Encoder):
         """A photograph, squashed to the model's square; or model-ready pixels of any size."""
         return self.images.prepare(raw)
 
-    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Feature maps entering stage `layer`, as (cell, channel)."""
         net, seen = self.module, dict[str, Any]()
         with capturing(net.blocks[layer], seen):
@@ -195,7 +195,7 @@ class SentenceEncoder(Encoder):
         places = tuple(None if i in special else (int(s), int(e)) for i, (s, e) in enumerate(offsets))
         return Prepared(torch.tensor([ids]), text, Tokenized(text, tokens, places, special))
 
-    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Hidden states entering block `layer`."""
         seen: dict[str, Any] = {}
         with capturing(self.blocks[layer], seen):

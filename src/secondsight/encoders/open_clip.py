@@ -167,7 +167,7 @@ class VisionEncoder(Encoder):
         _check_size(prepared, tuple(self.module.image_size))
         return prepared
 
-    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Hidden states entering block `layer` for a batch of pixels."""
         block = self.module.transformer.resblocks[layer]
         own = self.module.conv1.weight
@@ -227,7 +227,7 @@ class ResNetEncoder(Encoder):
         _check_size(prepared, tuple(size) if isinstance(size, (tuple, list)) else (size, size))
         return prepared
 
-    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Feature maps entering a stage, or the mean token and the cells as the attention pool sees them."""
         block = [*self._stages, self.module.attnpool][layer]
         hidden, _, out = _captured(block, lambda: self.module(tensors.to(self.module.conv1.weight)), "image tower")
@@ -379,7 +379,7 @@ class TextEncoder(Encoder):
             return [int(i) for i in ids.eq(self.eos or 0).int().argmax(-1)]
         raise AdapterError(f"text pooling {self.pool_type!r} is not known: open_clip has first, last, argmax and eos")
 
-    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Hidden states entering block `layer` for a batch of token ids."""
         tower = self.tower
         tensors = tensors.to(self.device())

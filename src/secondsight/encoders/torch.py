@@ -67,7 +67,7 @@ class TorchEncoder(Encoder):
             raise InputError("TorchEncoder needs a module with layers=, or features= and head=")
         if features is not None and layers:
             raise InputError("give either layers= or features= and head=, not both")
-        self.kind, self.host, self.features, self._head = kind, module, features, head
+        self.kind, self.host, self._features, self._head = kind, module, features, head
         self.module = _Functions([module, features, head])
         self.layers = [_find(module, layer) for layer in layers] if module is not None else []
         self.depth = len(self.layers) or 1
@@ -91,11 +91,11 @@ class TorchEncoder(Encoder):
         made = self.tokenizer(raw)
         return Prepared(check_ids(made["ids"]), raw, _tokenized(raw, made))
 
-    def states(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Hidden states for a batch, each with its own input as context."""
         tensors = tensors.to(self.device())
-        if self.features is not None and self._head is not None:
-            hidden = _tensor(self.features(tensors), "features")
+        if self._features is not None and self._head is not None:
+            hidden = _tensor(self._features(tensors), "features")
             out = (self.host or self._head)(tensors if self.host is not None else hidden)
         else:
             assert self.host is not None  # the constructor made sure

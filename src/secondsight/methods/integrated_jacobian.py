@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -90,22 +89,17 @@ class IntegratedJacobian(Method):
             raise InputError(
                 "strategy='paired' gives a pair's matrix, not one side's vectors: use ss.explain, or another strategy"
             )
-        with self._prepared_model(side):
+        with untouched(side.encoder.module):
             return [self._vectors(side, path) for path in self._integrals(side, inputs)]
 
     def interactions(self, left: Side, right: Side, a: Prepared, b: Prepared) -> Interactions:
         """One pair. Under "auto" and "paired" the right side's vectors are pulled back through the left encoder."""
         if self.strategy not in ("auto", "paired"):
             return super().interactions(left, right, a, b)
-        with self._prepared_model(right):
+        with untouched(right.encoder.module):
             v = self._vectors(right, next(self._integrals(right, [b])))
-        with self._prepared_model(left):
+        with untouched(left.encoder.module):
             return self._pair(left, next(self._integrals(left, [a])), v)
-
-    @contextmanager
-    def _prepared_model(self, side: Side) -> Iterator[None]:
-        with untouched(side.encoder.module):
-            yield
 
     def _integrals(self, side: Side, inputs: Sequence[Prepared]) -> Iterator[_Integral]:
         encoder = side.encoder
@@ -115,7 +109,7 @@ class IntegratedJacobian(Method):
             # One name for both sides belongs to the side that knows it; the other keeps its usual reference.
             which = None if which in _NAMED_REFERENCES else which
         for group in _same_shapes(inputs):
-            states = encoder.states(torch.cat([p.tensor for p in group]), layer)
+            states = encoder.features(torch.cat([p.tensor for p in group]), layer)
             for prepared, state in zip(group, states, strict=True):
                 yield self._integral(side, prepared, state, layer, which)
 
@@ -166,7 +160,10 @@ class IntegratedJacobian(Method):
                 stacklevel=2,
             )
         layout = encoder.layout(prepared, layer, state)
-        scale = 1.0 if unit or not side.cosine else 1 / float(g.double().norm())
+        size = float(g.double().norm())
+        if side.cosine and not size:
+            raise InputError(f"the {side.kind} encoder gave an embedding of zeros, which has no cosine: check the input")
+        scale = 1.0 if unit or not side.cosine else 1 / size
         return _Integral(path, adapted, g, g0, layout, scale, self._about(layer, adapted, path))
 
     def _ends(
