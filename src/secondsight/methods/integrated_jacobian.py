@@ -162,7 +162,9 @@ class IntegratedJacobian(Method):
         layout = encoder.layout(prepared, layer, state)
         size = float(g.double().norm())
         if side.cosine and not size:
-            raise InputError(f"the {side.kind} encoder gave an embedding of zeros, which has no cosine: check the input")
+            raise InputError(
+                f"the {side.kind} encoder gave an embedding of zeros, which has no cosine: check the input"
+            )
         scale = 1.0 if unit or not side.cosine else 1 / size
         return _Integral(path, adapted, g, g0, layout, scale, self._about(layer, adapted, path))
 
