@@ -146,9 +146,15 @@ def test_averaged_slopes_converge_to_the_integral_of_pointwise_ones(name, reques
 
     truth = vectors(steps=2000, kinks="pointwise")
     size = float(truth.norm())
-    averaged, pointwise = (float((vectors(steps=16, kinks=k) - truth).norm()) / size for k in ("average", "pointwise"))
+
+    def error(steps: int, kinks: str) -> float:
+        return float((vectors(steps=steps, kinks=kinks) - truth).norm()) / size
+
+    averaged, pointwise, finer = error(16, "average"), error(16, "pointwise"), error(64, "average")
     assert averaged < 0.06
-    assert averaged < pointwise / 2.5
+    assert finer < averaged / 2
+    # A small ResNet's error is mostly that of its smooth attention pool; in the piecewise linear tower kinks are all.
+    assert averaged < (pointwise / 2.5 if name == "builtin" else pointwise)
 
 
 def test_a_cap_that_is_hit_warns_with_the_reached_residual():

@@ -5,7 +5,7 @@ only like 1/nodes: EfficientNet's last stage misses the difference of embeddings
 node stands for a cell of [0, 1], and over a cell the mean slope of an elementwise activation is known: rise over run
 between the cell's edges, exact where its input is linear in α. With these slopes in place of those at the node itself,
 the sums telescope, so they are complete for any number of nodes in a piecewise linear network, and single contributions
-converge about ten times sooner (16 nodes for the accuracy of 200). Smooth parts still see the node.
+converge about ten times sooner there (16 nodes for the accuracy of 200). Smooth parts still see the node.
 """
 
 from __future__ import annotations
