@@ -91,9 +91,11 @@ class Layout:
         if data["kind"] == TokenLayout.kind:
             offsets = tuple(None if o is None else (o[0], o[1]) for o in data["offsets"])
             return TokenLayout(data["size"], special, tuple(data["tokens"]), offsets, data["text"])
+        if data["kind"] == SpectrogramLayout.kind:
+            return SpectrogramLayout(data["size"], special, tuple(data["grid"]), tuple(data["cells"]), data["seconds"])
         if data["kind"] == Layout.kind:
             return Layout(data["size"], special)
-        raise InputError(f"unknown layout kind {data['kind']!r}; known: features, image, text")
+        raise InputError(f"unknown layout kind {data['kind']!r}; known: features, image, text, audio")
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,53 @@ class GridLayout(Layout):
             "image_size": list(self.image_size),
             "frame": list(self.frame),
         }
+
+
+@dataclass(frozen=True)
+class SpectrogramLayout(Layout):
+    """Cells of a spectrogram: `grid` is (bands, frames), low bands first; `cells` the place of every visible feature there.
+
+    `seconds` is what the frames last together, as the model hears it: short clips may be repeated by its processor. It
+    is 0 for model-ready spectrograms, whose time is not known.
+    """
+
+    grid: tuple[int, int] = (0, 0)
+    cells: tuple[int, ...] = ()
+    seconds: float = 0.0
+    kind: ClassVar[str] = "audio"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sorted(self.cells) != list(range(self.grid[0] * self.grid[1])) or len(self.cells) != len(self.visible):
+            raise InputError(f"{len(self.cells)} cells do not fill a grid of {self.grid[0]}×{self.grid[1]}")
+
+    def view(self, values: Float[Tensor, "... feature"]) -> Float[Tensor, "... band frame"]:
+        """Per-feature values as bands × frames, special features left out."""
+        shown = values[..., self.visible]
+        ordered = torch.empty_like(shown)
+        ordered[..., list(self.cells)] = shown
+        return ordered.unflatten(-1, self.grid)
+
+    def select(self, selection: Any) -> Float[Tensor, " feature"]:
+        """Weights for (start, end) in seconds, cells counting by their covered share; or indices, a slice, None."""
+        if not isinstance(selection, tuple):
+            return super().select(selection)
+        if len(selection) != 2 or not selection[0] < selection[1]:
+            raise InputError(f"{selection!r} is no stretch of time: (start, end) in seconds is needed, start < end")
+        if not self.seconds:
+            raise InputError("the spectrogram came without its time: select cells by their indices")
+        start, end = float(selection[0]), float(selection[1])
+        if end <= 0 or start >= self.seconds:
+            raise InputError(f"{start:g}-{end:g} s lies outside the sound, which lasts {self.seconds:g} s")
+        edges = torch.linspace(0, self.seconds, self.grid[1] + 1, dtype=torch.float64)
+        share = (edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)).clamp(min=0) / (edges[1] - edges[0])
+        weights = torch.zeros(self.size)
+        weights[self.visible] = share.float()[torch.tensor(self.cells) % self.grid[1]]
+        return weights
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `Layout.from_json` reads back."""
+        return {**super().to_json(), "grid": list(self.grid), "cells": list(self.cells), "seconds": self.seconds}
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ class SentenceEncoder(Encoder):
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """Padding between start and end, or see `text_reference`."""
         ids = prepared.tensor
-        return text_reference(ids, which, start=0, end=ids.shape[1] - 1, padding=self.tokenizer.pad_token_id)
+        return text_reference(ids, which, keep=(0, ids.shape[1] - 1), padding=self.tokenizer.pad_token_id)
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """Start, word pieces, end."""

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import LayerScale, ResidualAttentionBlock, TextTransformer, VisionTransformer
+from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
+from secondsight.encoders.blocks import linear, pooled_block, precise
 from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
 from secondsight.encoders.texts import (
     TEXT_REFERENCES,
@@ -33,7 +34,7 @@ from secondsight.encoders.texts import (
 )
 from secondsight.engine.guard import capturing
 from secondsight.engine.pooled import PooledBlock
-from secondsight.engine.tails import Affine, Chain, Function, Gain, Mlp, Norm, Residual, Stage
+from secondsight.engine.tails import Chain
 from secondsight.errors import AdapterError, InputError
 from secondsight.layout import Layout
 
@@ -48,17 +49,8 @@ class _Context:
     mask: Tensor | None = None
 
 
-def _precise(module: Any, dtype: torch.dtype) -> Any:
-    """The module or parameter itself, or a copy of it in `dtype` where its own precision is another."""
-    if module is None or isinstance(module, Tensor):
-        return None if module is None else module.detach().to(dtype)
-    if all(p.dtype == dtype for p in module.parameters()):
-        return module
-    return copy.deepcopy(module).to(dtype)
-
-
 def _run_blocks(transformer: Any, first: int, dtype: torch.dtype, mask: Tensor | None) -> Head:
-    blocks = [_precise(block, dtype) for block in transformer.resblocks[first:]]
+    blocks = [precise(block, dtype) for block in transformer.resblocks[first:]]
     mask = None if mask is None else mask.to(dtype)
 
     def run(x: Tensor) -> Tensor:
@@ -78,76 +70,6 @@ def _captured(block: Any, run: Callable[[], Any], named: str) -> tuple[Tensor, d
     if not seen.get("args"):
         raise AdapterError(f"the {named} never called its block: a compiled or scripted model cannot be explained")
     return seen["args"][0], seen["kwargs"], out[0] if isinstance(out, tuple) else out
-
-
-def _multihead(attention: Any, dtype: torch.dtype) -> dict[str, Any] | None:
-    """Projections of torch's own multi-head attention with one fused weight; None for any other."""
-    if not isinstance(attention, nn.MultiheadAttention) or attention.in_proj_weight is None:
-        return None
-    if attention.bias_k is not None or attention.add_zero_attn:
-        return None
-    weights = _precise(attention.in_proj_weight, dtype).chunk(3)
-    biases = (None,) * 3 if attention.in_proj_bias is None else _precise(attention.in_proj_bias, dtype).chunk(3)
-    query, key, value = (Affine(w, b) for w, b in zip(weights, biases, strict=True))
-    out = Affine(_precise(attention.out_proj.weight, dtype), _precise(attention.out_proj.bias, dtype))
-    return {"query": query, "key": key, "value": value, "out": out, "heads": attention.num_heads}
-
-
-def _norm(module: Any, dtype: torch.dtype) -> Stage | None:
-    """A layer norm as a stage; None for any other module."""
-    if isinstance(module, nn.Identity):
-        return Chain(())
-    if not isinstance(module, nn.LayerNorm) or len(module.normalized_shape) != 1:
-        return None
-    return Norm(_precise(module.weight, dtype), _precise(module.bias, dtype), module.eps)
-
-
-def _scale(module: Any, dtype: torch.dtype) -> Gain | None:
-    return Gain(_precise(module.gamma, dtype)) if isinstance(module, LayerScale) else None
-
-
-def _projection(weight: Any, dtype: torch.dtype) -> Stage:
-    """A projection matrix (width, joint), a linear layer, or none at all."""
-    if weight is None:
-        return Chain(())
-    if isinstance(weight, nn.Linear):
-        return _linear(weight, dtype)
-    return Affine(_precise(weight, dtype).T)
-
-
-def _pooled_block(
-    block: Any, pool: int, mask: Tensor | None, finish: Sequence[Stage | None], dtype: torch.dtype
-) -> PooledBlock | None:
-    """The closed form of open_clip's standard block; None for a custom one, which takes another strategy."""
-    if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
-        return None
-    attention = _multihead(block.attn, dtype)
-    before, between = _norm(block.ln_1, dtype), _norm(block.ln_2, dtype)
-    if attention is None or not isinstance(before, Norm) or between is None or None in finish:
-        return None
-    known = (nn.Identity, LayerScale)
-    if not isinstance(block.ls_1, known) or not isinstance(block.ls_2, known):
-        return None
-    gain, second = _scale(block.ls_1, dtype), _scale(block.ls_2, dtype)
-    mlp = [between, *_mlp(block.mlp, dtype), *([second] if second else [])]
-    tail = Chain([Residual(Chain(mlp)), *(stage for stage in finish if stage is not None)])
-    row = None if mask is None else mask[pool].to(dtype)
-    return PooledBlock(pool, **attention, tail=tail, norm=before, gain=gain.factor if gain else None, mask=row)
-
-
-def _mlp(mlp: Any, dtype: torch.dtype) -> list[Stage]:
-    """Linear, activation, linear with their derivatives written out; any other make-up by torch's own."""
-    parts = list(mlp.children())
-    if len(parts) != 3 or type(parts[0]) is not nn.Linear or type(parts[2]) is not nn.Linear:
-        return [Function(_precise(mlp, dtype))]
-    first, activation, last = parts
-    if not isinstance(activation, (nn.GELU, open_clip.transformer.QuickGELU, nn.ReLU, nn.SiLU)):
-        return [Function(_precise(mlp, dtype))]
-    return [Mlp(_linear(first, dtype), activation, _linear(last, dtype))]
-
-
-def _linear(module: Any, dtype: torch.dtype) -> Affine:
-    return Affine(_precise(module.weight, dtype), _precise(module.bias, dtype))
 
 
 class VisionEncoder(Encoder):
@@ -181,9 +103,9 @@ class VisionEncoder(Encoder):
         visual = self.module
         # The host's own pooling runs on a shallow copy, so that half-precision norms can be replaced in it.
         pooling = copy.copy(visual)
-        pooling._modules = {k: _precise(m, dtype) for k, m in visual._modules.items() if k in ("ln_post", "attn_pool")}
+        pooling._modules = {k: precise(m, dtype) for k, m in visual._modules.items() if k in ("ln_post", "attn_pool")}
         pooling._modules.setdefault("attn_pool", None)
-        projection = _precise(visual.proj, dtype)
+        projection = precise(visual.proj, dtype)
 
         def head(x: Tensor) -> Tensor:
             pooled = pooling._pool(run(x))[0]
@@ -196,8 +118,7 @@ class VisionEncoder(Encoder):
         visual = self.module
         if layer != self.depth - 1 or visual.attn_pool is not None or visual.pool_type != "tok":
             return None
-        finish = (_norm(visual.ln_post, dtype), _projection(visual.proj, dtype))
-        return _pooled_block(visual.transformer.resblocks[-1], 0, None, finish, dtype)
+        return pooled_block(visual.transformer.resblocks[-1], 0, (visual.ln_post, visual.proj), dtype)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """See `ImageInput.reference`."""
@@ -240,10 +161,10 @@ class ResNetEncoder(Encoder):
 
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
         """The stages from `layer` on and the attention pool."""
-        pool = _precise(self.module.attnpool, dtype)
+        pool = precise(self.module.attnpool, dtype)
         if layer == self.depth - 1:
             return lambda x: _attend(pool, x)
-        stages = [_precise(stage, dtype) for stage in self._stages[layer:]]
+        stages = [precise(stage, dtype) for stage in self._stages[layer:]]
         grid = context[0]
 
         def head(x: Tensor) -> Tensor:
@@ -260,8 +181,8 @@ class ResNetEncoder(Encoder):
         """The attention pool: the mean token asks, the projection is all that follows."""
         if layer != self.depth - 1:
             return None
-        pool = _precise(self.module.attnpool, dtype)
-        query, key, value, out = (_linear(p, dtype) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj))
+        pool = precise(self.module.attnpool, dtype)
+        query, key, value, out = (linear(p, dtype) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj))
         return PooledBlock(0, query, key, value, out, pool.num_heads, tail=Chain(()), residual=False)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
@@ -411,7 +332,7 @@ class TextEncoder(Encoder):
         return lambda x: finish(run(x)[:, context.pool])
 
     def _finish(self, dtype: torch.dtype) -> Head:
-        ln, projection = _precise(self.tower.ln_final, dtype), _precise(self.tower.text_projection, dtype)
+        ln, projection = precise(self.tower.ln_final, dtype), precise(self.tower.text_projection, dtype)
 
         def finish(y: Tensor) -> Tensor:
             y = ln(y)
@@ -426,16 +347,16 @@ class TextEncoder(Encoder):
         """The closed form at the last block."""
         if layer != self.depth - 1:
             return None
-        block = self.tower.transformer.resblocks[-1]
-        finish = (_norm(self.tower.ln_final, dtype), _projection(self.tower.text_projection, dtype))
-        return _pooled_block(block, context.pool, context.mask, finish, dtype)
+        finish = (self.tower.ln_final, self.tower.text_projection)
+        row = None if context.mask is None else context.mask[context.pool]
+        return pooled_block(self.tower.transformer.resblocks[-1], context.pool, finish, dtype, row)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """Padding between start and end, or see `text_reference`."""
         padding = getattr(self.tower, "pad_id", 0)
         end = self._pool(prepared.tensor)[0]
-        start = 0 if self.pool_type in ("argmax", "eos") else None
-        return text_reference(prepared.tensor, which, start=start, end=end, padding=padding)
+        keep = [0, end] if self.pool_type in ("argmax", "eos") else [end]
+        return text_reference(prepared.tensor, which, keep=keep, padding=padding)
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """Start, words, end, and padding where the model sees it."""

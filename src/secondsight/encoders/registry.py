@@ -15,12 +15,21 @@ from secondsight.errors import InputError
 
 @dataclass(frozen=True)
 class Family:
-    """A line of the table: how names begin, where the loader lives, and what to tell the user."""
+    """A line of the table: how names begin, where the loader lives, and what to tell the user.
+
+    `wrapper` is the function around a model object, for objects that `knows` takes for the family's, by their looks.
+    """
 
     prefix: str
     loader: str
     example: str
     about: str
+    wrapper: str | None = None
+    knows: Callable[[Any], bool] = lambda model: False
+
+
+def _made_by(library: str) -> Callable[[Any], bool]:
+    return lambda model: any(c.__module__.split(".")[0] == library for c in type(model).__mro__)
 
 
 FAMILIES = (
@@ -29,38 +38,53 @@ FAMILIES = (
         "open_clip:",
         "secondsight.encoders.open_clip:load_open_clip",
         "open_clip:ViT-B-16/openai",
-        "open_clip ViT and ModifiedResNet; behind the slash a pretrained tag or a local checkpoint",
+        "open_clip models; behind the slash a pretrained tag or a local checkpoint",
+        "secondsight.encoders.open_clip:wrap_open_clip",
+        lambda model: hasattr(model, "visual") and hasattr(model, "encode_text"),
+    ),
+    Family(
+        "hf:",
+        "secondsight.encoders.transformers:load_hub",
+        "hf:google/siglip-base-patch16-224",
+        "transformers: CLIP, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, BLIP, CLAP; a hub name or a local folder",
+        "secondsight.encoders.transformers:wrap_hub",
+        _made_by("transformers"),
     ),
 )
 
 
+def _function(path: str) -> Callable[..., DualEncoder]:
+    module, name = path.split(":")
+    function: Callable[..., DualEncoder] = getattr(import_module(module), name)
+    return function
+
+
 def load(name: str) -> DualEncoder:
-    """The model of that name: "builtin", or "open_clip:ARCHITECTURE/TAG_OR_PATH".
+    """The model of that name: "builtin", "open_clip:ARCHITECTURE/TAG_OR_PATH", "hf:NAME_OR_FOLDER", "st:NAME_OR_FOLDER".
 
     Raises `InputError` for unknown names, and where weights are neither here nor reachable.
     """
     for family in FAMILIES:
         whole = not family.prefix.endswith(":")
         if (whole and name == family.prefix) or (not whole and name.startswith(family.prefix)):
-            module, function = family.loader.split(":")
-            loader: Callable[..., DualEncoder] = getattr(import_module(module), function)
+            loader = _function(family.loader)
             return loader() if whole else loader(name.removeprefix(family.prefix))
     known = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
-    raise InputError(f"unknown model {name!r}; known: {known} (such as {FAMILIES[-1].example!r})")
+    raise InputError(f"unknown model {name!r}; known: {known} (such as {FAMILIES[1].example!r})")
 
 
 def wrap(model: Any, preprocess: Any = None, tokenizer: Any = None, *, name: str | None = None) -> DualEncoder:
     """A dual encoder around a model object that the user already has; the model stays as it is.
 
-    `preprocess` maps a PIL image to a tensor (3, H, W), `tokenizer` a list of strings to token ids; without them only
-    model-ready tensors can be explained. Raises `InputError` for objects of an unknown family.
+    For open_clip, `preprocess` maps a PIL image to a tensor (3, H, W) and `tokenizer` a list of strings to token ids; for
+    transformers `preprocess` is the model's processor, or its image processor or feature extractor beside a `tokenizer`.
+    Without them only model-ready tensors can be explained. Raises `InputError` for objects of an unknown family.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"cannot wrap {type(model).__name__}: give a model object, or load a name with ss.load")
-    if hasattr(model, "visual") and hasattr(model, "encode_text"):
-        from secondsight.encoders.open_clip import wrap_open_clip
-
-        return wrap_open_clip(model, preprocess, tokenizer, name or type(model).__name__)
+    for family in FAMILIES:
+        if family.wrapper is not None and family.knows(model):
+            return _function(family.wrapper)(model, preprocess, tokenizer, name or type(model).__name__)
     raise InputError(
         f"{type(model).__name__} is not a model that secondsight knows: describe its sides with ss.TorchEncoder"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -30,8 +30,13 @@ class Tokenized:
 
     def layout(self, size: int) -> TokenLayout:
         """The layout of the first `size` positions."""
+        kept = self.cut(size)
+        return TokenLayout(size, kept.special, kept.tokens, kept.offsets, kept.text)
+
+    def cut(self, size: int) -> Tokenized:
+        """The first `size` positions."""
         special = {i: name for i, name in self.special.items() if i < size}
-        return TokenLayout(size, special, self.tokens[:size], self.offsets[:size], self.text)
+        return Tokenized(self.text, self.tokens[:size], self.offsets[:size], special)
 
 
 def check_text(raw: Any) -> str:
@@ -97,24 +102,163 @@ def check_ids(raw: Tensor) -> Tensor:
     return ids
 
 
-def text_reference(ids: Tensor, which: str | Tensor | None, *, start: int | None, end: int, padding: int) -> Tensor:
+def text_reference(ids: Tensor, which: str | Tensor | None, *, keep: Sequence[int], padding: int) -> Tensor:
     """Padding between start and end (default), start and end only, or the given ids; (1, length) as the input.
 
-    `start` and `end` are the positions of the input's start and end tokens; `start` is None for models without one.
+    `keep` are the positions of the input's start and end tokens and whatever else is no word.
     """
     if isinstance(which, Tensor):
         own = which[None] if which.ndim == 1 else which
         if own.shape != ids.shape:
             raise InputError(f"the reference {tuple(own.shape)} does not have the input's shape {tuple(ids.shape)}")
         return own.to(ids)
+    if which not in (None, *TEXT_REFERENCES):
+        known = ", ".join(TEXT_REFERENCES)
+        raise InputError(f"unknown text reference {which!r}; known: {known}, or a tensor of token ids")
     reference = torch.full_like(ids, padding)
-    kept = [] if start is None else [start]
-    if which is None or which == "padding":
-        for position in [*kept, end]:
-            reference[0, position] = ids[0, position]
-        return reference
-    if which == "empty":
-        for place, position in enumerate([*kept, end]):
-            reference[0, place] = ids[0, position]
-        return reference
-    raise InputError(f"unknown text reference {which!r}; known: {', '.join(TEXT_REFERENCES)}, or a tensor of token ids")
+    places = range(len(keep)) if which == "empty" else keep
+    for place, position in zip(places, keep, strict=True):
+        reference[0, place] = ids[0, position]
+    return reference
+
+
+class HubTokens:
+    """Texts as a transformers tokenizer makes them: ids, offsets in the original, special tokens by name.
+
+    `context` is the longest input in tokens, `pad_to` the length that the model wants every input padded to, `prompt`
+    what precedes every text; None for `tokenizer` leaves only model-ready ids.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        vocabulary: int,
+        context: int,
+        pad_to: int | None = None,
+        padding: int | None = None,
+        prompt: str = "",
+        clean: Callable[[str], str] | None = None,
+    ) -> None:
+        self.tokenizer, self.vocabulary, self.context, self.pad_to = tokenizer, vocabulary, context, pad_to
+        self.prompt, self.clean = prompt, clean
+        own = getattr(tokenizer, "pad_token_id", None)
+        self.padding: int = next(
+            (p for p in (padding, own, getattr(tokenizer, "eos_token_id", None)) if p is not None), 0
+        )
+
+    def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
+        """A text, or model-ready ids (1, length) or a dictionary with "input_ids" and perhaps "attention_mask"."""
+        if isinstance(raw, Mapping):
+            raw = unpadded(raw)
+        if isinstance(raw, Tensor):
+            return self._ready(check_ids(raw))
+        text = check_text(raw)
+        if self.tokenizer is None:
+            raise InputError(
+                "this model came without a tokenizer: pass tokenizer=, or token ids as a (1, length) tensor"
+            )
+        return self._prepared(text, truncate)
+
+    def prompt_tokens(self) -> int:
+        """How many tokens of every input, the start included, are the prompt's."""
+        if not self.prompt:
+            return 0
+        ids: list[int] = self.tokenizer(self.prompt)["input_ids"]
+        ends = {self.tokenizer.sep_token_id, self.tokenizer.eos_token_id}
+        return len(ids) - (ids[-1] in ends)
+
+    def _prepared(self, text: str, truncate: bool) -> Prepared:
+        cleaned = self.prompt + (self.clean(text) if self.clean else text)
+        fast = bool(getattr(self.tokenizer, "is_fast", False))
+        made = self.tokenizer(cleaned, truncation=False, verbose=False, return_offsets_mapping=fast)
+        ids: list[int] = made["input_ids"]
+        whole = len(ids)
+        if whole > self.context:
+            if not truncate:
+                raise too_long(text, whole, self.context)
+            # The tokenizer's own way to cut keeps its special tokens where they belong.
+            made = self.tokenizer(
+                cleaned, truncation=True, max_length=self.context, verbose=False, return_offsets_mapping=fast
+            )
+            ids = made["input_ids"]
+        found: list[tuple[int, int]] = made["offset_mapping"] if fast else [(0, 0)] * len(ids)
+        ids = ids + [self.padding] * ((self.pad_to or 0) - len(ids))
+        special = self.named(ids)
+        for i, (_, end) in enumerate(found):
+            if i not in special and fast and end <= len(self.prompt):
+                special[i] = "prompt"
+        offsets = self._offsets(text, cleaned[len(self.prompt) :], found, special, len(ids)) if fast else None
+        tokens = tuple(self._spell(i) for i in ids)
+        known = Tokenized(text if fast else None, tokens, offsets or (None,) * len(ids), special)
+        return Prepared(torch.tensor([ids]), text, known)
+
+    def _offsets(
+        self, text: str, cleaned: str, found: list[tuple[int, int]], special: dict[int, str], size: int
+    ) -> Offsets:
+        """Places in the text, without the prompt and the space that some tokenizers count to a word."""
+        places = None if cleaned == text else align(text, cleaned)
+        offsets: list[tuple[int, int] | None] = []
+        for i, (start, end) in enumerate(found):
+            start, end = max(start - len(self.prompt), 0), end - len(self.prompt)
+            while start < end and cleaned[start].isspace():
+                start += 1
+            if i in special or start >= end:
+                offsets.append(None)
+            elif places is None:
+                offsets.append((start, end))
+            else:
+                own = places[start:end]
+                offsets.append((min(own), max(own) + 1))
+        return (*offsets, *[None] * (size - len(offsets)))
+
+    def _ready(self, ids: Tensor) -> Prepared:
+        check_range(ids, self.vocabulary)
+        if ids.shape[1] > self.context:
+            raise too_long("ids", ids.shape[1], self.context)
+        return ready_ids(ids, self._spell, self.named([int(i) for i in ids[0]]))
+
+    def _spell(self, token: int) -> str:
+        return str(token) if self.tokenizer is None else str(self.tokenizer.convert_ids_to_tokens(token))
+
+    def named(self, ids: Sequence[int]) -> dict[int, str]:
+        """Start, end and padding by position; without a tokenizer the first and last tokens that are no padding."""
+        last = max((i for i, token in enumerate(ids) if token != self.padding), default=len(ids) - 1)
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            return {**dict.fromkeys(range(last + 1, len(ids)), "padding"), 0: "start", last: "end"}
+        names = {tokenizer.pad_token_id: "padding", self.padding: "padding"}
+        names |= {tokenizer.mask_token_id: "mask", tokenizer.bos_token_id: "start", tokenizer.cls_token_id: "start"}
+        names |= {tokenizer.sep_token_id: "end", tokenizer.eos_token_id: "end"}
+        special: dict[int, str] = {}
+        ended = False
+        for i, token in enumerate(ids):
+            if token in names and token is not None:
+                # CLIP pads with its end token: only the first one ends the text.
+                special[i] = "padding" if ended and names[token] == "end" else names[token]
+                ended = ended or names[token] == "end"
+        return special
+
+    def reference(self, prepared: Prepared, which: str | Tensor | None) -> Tensor:
+        """Padding between start and end, or see `text_reference`; a prompt is kept."""
+        if isinstance(which, Mapping):
+            which = unpadded(which)
+        special: dict[int, str] = prepared.place.special
+        keep = [i for i, name in sorted(special.items()) if name != "padding"]
+        return text_reference(prepared.tensor, which, keep=keep, padding=self.padding)
+
+
+def check_range(ids: Tensor, vocabulary: int) -> None:
+    """`InputError` for a token id outside the vocabulary."""
+    top, low = int(ids.max()), int(ids.min())
+    if top >= vocabulary or low < 0:
+        raise InputError(f"token id {low if low < 0 else top} is outside this model's vocabulary of {vocabulary}")
+
+
+def unpadded(made: Mapping[str, Any]) -> Tensor:
+    """The token ids of a tokenizer's output for one text, without the padding that its attention mask names."""
+    ids = made.get("input_ids")
+    if not isinstance(ids, Tensor):
+        raise InputError(f"a tokenizer's output needs 'input_ids' as a tensor, not {type(ids).__name__}")
+    ids, mask = check_ids(ids), made.get("attention_mask")
+    return ids if not isinstance(mask, Tensor) else ids[:, mask.reshape(-1).bool()]

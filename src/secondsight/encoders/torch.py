@@ -157,7 +157,7 @@ class TorchEncoder(Encoder):
             return which
         if self.kind == "text" and self.padding is not None:
             end = prepared.tensor.shape[1] - 1
-            return text_reference(prepared.tensor, which, start=0, end=end, padding=self.padding)
+            return text_reference(prepared.tensor, which, keep=(0, end), padding=self.padding)
         raise InputError(f"this {self.kind} encoder has no usual reference: pass reference= to it or to the method")
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -63,17 +63,59 @@ def capturing(module: nn.Module, seen: dict[str, object]) -> Iterator[None]:
 
 @contextmanager
 def replacing(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
-    """Give `value` to the module's first call in place of its first positional argument."""
+    """Give `value` to the module's first call in place of its first argument."""
     used: list[bool] = []
 
-    def swap(_: nn.Module, args: tuple[object, ...]) -> tuple[object, ...] | None:
+    def swap(
+        _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]] | None:
         if used:
             return None
         used.append(True)
-        return (value, *args[1:])
+        return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): value})
 
-    handle = module.register_forward_pre_hook(swap)
+    handle = module.register_forward_pre_hook(swap, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def answering(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
+    """Let the module's first call return `value`."""
+    used: list[bool] = []
+
+    def swap(_: nn.Module, args: tuple[object, ...], output: object) -> torch.Tensor | None:
+        if used:
+            return None
+        used.append(True)
+        return value
+
+    handle = module.register_forward_hook(swap)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def skipping(modules: Sequence[nn.Module], length: int | None) -> Iterator[None]:
+    """The modules pass their first argument on unchanged, as a tuple of `length` where that is their form."""
+
+    def past(*args: object, **kwargs: object) -> object:
+        value = args[0] if args else next(iter(kwargs.values()))
+        return value if length is None else (value, *[None] * (length - 1))
+
+    # Set beside the class's own forward; one of the instance's own, somebody's patch, comes back at the end.
+    before = [(module, module.__dict__.get("forward")) for module in modules]
+    try:
+        for module in modules:
+            module.__dict__["forward"] = past
+        yield
+    finally:
+        for module, own in before:
+            if own is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.__dict__["forward"] = own

@@ -1,0 +1,144 @@
+"""Sound as log-mel spectrograms, and where their parts lie in time and frequency."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secondsight.encoders.base import Prepared, States
+from secondsight.encoders.host import HostEncoder
+from secondsight.encoders.loading import needed
+from secondsight.errors import AdapterError, InputError
+from secondsight.layout import Layout, SpectrogramLayout
+
+AUDIO_REFERENCES = ("silence", "mean", "noise")
+
+_SILENCE = -100.0
+"""Decibels of a log-mel spectrogram's floor."""
+
+
+def open_audio(raw: Any, rate: int) -> np.ndarray:
+    """A path, a mono or (sample, channel) array at `rate`, or a pair of an array and its own rate, as mono at `rate`.
+
+    Raises `InputError` naming what cannot be read.
+    """
+    own = rate
+    if isinstance(raw, (str, os.PathLike)):
+        samples, own = _read(os.fspath(raw))
+    elif isinstance(raw, tuple) and len(raw) == 2:
+        samples, own = np.asarray(raw[0]), int(raw[1])
+    elif isinstance(raw, (list, np.ndarray)):
+        samples = np.asarray(raw)
+    else:
+        raise InputError(
+            f"cannot use {type(raw).__name__} as sound: give a path, an array of samples at {rate} Hz, or (array, rate)"
+        )
+    if samples.ndim == 2:
+        samples = samples.mean(1 if samples.shape[0] >= samples.shape[1] else 0)
+    if samples.ndim != 1 or len(samples) < 2 or not np.issubdtype(samples.dtype, np.number):
+        raise InputError(f"samples of shape {samples.shape} are no sound: one row of numbers is needed")
+    if np.issubdtype(samples.dtype, np.integer):
+        samples = samples / np.iinfo(samples.dtype).max
+    samples = samples.astype(np.float64)
+    if not np.isfinite(samples).all():
+        raise InputError("the sound contains NaN or infinity")
+    if own == rate:
+        return samples
+    if own < 1:
+        raise InputError(f"{own} Hz is no sampling rate")
+    signal = needed("scipy", "audio", lambda: __import__("scipy.signal").signal)
+    divisor = int(np.gcd(rate, own))
+    resampled: np.ndarray = signal.resample_poly(samples, rate // divisor, own // divisor)
+    return resampled
+
+
+def _read(path: str) -> tuple[np.ndarray, int]:
+    if not os.path.exists(path):
+        raise InputError(f"{path!r} does not exist")
+    soundfile = needed("soundfile", "audio", lambda: __import__("soundfile"))
+    try:
+        samples, rate = soundfile.read(path)
+    except (RuntimeError, OSError, TypeError) as problem:
+        raise InputError(f"{path!r} cannot be read as sound ({str(problem).splitlines()[0]})") from problem
+    return samples, int(rate)
+
+
+class AudioEncoder(HostEncoder):
+    """A `HostEncoder` of log-mel spectrograms (1, channel, frame, band), folded into a square of `chunks` time chunks.
+
+    `extractor` is the model's own feature extractor, or None; `channels` how many copies of the spectrogram it makes,
+    `frames` how many frames the square holds.
+    """
+
+    kind = "audio"
+    references = AUDIO_REFERENCES
+    extractor: Any
+    chunks: int
+    channels: int
+    frames: int
+
+    def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
+        """Sound through the feature extractor, its own output, or a model-ready spectrogram (1, channel, frame, band)."""
+        if isinstance(raw, Mapping):
+            raw = raw.get("input_features")
+        if isinstance(raw, Tensor):
+            spectrogram = raw[None] if raw.ndim == 3 else raw
+            if spectrogram.ndim != 4 or spectrogram.shape[:2] != (1, self.channels):
+                raise InputError(
+                    f"a tensor {tuple(raw.shape)} is no model-ready sound: (1, {self.channels}, frame, band) is needed"
+                )
+            if not spectrogram.is_floating_point() or not bool(torch.isfinite(spectrogram).all()):
+                raise InputError("a spectrogram is made of finite floats")
+            return Prepared(spectrogram, None, None)
+        if self.extractor is None:
+            raise InputError("this model came without a feature extractor: pass it, or a spectrogram as a tensor")
+        rate: int = self.extractor.sampling_rate
+        samples = open_audio(raw, rate)
+        longest: int = self.extractor.nb_max_samples
+        if len(samples) > longest:
+            if not truncate:
+                raise InputError(
+                    f"the sound lasts {len(samples) / rate:.1f} s, the model hears {longest / rate:g} s: "
+                    "cut it, or allow the cut with truncate=True (--truncate)"
+                )
+            samples = samples[:longest]
+        made = self.extractor(samples, sampling_rate=rate, return_tensors="pt")
+        return Prepared(made["input_features"].float(), samples, longest / rate)
+
+    def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
+        """Silence (default), the input's mean level, Gaussian noise around it, or the given spectrogram."""
+        own = prepared.tensor
+        if isinstance(which, Tensor):
+            if which.shape != own.shape:
+                raise InputError(
+                    f"the reference {tuple(which.shape)} does not have the input's shape {tuple(own.shape)}"
+                )
+            return which.to(own)
+        if which is None or which == "silence":
+            return torch.full_like(own, _SILENCE)
+        if which == "mean":
+            return own.mean((-2, -1), keepdim=True).expand_as(own).clone()
+        if which == "noise":
+            generator = torch.Generator().manual_seed(seed)
+            return own.mean() + own.std() * torch.randn(own.shape, generator=generator).to(own)
+        known = ", ".join(AUDIO_REFERENCES)
+        raise InputError(f"unknown audio reference {which!r}; known: {known}, or a spectrogram tensor")
+
+    def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
+        """Bands × frames: the square holds the time chunks below one another, lowest band of each first."""
+        size = len(states.hidden)
+        side = round(size**0.5)
+        if side * side != size or side % self.chunks:
+            raise AdapterError(f"{size} positions are no square of {self.chunks} time chunks")
+        bands = side // self.chunks
+        cells = []
+        for row in range(side):
+            chunk, band = divmod(row, bands)
+            cells += [band * side * self.chunks + chunk * side + column for column in range(side)]
+        seconds = float(prepared.place) if prepared.place is not None else 0.0
+        return SpectrogramLayout(size, {}, (bands, side * self.chunks), tuple(cells), seconds)

@@ -1,0 +1,270 @@
+"""Every family that secondsight knows, as a small random model with the family's own preprocessing.
+
+To add a family, add a builder to `FAMILIES`: the conformance suite and the generated table in docs/families.md follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as hub
+from PIL import Image
+from torch import Tensor, nn
+
+import secondsight as ss
+import vocabularies
+
+PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
+CAPTIONS = ["a cup of coffee and a spoon on a wooden table", "two dogs play with a frisbee"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A model with inputs of both sides, and what the host itself makes of them, not normalised."""
+
+    model: ss.DualEncoder
+    host: nn.Module
+    left: list[Any]
+    right: list[Any]
+    host_left: Callable[[Any], Tensor]
+    host_right: Callable[[Any], Tensor]
+    # Cosine models whose own functions normalise are compared after normalising both.
+    normalised: bool = False
+
+
+FAMILIES: dict[str, Callable[[torch.dtype], Example]] = {}
+
+
+def family(build: Callable[[torch.dtype], Example]) -> Callable[[torch.dtype], Example]:
+    """List a builder under its function's name."""
+    FAMILIES[build.__name__.replace("_", "-")] = build
+    return build
+
+
+@cache
+def photographs() -> list[Image.Image]:
+    """Two photographs of different shapes."""
+    whole = Image.open(PHOTO).convert("RGB")
+    return [whole, whole.crop((whole.width // 2, 0, whole.width, whole.height)).resize((150, 240))]
+
+
+def _settled(model: nn.Module, dtype: torch.dtype, seed: int = 0) -> nn.Module:
+    """Weights of one size whatever the library's initialisation: sharp attention, far from linear."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(tensor: Tensor, scale: float, middle: float = 0.0) -> None:
+        tensor.copy_(middle + scale * torch.randn(tensor.shape, generator=generator))
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            fan = parameter[0].numel() if parameter.ndim > 1 else 1
+            random(parameter, 1.5 / fan**0.5 if parameter.ndim > 1 else 0.3)
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                random(module.weight, 1.0)
+            elif "Norm" in type(module).__name__ and getattr(module, "weight", None) is not None:
+                random(module.weight, 0.2, 1.0)
+            if isinstance(module, nn.BatchNorm2d):
+                random(module.running_mean, 0.2)
+                module.running_var.fill_(1.0).add_(0.2)
+        for name in ("logit_scale", "logit_scale_a", "logit_scale_t", "temperature"):
+            if isinstance(getattr(model, name, None), Tensor):
+                getattr(model, name).fill_(2.0)
+    return model.eval().to(dtype)
+
+
+# transformers -------------------------------------------------------------------------------------------------------
+
+VISION = dict(
+    hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, image_size=48, patch_size=8
+)
+TEXT = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=3)
+
+
+def _hub(model: nn.Module, images: Any, tokenizer: Any, dtype: torch.dtype, **padded: Any) -> Example:
+    host: Any = _settled(model, dtype)
+    processor = Pair(images, tokenizer)
+
+    def left(image: Any) -> Tensor:
+        made = images(images=image, return_tensors="pt")
+        return host.get_image_features(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in made.items()})
+
+    def right(text: str) -> Tensor:
+        made = tokenizer(text, return_tensors="pt", **padded)
+        keys = ("input_ids",) if padded else ("input_ids", "attention_mask")
+        return host.get_text_features(**{k: made[k] for k in keys})
+
+    def pooled(function: Callable[[Any], Any]) -> Callable[[Any], Tensor]:
+        return lambda raw: function(raw).pooler_output[0]
+
+    return Example(ss.wrap(host, processor), host, photographs(), CAPTIONS, pooled(left), pooled(right))
+
+
+@dataclass
+class Pair:
+    """An image processor and a tokenizer together, as processors of transformers have them."""
+
+    image_processor: Any
+    tokenizer: Any
+
+
+def _text(tokenizer: Any, positions: int = 32, **more: Any) -> dict[str, Any]:
+    ids = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+    ids |= dict(bos_token_id=tokenizer.bos_token_id)
+    return TEXT | ids | dict(vocab_size=len(tokenizer), max_position_embeddings=positions) | more
+
+
+def _resized(**more: Any) -> Any:
+    return hub.CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, **more)
+
+
+@family
+def hf_clip(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.clip()
+    text = _text(tokenizer, 24, hidden_act="quick_gelu")
+    config = hub.CLIPConfig(vision_config=VISION | dict(hidden_act="quick_gelu"), text_config=text, projection_dim=16)
+    return _hub(hub.CLIPModel(config), _resized(), tokenizer, dtype)
+
+
+@family
+def hf_siglip(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.sentencepiece()
+    text = _text(tokenizer, 40, projection_size=32)
+    config = hub.SiglipConfig(vision_config=VISION, text_config=text)
+    images = hub.SiglipImageProcessor(size={"height": 48, "width": 48})
+    return _hub(hub.SiglipModel(config), images, tokenizer, dtype, padding="max_length", max_length=40)
+
+
+@family
+def hf_siglip2_naflex(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.sentencepiece()
+    vision = VISION | dict(num_patches=36)
+    del vision["image_size"]
+    config = hub.Siglip2Config(vision_config=vision, text_config=_text(tokenizer, 40, projection_size=32))
+    images = hub.Siglip2ImageProcessor(patch_size=8, max_num_patches=40)
+    return _hub(hub.Siglip2Model(config), images, tokenizer, dtype, padding="max_length", max_length=40)
+
+
+@family
+def hf_align(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.bert()
+    vision = dict(
+        image_size=32,
+        hidden_dim=20,
+        kernel_sizes=[3, 3],
+        in_channels=[32, 16],
+        out_channels=[16, 24],
+        depthwise_padding=[],
+        strides=[1, 2],
+        num_block_repeats=[1, 2],
+        expand_ratios=[1, 4],
+        num_hidden_layers=3,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+    )
+    config = hub.AlignConfig(vision_config=vision, text_config=_text(tokenizer), projection_dim=20)
+    images = hub.EfficientNetImageProcessor(
+        size={"height": 32, "width": 32}, do_center_crop=False, rescale_offset=False, include_top=False
+    )
+    return _hub(hub.AlignModel(config), images, tokenizer, dtype)
+
+
+@family
+def hf_altclip(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.roberta()
+    config = hub.AltCLIPConfig(
+        vision_config=VISION, text_config=_text(tokenizer, project_dim=20, type_vocab_size=1), projection_dim=16
+    )
+    return _hub(hub.AltCLIPModel(config), _resized(), tokenizer, dtype)
+
+
+@family
+def hf_chinese_clip(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.bert()
+    config = hub.ChineseCLIPConfig(vision_config=VISION, text_config=_text(tokenizer), projection_dim=16)
+    return _hub(hub.ChineseCLIPModel(config), _resized(), tokenizer, dtype)
+
+
+@family
+def hf_blip(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.bert()
+    text = _text(tokenizer, encoder_hidden_size=32)
+    config = hub.BlipConfig(vision_config=VISION, text_config=text, image_text_hidden_size=16)
+    host: Any = _settled(hub.BlipForImageTextRetrieval(config), dtype)
+    images = hub.BlipImageProcessor(size={"height": 48, "width": 48})
+
+    def scores(image: Any, text: str) -> tuple[Tensor, Tensor]:
+        vision = host.vision_model(images(images=image, return_tensors="pt")["pixel_values"].to(dtype))
+        words = host.text_encoder(**tokenizer(text, return_tensors="pt").data)
+        return host.vision_proj(vision[0][0, 0]), host.text_proj(words[0][0, 0])
+
+    return Example(
+        ss.wrap(host, Pair(images, tokenizer)),
+        host,
+        photographs(),
+        CAPTIONS,
+        lambda image: scores(image, CAPTIONS[0])[0],
+        lambda text: scores(photographs()[0], text)[1],
+    )
+
+
+def sounds() -> list[np.ndarray]:
+    """Two sounds of half a second and of a whole one, at 8 kHz."""
+    t = np.arange(8000) / 8000
+    generator = np.random.default_rng(0)
+    return [np.sin(2 * np.pi * (300 + 900 * t) * t)[:4000], generator.normal(size=8000) * np.exp(-4 * t)]
+
+
+def _clap(dtype: torch.dtype, fusion: bool) -> Example:
+    tokenizer = vocabularies.roberta()
+    audio = dict(
+        spec_size=32,
+        num_mel_bins=8,
+        patch_size=4,
+        patch_stride=[4, 4],
+        patch_embeds_hidden_size=8,
+        hidden_size=16,
+        depths=[1, 2],
+        num_attention_heads=[2, 4],
+        window_size=4,
+        enable_fusion=fusion,
+        num_hidden_layers=2,
+    )
+    config = hub.ClapConfig(audio_config=audio, text_config=_text(tokenizer, type_vocab_size=1), projection_dim=16)
+    host: Any = _settled(hub.ClapModel(config), dtype)
+    extractor = hub.ClapFeatureExtractor(
+        feature_size=8,
+        sampling_rate=8000,
+        hop_length=64,
+        fft_window_size=256,
+        max_length_s=1,
+        frequency_max=4000,
+        truncation="fusion" if fusion else "rand_trunc",
+    )
+
+    def left(sound: Any) -> Tensor:
+        made = extractor(sound, sampling_rate=8000, return_tensors="pt")
+        out = host.get_audio_features(made["input_features"].to(dtype), is_longer=made["is_longer"])
+        return out.pooler_output[0]
+
+    def right(text: str) -> Tensor:
+        return host.get_text_features(**tokenizer(text, return_tensors="pt").data).pooler_output[0]
+
+    model = ss.wrap(host, extractor, tokenizer)
+    return Example(model, host, sounds(), CAPTIONS, left, right, normalised=True)
+
+
+@family
+def hf_clap(dtype: torch.dtype) -> Example:
+    return _clap(dtype, fusion=False)
+
+
+@family
+def hf_clap_fusion(dtype: torch.dtype) -> Example:
+    return _clap(dtype, fusion=True)
