@@ -5,6 +5,8 @@ To add a family, add a builder to `FAMILIES`: the conformance suite and the gene
 
 from __future__ import annotations
 
+import tempfile
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
+import sentence_transformers as st
 import torch
 import transformers as hub
 from PIL import Image
+from sentence_transformers.sentence_transformer import modules
+from timm.models import convnext, eva, swin_transformer, vision_transformer
 from torch import Tensor, nn
 
 import secondsight as ss
@@ -268,3 +274,226 @@ def hf_clap(dtype: torch.dtype) -> Example:
 @family
 def hf_clap_fusion(dtype: torch.dtype) -> Example:
     return _clap(dtype, fusion=True)
+
+
+# open_clip ----------------------------------------------------------------------------------------------------------
+
+OPEN_VISION = {"image_size": 48, "layers": 3, "width": 32, "head_width": 8, "patch_size": 8}
+OPEN_TEXT = {"context_length": 24, "vocab_size": 49408, "width": 24, "heads": 3, "layers": 3}
+
+
+class HubTokenizer(open_clip.tokenizer.HFTokenizer):
+    """open_clip's tokenizer around one of transformers that is already here."""
+
+    def __init__(self, tokenizer: Any, context_length: int, clean: str = "whitespace") -> None:
+        self.tokenizer, self.context_length = tokenizer, context_length
+        self.tokenizer_mode, self.strip_sep_token = "", False
+        self.clean_fn = open_clip.tokenizer.get_clean_fn(clean)
+
+
+def _open(host: Any, dtype: torch.dtype, tokenizer: Any = None, size: int = 48) -> Example:
+    host = _settled(host, dtype)
+    preprocess = open_clip.image_transform(size, is_train=False)
+    tokenizer = tokenizer or open_clip.SimpleTokenizer(context_length=24)
+
+    def left(image: Any) -> Tensor:
+        return host.encode_image(preprocess(image)[None].to(dtype), normalize=False)[0]
+
+    def right(text: str) -> Tensor:
+        return host.encode_text(tokenizer([text]), normalize=False)[0]
+
+    return Example(ss.wrap(host, preprocess, tokenizer), host, photographs(), CAPTIONS, left, right)
+
+
+def _plain(dtype: torch.dtype, vision: Any = (), text: Any = (), **more: Any) -> Example:
+    cfg = (OPEN_VISION | dict(vision), OPEN_TEXT | dict(text))
+    return _open(open_clip.CLIP(16, *cfg, **more), dtype)
+
+
+@family
+def open_clip_vit(dtype: torch.dtype) -> Example:
+    return _plain(dtype)
+
+
+@family
+def open_clip_quick_gelu(dtype: torch.dtype) -> Example:
+    return _plain(dtype, quick_gelu=True)
+
+
+@family
+def open_clip_average_pool(dtype: torch.dtype) -> Example:
+    vision = {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
+    return _plain(dtype, vision, {"pool_type": "eos", "eos_id": 49407})
+
+
+@family
+def open_clip_resnet(dtype: torch.dtype) -> Example:
+    vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "head_width": 32}
+    return _open(open_clip.CLIP(16, vision, OPEN_TEXT), dtype, size=64)
+
+
+def _timm(dtype: torch.dtype, trunk: nn.Module, text: Any = (), tokenizer: Any = None, proj: bool = False) -> Example:
+    cfg = OPEN_TEXT | dict(text)
+    host = open_clip.CustomTextCLIP(trunk.num_features, OPEN_VISION, cfg)
+    tower = open_clip.timm_model.TimmModel("test_vit", trunk.num_features, image_size=48, pool="", proj="none")
+    tower.trunk = trunk
+    if proj:
+        tower.head = nn.Sequential(
+            OrderedDict(drop=nn.Dropout(0.0), proj=nn.Linear(trunk.num_features, 32, bias=False))
+        )
+    host.visual = tower
+    return _open(host, dtype, tokenizer)
+
+
+_TRUNK = dict(img_size=48, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=0)
+
+
+@family
+def open_clip_siglip(dtype: torch.dtype) -> Example:
+    trunk = vision_transformer.VisionTransformer(**_TRUNK, class_token=False, global_pool="map")
+    text = {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "context_length": 40, "vocab_size": 43}
+    tokenizer = HubTokenizer(vocabularies.sentencepiece(), 40, clean="canonicalize")
+    return _timm(dtype, trunk, text, tokenizer)
+
+
+@family
+def open_clip_timm_registers(dtype: torch.dtype) -> Example:
+    trunk = vision_transformer.VisionTransformer(**_TRUNK, reg_tokens=2, init_values=0.5)
+    return _timm(dtype, trunk, proj=True)
+
+
+@family
+def open_clip_timm_average(dtype: torch.dtype) -> Example:
+    trunk = vision_transformer.VisionTransformer(**_TRUNK, class_token=False, reg_tokens=1, global_pool="avg")
+    return _timm(dtype, trunk)
+
+
+@family
+def open_clip_eva(dtype: torch.dtype) -> Example:
+    trunk = eva.Eva(
+        **_TRUNK, qkv_fused=False, swiglu_mlp=True, scale_mlp=True, use_rot_pos_emb=True, global_pool="token"
+    )
+    return _timm(dtype, trunk, proj=True)
+
+
+@family
+def open_clip_convnext(dtype: torch.dtype) -> Example:
+    trunk = convnext.ConvNeXt(depths=(1, 1, 1, 2), dims=(8, 12, 16, 24), num_classes=0, ls_init_value=0.5)
+    return _timm(dtype, trunk, proj=True)
+
+
+@family
+def open_clip_swin(dtype: torch.dtype) -> Example:
+    trunk = swin_transformer.SwinTransformer(
+        img_size=48, patch_size=4, window_size=3, embed_dim=16, depths=(1, 2), num_heads=(2, 4), num_classes=0
+    )
+    return _timm(dtype, trunk, proj=True)
+
+
+@family
+def open_clip_coca(dtype: torch.dtype) -> Example:
+    vision = OPEN_VISION | {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
+    text = OPEN_TEXT | {"embed_cls": True, "output_tokens": True}
+    multimodal = {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    return _open(open_clip.CoCa(16, multimodal, text, vision), dtype)
+
+
+@family
+def open_clip_padding_mask(dtype: torch.dtype) -> Example:
+    # Only the tower itself takes this option.
+    host = open_clip.CustomTextCLIP(16, OPEN_VISION, OPEN_TEXT)
+    host.text = open_clip.transformer.TextTransformer(
+        24, 49408, 24, 3, 3, output_dim=16, no_causal_mask=True, use_pad_mask=True, pool_type="argmax"
+    )
+    return _open(host, dtype)
+
+
+def _hub_text(dtype: torch.dtype, config: Any, pooler: str, proj: str, tokenizer: Any) -> Example:
+    host = open_clip.CustomTextCLIP(16, OPEN_VISION, OPEN_TEXT)
+    host.text = open_clip.hf_model.HFTextEncoder("", 16, config=config, pooler_type=pooler, proj_type=proj)
+    return _open(host, dtype, HubTokenizer(tokenizer, 24))
+
+
+@family
+def open_clip_roberta_text(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.roberta()
+    config = hub.XLMRobertaConfig(**_text(tokenizer), type_vocab_size=1)
+    return _hub_text(dtype, config, "mean_pooler", "mlp", tokenizer)
+
+
+@family
+def open_clip_bert_text(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.bert()
+    return _hub_text(dtype, hub.BertConfig(**_text(tokenizer)), "cls_pooler", "linear", tokenizer)
+
+
+@family
+def open_clip_mt5_text(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.sentencepiece()
+    config = hub.MT5Config(vocab_size=len(tokenizer), d_model=24, d_kv=8, d_ff=40, num_layers=3, num_heads=3)
+    host = open_clip.CustomTextCLIP(16, OPEN_VISION, OPEN_TEXT)
+    host.text = open_clip.hf_model.HFTextEncoder("", 16, config=config, pooler_type="mean_pooler", proj_type="linear")
+    host.text.transformer = host.text.transformer.encoder
+    return _open(host, dtype, HubTokenizer(tokenizer, 40))
+
+
+# sentence-transformers ----------------------------------------------------------------------------------------------
+
+
+def _sentences(
+    dtype: torch.dtype, model: nn.Module, tokenizer: Any, pooling: str, *more: nn.Module, **options: Any
+) -> Example:
+    with tempfile.TemporaryDirectory() as temporary:
+        # The library's transformer module is made from a folder only.
+        path = Path(temporary)
+        _settled(model, torch.float32).save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        transformer = modules.Transformer(str(path), max_seq_length=40)
+    pool = modules.Pooling(transformer.get_word_embedding_dimension(), pooling_mode=pooling, include_prompt=False)
+    host = st.SentenceTransformer(modules=[transformer, pool, *more], device="cpu", **options).eval().to(dtype)
+    normalised = isinstance(more[-1], modules.Normalize) if more else False
+
+    def encode(text: str) -> Tensor:
+        return host.encode(text, convert_to_tensor=True).clone()
+
+    return Example(ss.wrap(host), host, CAPTIONS, CAPTIONS[::-1], encode, encode, normalised=normalised)
+
+
+@family
+def st_minilm_mean(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.bert()
+    return _sentences(
+        dtype, hub.BertModel(hub.BertConfig(**_text(tokenizer))), tokenizer, "mean", modules.Normalize()
+    )
+
+
+@family
+def st_mpnet_dense(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.roberta()
+    model = hub.MPNetModel(hub.MPNetConfig(**_text(tokenizer)))
+    return _sentences(dtype, model, tokenizer, "mean", modules.Dense(24, 16))
+
+
+@family
+def st_roberta_cls_dot(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.roberta()
+    model = hub.RobertaModel(hub.RobertaConfig(**_text(tokenizer), type_vocab_size=1))
+    return _sentences(dtype, model, tokenizer, "cls", modules.Dense(24, 20), similarity_fn_name="dot")
+
+
+@family
+def st_bert_weighted_prompt(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.bert()
+    model = hub.BertModel(hub.BertConfig(**_text(tokenizer)))
+    prompts = dict(prompts={"query": "a photo of: "}, default_prompt_name="query")
+    return _sentences(dtype, model, tokenizer, "weightedmean", **prompts)
+
+
+@family
+def st_qwen_last(dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.sentencepiece()
+    sizes = dict(
+        hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2
+    )
+    config = hub.Qwen3Config(vocab_size=len(tokenizer), head_dim=6, max_position_embeddings=40, **sizes)
+    return _sentences(dtype, hub.Qwen3Model(config), tokenizer, "lasttoken", modules.Normalize(), truncate_dim=12)

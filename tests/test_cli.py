@@ -79,7 +79,7 @@ BAD = [
     ((PHOTO, CAPTION, "--model", "clip"), "unknown model 'clip'; known: builtin"),
     ((PHOTO, CAPTION, "--method", "magic"), "unknown method 'magic'; known: integrated-jacobian"),
     ((PHOTO, CAPTION, "--layer", "99"), "blocks 0 …"),
-    ((PHOTO, CAPTION, "--layer", "one"), "neither a number nor two numbers"),
+    ((PHOTO, CAPTION, "--layer", "one"), "neither a number or"),
     ((PHOTO, CAPTION, "--quadrature", "simpson"), "known: gauss-legendre"),
     ((PHOTO, CAPTION, "--strategy", "pooled"), "closed form"),
     ((PHOTO, CAPTION, "--tol", "0"), "positive"),

@@ -27,7 +27,7 @@ def _fast(tokenizer: Tokenizer, **named: str) -> PreTrainedTokenizerFast:
 def clip() -> CLIPTokenizer:
     """CLIP's own vocabulary, which open_clip carries, cut to its first merges."""
     path = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    lines = gzip.open(path).read().decode().split("\n")[1:2001]
+    lines = gzip.decompress(path.read_bytes()).decode().split("\n")[1:2001]
     symbols = list(open_clip.tokenizer.bytes_to_unicode().values())
     symbols += [s + "</w>" for s in symbols] + ["".join(line.split()) for line in lines]
     vocab = {s: i for i, s in enumerate(dict.fromkeys([*symbols, "<|startoftext|>", "<|endoftext|>"]))}

@@ -68,16 +68,14 @@ def _progress(what: str) -> Iterator[None]:
         yield
 
 
-def _layer(value: str) -> int | tuple[int, int]:
+def _layer(value: str) -> int | str | tuple[int | str, ...]:
     try:
-        parts = [int(v) for v in value.split(",")]
+        parts: list[int | str] = [v if v == "input" else int(v) for v in (part.strip() for part in value.split(","))]
     except ValueError:
         parts = []
-    if len(parts) == 1:
-        return parts[0]
-    if len(parts) == 2:
-        return parts[0], parts[1]
-    raise InputError(f"--layer {value!r} is neither a number nor two numbers LEFT,RIGHT")
+    if len(parts) in (1, 2):
+        return parts[0] if len(parts) == 1 else tuple(parts)
+    raise InputError(f"--layer {value!r} is neither a number or 'input' nor two of them as LEFT,RIGHT")
 
 
 def _box(value: str) -> tuple[float, float, float, float]:
@@ -110,7 +108,7 @@ def explain(
     select: Annotated[str | None, typer.Option(help="Words whose heatmap to show first.")] = None,
     box: Annotated[str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it.")] = None,
     method: Annotated[str, typer.Option(help="See: secondsight methods.")] = "integrated-jacobian",
-    layer: Annotated[str, typer.Option(help="Block whose input is attributed, or LEFT,RIGHT.")] = "-1",
+    layer: Annotated[str, typer.Option(help="Block whose input is attributed, or input; or LEFT,RIGHT.")] = "-1",
     quadrature: Annotated[
         str, typer.Option(help="gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann.")
     ] = "gauss-legendre",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -60,6 +61,8 @@ class Encoder(ABC):
 
     def __init__(self) -> None:
         self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[Any, Any]]] = OrderedDict()
+        self._from_input: Encoder | None = None
+        self._copies: dict[torch.dtype, tuple[int, Any]] = {}
 
     @abstractmethod
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
@@ -90,12 +93,44 @@ class Encoder(ABC):
         key: Hashable = context
         return key
 
-    def resolve(self, layer: int) -> int:
+    def label(self, layer: int) -> int | str:
+        """A resolved layer as users name it."""
+        return layer
+
+    def in_precision(self, dtype: torch.dtype, module: Any = None) -> Any:
+        """`module`, the encoder's own by default, or a copy of it in `dtype` where its precision is another; kept."""
+        module = self.module if module is None else module
+        if all(p.dtype == dtype for p in module.parameters() if p.dtype.is_floating_point):
+            return module
+        version = self._fingerprint()
+        if self._copies.get(dtype, (None,))[0] != version:
+            self._copies[dtype] = (version, copy.deepcopy(module).to(dtype))
+        return self._copies[dtype][1]
+
+    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The host's own function from model-ready tensors to embeddings, in `dtype`; for the input as a layer."""
+        raise InputError(f"this {self.kind} encoder has no function of its input: use layer=0, the first block's input")
+
+    def table(self, dtype: torch.dtype) -> Any:
+        """The module within `whole(dtype)` that looks up token embeddings; None where it is not known."""
+        return None
+
+    def at(self, layer: Any) -> tuple[Encoder, int]:
+        """The encoder to ask for a layer, and the layer as 0 … depth − 1: "input" is a layer of its own."""
+        if layer != "input":
+            return self, self.resolve(layer)
+        if self._from_input is None:
+            from secondsight.encoders.inputs import InputEncoder
+
+            self._from_input = InputEncoder(self)
+        return self._from_input, 0
+
+    def resolve(self, layer: Any) -> int:
         """A layer as 0 … depth − 1; `InputError` outside −depth … depth − 1."""
         if isinstance(layer, bool) or not isinstance(layer, int) or not -self.depth <= layer < self.depth:
             raise InputError(
                 f"layer {layer!r} is not one of this {self.kind} encoder's: it has blocks 0 … {self.depth - 1} "
-                f"(or −1 … −{self.depth} from the end)"
+                f"(or −1 … −{self.depth} from the end), and 'input'"
             )
         return layer % self.depth
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,11 @@ class PhotographEncoder(Encoder):
 
         return head
 
+    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """Pooled features of pixels."""
+        net = self.in_precision(dtype)
+        return lambda pixels: net.forward_features(pixels).mean((2, 3))
+
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """See `ImageInput.reference`."""
         return self.images.reference(prepared, which, seed)
@@ -217,6 +222,15 @@ class SentenceEncoder(Encoder):
             return self._pool(x)
 
         return head
+
+    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """Joint embeddings of token ids."""
+        bert = self.in_precision(dtype)
+        return lambda ids: self._pool(bert(input_ids=ids).last_hidden_state)
+
+    def table(self, dtype: torch.dtype) -> Any:
+        """BERT's token embeddings."""
+        return self.in_precision(dtype).get_input_embeddings()
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """Padding between start and end, or see `text_reference`."""

@@ -5,7 +5,6 @@ Masks, rotary positions, pooling, projections and whatever else a library does a
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
@@ -35,11 +34,13 @@ class HostEncoder(Encoder):
 
     `contextual` says that what follows the embedded input depends on the input in other ways too (attention masks,
     pooled positions), as in texts: references are then run under their input's. `chained` says that every block takes
-    the output of the one before it, so that those below a layer need not run.
+    the output of the one before it, so that those below a layer need not run. `channels_last` says that feature maps are
+    (batch, rows, columns, width).
     """
 
     contextual = False
     chained = True
+    channels_last = False
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -47,7 +48,6 @@ class HostEncoder(Encoder):
         self.depth = len(self.blocks(module))
         self._form: int | None = None  # what blocks return: a tensor, or a tuple of this length
         self._form_known = False
-        self._copies: dict[torch.dtype, tuple[int, nn.Module]] = {}
 
     @abstractmethod
     def encode(self, module: Any, tensors: Tensor) -> Tensor:
@@ -69,15 +69,6 @@ class HostEncoder(Encoder):
         """The host from model-ready tensors to embeddings, in `dtype`."""
         module = self.in_precision(dtype)
         return lambda tensors: self.encode(module, tensors)
-
-    def in_precision(self, dtype: torch.dtype) -> nn.Module:
-        """The module itself, or a copy of it in `dtype` where its own precision is another; made once."""
-        if all(p.dtype == dtype for p in self.module.parameters() if p.dtype.is_floating_point):
-            return self.module
-        version = self._fingerprint()
-        if self._copies.get(dtype, (None,))[0] != version:
-            self._copies[dtype] = (version, copy.deepcopy(self.module).to(dtype))
-        return self._copies[dtype][1]
 
     def _own(self, tensors: Tensor) -> Tensor:
         """Tensors on the model's device, floating ones in its precision."""
@@ -116,7 +107,10 @@ class HostEncoder(Encoder):
         if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(tensors):
             found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise AdapterError(f"the module gave {found} for {len(tensors)} inputs: (batch, joint) is needed")
-        return hidden, out
+        return self._channels_first(hidden), out
+
+    def _channels_first(self, hidden: Tensor) -> Tensor:
+        return hidden.movedim(3, 1) if self.channels_last and hidden.ndim == 4 else hidden
 
     def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Hidden states for a batch, each with its own input as context."""
@@ -128,6 +122,7 @@ class HostEncoder(Encoder):
         states = []
         for row, context in zip(tensors.split(1), like, strict=True):
             embedded, _ = self._run(row, 0)
+            embedded = embedded.movedim(1, 3) if self.channels_last and embedded.ndim == 4 else embedded
             with replacing(self.blocks(self.module)[0], embedded):
                 # The pre-hook that replaces is registered first, so the layer's own sees what it gave.
                 hidden, out = self._run(context.tensor, layer)
@@ -153,7 +148,8 @@ class HostEncoder(Encoder):
         tensor = context.tensor.to(dtype) if context.tensor.is_floating_point() else context.tensor
 
         def head(x: Tensor) -> Tensor:
-            hidden = x.mT.unflatten(2, context.shape[1:]).clone() if len(context.shape) == 3 else x
+            hidden = x.mT.unflatten(2, context.shape[1:]) if len(context.shape) == 3 else x
+            hidden = hidden.movedim(1, 3) if self.channels_last and hidden.ndim == 4 else hidden
             with ExitStack() as stack:
                 if self.chained:
                     stack.enter_context(skipping(blocks[:layer], self._form))
@@ -161,6 +157,32 @@ class HostEncoder(Encoder):
                 return self.encode(module, tensor.expand(len(x), *tensor.shape[1:]))
 
         return head
+
+
+_TEXT_BLOCKS = (
+    "encoder.layer",
+    "encoder.layers",
+    "encoder.block",
+    "transformer.layer",
+    "layers",
+    "layer",
+    "block",
+    "h",
+)
+
+
+def text_blocks(model: Any) -> list[nn.Module]:
+    """The blocks of a text model of transformers: BERT, RoBERTa, MPNet, DistilBERT, T5, M2M100, Qwen and their like.
+
+    Raises `InputError` for models that keep them elsewhere, or run one of them several times.
+    """
+    for path in _TEXT_BLOCKS:
+        found: Any = model
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if isinstance(found, nn.ModuleList) and len(found):
+            return list(found)
+    raise InputError(f"the text model {type(model).__name__} has no known blocks: describe it with ss.TorchEncoder")
 
 
 class HostImageEncoder(HostEncoder):

@@ -14,7 +14,9 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.hf_model import HFTextEncoder
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
@@ -22,11 +24,15 @@ from torch import Tensor, nn
 from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
 from secondsight.encoders.blocks import linear, pooled_block, precise
 from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
+from secondsight.encoders.loading import loading
+from secondsight.encoders.open_clip_towers import HostTextEncoder, PooledVisionEncoder, TimmEncoder
 from secondsight.encoders.texts import (
     TEXT_REFERENCES,
+    HubTokens,
     Tokenized,
     byte_offsets,
     check_ids,
+    check_range,
     check_text,
     ready_ids,
     text_reference,
@@ -124,9 +130,24 @@ class VisionEncoder(Encoder):
         """See `ImageInput.reference`."""
         return self.images.reference(prepared, which, seed)
 
+    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The tower itself."""
+        return _embedding(self.in_precision(dtype))
+
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """The class token, then the patches."""
         return grid_layout(prepared.place, tuple(self.module.grid_size), {0: "class"})
+
+
+def _embedding(tower: Any) -> Callable[[Tensor], Tensor]:
+    """A tower's embedding alone, where it returns its tokens too."""
+
+    def embedding(tensors: Tensor) -> Tensor:
+        out = tower(tensors)
+        found: Tensor = out[0] if isinstance(out, tuple) else out
+        return found
+
+    return embedding
 
 
 class ResNetEncoder(Encoder):
@@ -189,6 +210,10 @@ class ResNetEncoder(Encoder):
         """See `ImageInput.reference`."""
         return self.images.reference(prepared, which, seed)
 
+    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The tower itself."""
+        return _embedding(self.in_precision(dtype))
+
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """The stage's cells, behind the mean token at the attention pool."""
         special = {0: "mean"} if layer == self.depth - 1 else {}
@@ -230,6 +255,89 @@ class _TextParts(nn.Module):
                 self.register_buffer(name, value)
 
 
+class ClipTokens:
+    """Texts as open_clip's tokenizers make them, padded to the tower's context; None leaves only model-ready ids.
+
+    `ends` says that texts begin with a start token and end where the tower pools, as CLIP's do; `padding` is the id that
+    fills the rest.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        vocabulary: int,
+        context: int,
+        padding: int,
+        ends: Callable[[Tensor], int] | None,
+        starts: bool,
+    ) -> None:
+        self.tokenizer, self.vocabulary, self.context, self.padding = tokenizer, vocabulary, context, padding
+        self.ends, self.starts = ends, starts
+
+    def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
+        """A caption, or model-ready token ids (1, length)."""
+        if isinstance(raw, Tensor):
+            ids = check_ids(raw)
+            check_range(ids, self.vocabulary)
+            if ids.shape[1] > self.context:
+                raise too_long("ids", ids.shape[1], self.context)
+            return ready_ids(ids, self._spell, self._special(ids[0]))
+        text = check_text(raw)
+        if self.tokenizer is None:
+            raise InputError(
+                "this model came without a tokenizer: pass tokenizer=, or token ids as a (1, length) tensor"
+            )
+        ids = self.tokenizer([text])
+        tokens = tuple(self._spell(int(i)) for i in ids[0])
+        special = self._special(ids[0])
+        simple = self.tokenizer
+        if not isinstance(simple, SimpleTokenizer):
+            return self._by_hub(text, ids, truncate) or Prepared(
+                ids, text, Tokenized(None, tokens, (None,) * len(tokens), special)
+            )
+        needed = simple.encode(text)
+        if len(needed) + 2 > ids.shape[1] and not truncate:
+            raise too_long(text, len(needed) + 2, ids.shape[1])
+        kept = needed[: ids.shape[1] - 2]
+        pieces = [bytes(simple.byte_decoder[c] for c in simple.decoder[i].removesuffix("</w>")) for i in kept]
+        offsets = (None, *byte_offsets(text, simple.clean_fn(text), pieces))
+        offsets += (None,) * (ids.shape[1] - len(offsets))
+        return Prepared(ids, text, Tokenized(text, tokens, offsets, special))
+
+    def _by_hub(self, text: str, ids: Tensor, truncate: bool) -> Prepared | None:
+        """The same ids with their places in the text, where they are a plain hub tokenizer's."""
+        inner, clean = getattr(self.tokenizer, "tokenizer", None), getattr(self.tokenizer, "clean_fn", None)
+        if not getattr(inner, "is_fast", False) or clean is None:
+            return None
+        size = ids.shape[1]
+        hub = HubTokens(inner, vocabulary=self.vocabulary, context=size, pad_to=size, clean=clean)
+        prepared = hub.prepare(text, truncate=truncate)
+        return prepared if torch.equal(prepared.tensor, ids) else None
+
+    def reference(self, prepared: Prepared, which: str | Tensor | None) -> Tensor:
+        """Padding between start and end, or see `text_reference`."""
+        special: dict[int, str] = prepared.place.special
+        keep = [i for i, name in sorted(special.items()) if name != "padding"]
+        return text_reference(prepared.tensor, which, keep=keep, padding=self.padding)
+
+    def _spell(self, token: int) -> str:
+        decoder = getattr(self.tokenizer, "decoder", None)
+        if isinstance(decoder, dict):
+            return str(decoder.get(token, token)).removesuffix("</w>")
+        inner: Any = getattr(self.tokenizer, "tokenizer", None)
+        return str(inner.convert_ids_to_tokens(token)) if hasattr(inner, "convert_ids_to_tokens") else str(token)
+
+    def _special(self, ids: Tensor) -> dict[int, str]:
+        """Start, end and padding by position."""
+        if self.ends is not None:
+            end = self.ends(ids)
+            return {**dict.fromkeys(range(end + 1, len(ids)), "padding"), 0: "start", end: "end"}
+        # Other poolings say nothing of where the words end; the padding behind them does.
+        words = int((ids != self.padding).nonzero().max()) + 1 if bool((ids != self.padding).any()) else 0
+        return dict.fromkeys(range(words, len(ids)), "padding") | ({0: "start"} if self.starts else {})
+
+
 class TextEncoder(Encoder):
     """An open_clip text transformer. Under a causal mask, positions after the pooled one are dropped: they cannot matter."""
 
@@ -240,53 +348,13 @@ class TextEncoder(Encoder):
         super().__init__()
         # In a plain CLIP the text tower's parts are the model's own attributes; in the others it is a module.
         self.host, self.tower, self.module = host, tower, _TextParts(tower)
-        self.tokenizer, self.pool_type, self.eos = tokenizer, pool_type, eos
+        self.pool_type, self.eos = pool_type, eos
         self.depth = len(tower.transformer.resblocks)
+        self.tokens = clip_tokens(tower, tokenizer, pool_type, lambda ids: self._pool(ids[None])[0])
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A caption through the tokenizer, or model-ready token ids (1, length)."""
-        spell = self._spell
-        if isinstance(raw, Tensor):
-            ids = check_ids(raw)
-            top = self.tower.token_embedding.num_embeddings
-            if int(ids.max()) >= top or int(ids.min()) < 0:
-                raise InputError(f"token id {int(ids.max())} is outside this model's vocabulary of {top}")
-            if ids.shape[1] > len(self.tower.positional_embedding):
-                raise too_long("ids", ids.shape[1], len(self.tower.positional_embedding))
-            return ready_ids(ids, spell, self._special(ids[0], self._pool(ids)[0]))
-        text = check_text(raw)
-        if self.tokenizer is None:
-            raise InputError(
-                "this model came without a tokenizer: pass tokenizer=, or token ids as a (1, length) tensor"
-            )
-        ids = self.tokenizer([text])
-        pool = self._pool(ids)[0]
-        tokens = tuple(spell(int(i)) for i in ids[0])
-        special = self._special(ids[0], pool)
-        simple = self.tokenizer
-        if not isinstance(simple, SimpleTokenizer):
-            return Prepared(ids, text, Tokenized(None, tokens, (None,) * len(tokens), special))
-        needed = simple.encode(text)
-        if len(needed) + 2 > ids.shape[1] and not truncate:
-            raise too_long(text, len(needed) + 2, ids.shape[1])
-        kept = needed[: ids.shape[1] - 2]
-        pieces = [bytes(simple.byte_decoder[c] for c in simple.decoder[i].removesuffix("</w>")) for i in kept]
-        offsets = (None, *byte_offsets(text, simple.clean_fn(text), pieces))
-        offsets += (None,) * (ids.shape[1] - len(offsets))
-        return Prepared(ids, text, Tokenized(text, tokens, offsets, special))
-
-    def _spell(self, token: int) -> str:
-        decoder = getattr(self.tokenizer, "decoder", None)
-        return decoder.get(token, str(token)).removesuffix("</w>") if isinstance(decoder, dict) else str(token)
-
-    def _special(self, ids: Tensor, pool: int) -> dict[int, str]:
-        """Start, end and padding by position."""
-        if self.pool_type in ("argmax", "eos"):
-            return {**dict.fromkeys(range(pool + 1, len(ids)), "padding"), 0: "start", pool: "end"}
-        # Other poolings say nothing of where the words end; the padding behind them does.
-        padding = getattr(self.tower, "pad_id", 0)
-        words = int((ids != padding).nonzero().max()) + 1 if bool((ids != padding).any()) else 0
-        return dict.fromkeys(range(words, len(ids)), "padding") | ({0: "start"} if self.pool_type == "first" else {})
+        return self.tokens.prepare(raw, truncate=truncate)
 
     def _pool(self, ids: Tensor) -> list[int]:
         """The pooled position of every row."""
@@ -353,15 +421,72 @@ class TextEncoder(Encoder):
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """Padding between start and end, or see `text_reference`."""
-        padding = getattr(self.tower, "pad_id", 0)
-        end = self._pool(prepared.tensor)[0]
-        keep = [0, end] if self.pool_type in ("argmax", "eos") else [end]
-        return text_reference(prepared.tensor, which, keep=keep, padding=padding)
+        return self.tokens.reference(prepared, which)
+
+    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The host's own function of token ids."""
+        encode: Callable[[Tensor], Tensor] = self.in_precision(dtype, self.host).encode_text
+        return encode
+
+    def table(self, dtype: torch.dtype) -> Any:
+        """The host's token embeddings."""
+        host = self.in_precision(dtype, self.host)
+        return (host if self.tower is self.host else host.text).token_embedding
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """Start, words, end, and padding where the model sees it."""
         tokenized: Tokenized = prepared.place
         return tokenized.layout(len(states.hidden))
+
+
+def clip_tokens(tower: Any, tokenizer: Any, pool_type: str, pool: Callable[[Tensor], int]) -> ClipTokens:
+    """How texts are prepared for one of open_clip's own text towers."""
+    return ClipTokens(
+        tokenizer,
+        vocabulary=tower.token_embedding.num_embeddings,
+        context=len(tower.positional_embedding) - (getattr(tower, "cls_emb", None) is not None),
+        padding=getattr(tower, "pad_id", 0),
+        ends=pool if pool_type in ("argmax", "eos") else None,
+        starts=pool_type == "first",
+    )
+
+
+def _image_encoder(visual: Any, images: ImageInput) -> Encoder:
+    if isinstance(visual, VisionTransformer):
+        return VisionEncoder(visual, images) if visual.attn_pool is None else PooledVisionEncoder(visual, images)
+    if isinstance(visual, ModifiedResNet):
+        return ResNetEncoder(visual, images)
+    if isinstance(visual, TimmModel):
+        return TimmEncoder(visual, images)
+    raise InputError(
+        f"the image tower {type(visual).__name__} is not supported by name: describe it with ss.TorchEncoder"
+    )
+
+
+def _text_encoder(model: Any, tokenizer: Any) -> Encoder:
+    if isinstance(model, open_clip.CLIP):
+        return TextEncoder(model, model, tokenizer, model.text_pool_type, getattr(model, "text_eos_id", None))
+    tower = getattr(model, "text", None)
+    if isinstance(tower, HFTextEncoder):
+        inner = getattr(tokenizer, "tokenizer", tokenizer)
+        config, clean = tower.config, getattr(tokenizer, "clean_fn", None)
+        longest = getattr(tokenizer, "context_length", None) or getattr(config, "max_position_embeddings", None) or 512
+        vocabulary = tower.transformer.get_input_embeddings().num_embeddings
+        padding = config.pad_token_id
+        tokens = HubTokens(inner, vocabulary=vocabulary, context=longest, padding=padding, clean=clean)
+        return HostTextEncoder(tower, tokens)
+    if isinstance(tower, TextTransformer):
+        # Where padding is masked per input, and a class token is put behind it, the host itself is the head.
+        if tower.cls_emb is None and not tower.use_pad_mask:
+            return TextEncoder(model, tower, tokenizer, tower.pool_type, tower.eos_id)
+
+        def end(ids: Tensor) -> int:
+            return int(ids.argmax()) if tower.pool_type == "argmax" else int((ids == tower.eos_id).int().argmax())
+
+        return HostTextEncoder(tower, clip_tokens(tower, tokenizer, tower.pool_type, end))
+    raise InputError(
+        f"the text tower of {type(model).__name__} is not supported by name: describe it with ss.TorchEncoder"
+    )
 
 
 def wrap_open_clip(
@@ -373,28 +498,12 @@ def wrap_open_clip(
     another kind.
     """
     visual = model.visual
-    image: Encoder
     mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
     assumed = preprocess is None and (mean is None or std is None)
     if assumed:
         mean, std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     images = ImageInput(preprocess, mean, std, assumed=assumed)
-    if isinstance(visual, VisionTransformer):
-        image = VisionEncoder(visual, images)
-    elif isinstance(visual, ModifiedResNet):
-        image = ResNetEncoder(visual, images)
-    else:
-        raise InputError(
-            f"the image tower {type(visual).__name__} is not supported by name: describe it with ss.TorchEncoder"
-        )
-    if isinstance(model, open_clip.CLIP):
-        text = TextEncoder(model, model, tokenizer, model.text_pool_type, getattr(model, "text_eos_id", None))
-    elif isinstance(getattr(model, "text", None), TextTransformer) and model.text.cls_emb is None:
-        text = TextEncoder(model, model.text, tokenizer, model.text.pool_type, model.text.eos_id)
-    else:
-        raise InputError(
-            f"the text tower of {type(model).__name__} is not supported by name: describe it with ss.TorchEncoder"
-        )
+    image, text = _image_encoder(visual, images), _text_encoder(model, tokenizer)
     scale = float(model.logit_scale.detach().exp()) if isinstance(getattr(model, "logit_scale", None), Tensor) else None
     bias = float(model.logit_bias.detach()) if isinstance(getattr(model, "logit_bias", None), Tensor) else 0.0
     return DualEncoder(image, text, name=name, logit_scale=scale, logit_bias=bias)
@@ -410,17 +519,12 @@ def load_open_clip(name: str, cache_dir: str | None = None) -> DualEncoder:
     architecture, _, weights = (name, "", "") if hub else name.partition("/")
     if not hub:
         _check_name(architecture, weights)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
-            # Building a model draws its random initial weights; the user's random state is not ours to move.
-            with torch.random.fork_rng():
-                model, _, preprocess = open_clip.create_model_and_transforms(
-                    architecture, pretrained=weights or None, cache_dir=cache_dir, **_quick_gelu(architecture, weights)
-                )
+    with loading(f"open_clip:{name}", "a local checkpoint (open_clip:ARCHITECTURE/PATH)"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            architecture, pretrained=weights or None, cache_dir=cache_dir, **_quick_gelu(architecture, weights)
+        )
         tokenizer = open_clip.get_tokenizer(architecture)
-    except Exception as problem:
-        raise _unreachable(f"open_clip:{name}", problem) from problem
     return wrap_open_clip(model, preprocess, tokenizer, f"open_clip:{name}")
 
 
@@ -445,22 +549,3 @@ def _check_name(architecture: str, weights: str) -> None:
         raise InputError(
             f"{weights!r} is neither a file nor one of {architecture}'s pretrained tags ({', '.join(tags) or 'none'})"
         )
-
-
-def _unreachable(name: str, problem: Exception) -> InputError:
-    text = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
-    words = (
-        "connect",
-        "resolve",
-        "network",
-        "offline",
-        "timed out",
-        "httpsconnection",
-        "cannot find the requested files",
-    )
-    if any(w in f"{text} {problem}".lower() for w in words) or isinstance(problem, (ConnectionError, TimeoutError)):
-        return InputError(
-            f"the weights of {name!r} are not on this machine and the hub cannot be reached: "
-            "use a local checkpoint (open_clip:ARCHITECTURE/PATH) or the offline model 'builtin'"
-        )
-    return InputError(f"{name!r} cannot be loaded ({text}): check the checkpoint and its architecture")

@@ -50,6 +50,14 @@ FAMILIES = (
         "secondsight.encoders.transformers:wrap_hub",
         _made_by("transformers"),
     ),
+    Family(
+        "st:",
+        "secondsight.encoders.sentence_transformers:load_sentences",
+        "st:sentence-transformers/all-MiniLM-L6-v2",
+        "sentence-transformers, two texts; a hub name or a local folder",
+        "secondsight.encoders.sentence_transformers:wrap_sentences",
+        _made_by("sentence_transformers"),
+    ),
 )
 
 

@@ -147,6 +147,15 @@ class TorchEncoder(Encoder):
 
         return head
 
+    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The module, or the user's features and head one after the other."""
+        if self.host is not None:
+            return self.host
+        below, above = self._features, self._head
+        assert below is not None  # the constructor made sure
+        assert above is not None
+        return lambda tensors: above(below(tensors))
+
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """The user's reference, a named one of the kind, or the given tensor."""
         if which is None and self.own_reference is not None:

@@ -219,6 +219,10 @@ class HubTextEncoder(_Hub):
         mask = torch.ones_like(tensors)
         return self._read(module, module.tower(input_ids=tensors, attention_mask=mask))
 
+    def table(self, dtype: torch.dtype) -> Any:
+        """The tower's token embeddings."""
+        return self.in_precision(dtype).tower.get_input_embeddings()
+
     def pooling(self, context: Any) -> Hashable:
         """The length: all of it is read, and pooled at one end."""
         length: int = context.shape[0]

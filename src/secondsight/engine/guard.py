@@ -48,11 +48,17 @@ def differentiable() -> Iterator[None]:
 
 @contextmanager
 def capturing(module: nn.Module, seen: dict[str, object]) -> Iterator[None]:
-    """Keep the positional and keyword arguments of the module's first call in `seen["args"]`, `seen["kwargs"]`."""
+    """Keep the positional and keyword arguments of the module's first call in `seen["args"]`, `seen["kwargs"]`.
+
+    Tensors are copied: some modules work on their inputs in place.
+    """
+
+    def copied(value: object) -> object:
+        return value.clone() if isinstance(value, torch.Tensor) else value
 
     def keep(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         if "args" not in seen:
-            seen.update(args=args, kwargs=kwargs)
+            seen.update(args=tuple(map(copied, args)), kwargs={k: copied(v) for k, v in kwargs.items()})
 
     handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
@@ -63,7 +69,7 @@ def capturing(module: nn.Module, seen: dict[str, object]) -> Iterator[None]:
 
 @contextmanager
 def replacing(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
-    """Give `value` to the module's first call in place of its first argument."""
+    """Give a copy of `value` to the module's first call in place of its first argument."""
     used: list[bool] = []
 
     def swap(
@@ -72,7 +78,8 @@ def replacing(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
         if used:
             return None
         used.append(True)
-        return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): value})
+        own = value.clone()
+        return ((own, *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): own})
 
     handle = module.register_forward_pre_hook(swap, with_kwargs=True)
     try:
@@ -83,14 +90,14 @@ def replacing(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
 
 @contextmanager
 def answering(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
-    """Let the module's first call return `value`."""
+    """Let the module's first call return a copy of `value`."""
     used: list[bool] = []
 
     def swap(_: nn.Module, args: tuple[object, ...], output: object) -> torch.Tensor | None:
         if used:
             return None
         used.append(True)
-        return value
+        return value.clone()
 
     handle = module.register_forward_hook(swap)
     try:

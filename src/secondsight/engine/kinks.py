@@ -30,6 +30,15 @@ def kinked(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, KINKED)]
 
 
+def met(head: Callable[[Tensor], Tensor], modules: Sequence[nn.Module], at: Tensor) -> list[nn.Module]:
+    """Those of the modules that the head calls: above a layer there may be none."""
+    called: list[nn.Module] = []
+    if modules:
+        with torch.no_grad(), _seeing(modules, lambda module, _, __: called.append(module)):
+            head(at[None])
+    return list(dict.fromkeys(called))
+
+
 @contextmanager
 def _seeing(
     modules: Sequence[nn.Module], replace: Callable[[nn.Module, Tensor, Tensor], Tensor | None]

@@ -18,7 +18,7 @@ from secondsight.encoders.base import Head, Prepared, Side, States
 from secondsight.encoders.images import IMAGE_REFERENCES
 from secondsight.encoders.texts import TEXT_REFERENCES
 from secondsight.engine.guard import differentiable, untouched
-from secondsight.engine.kinks import kinked
+from secondsight.engine.kinks import kinked, met
 from secondsight.engine.paths import LinePath, PairedMatrix, Path
 from secondsight.engine.pooled import PooledBlock, PooledPath
 from secondsight.engine.quadrature import QUADRATURES, Adapted, Rule, adapt, fixed, rule
@@ -41,7 +41,8 @@ class IntegratedJacobian(Method):
     """Contributions U_i = Σ_d δ_id ∫ ∂g/∂x_id (x_r + α δ) dα, with δ the hidden states less the reference's ([M25] Eq. 6-9).
 
     `layer`: block whose input is attributed, 0 … depth − 1 or from the end; −1 is the paper's second-last hidden
-    representation. `reference`: "black", "mean", "noise", "blur" for images, "padding", "empty" for texts, or the
+    representation; "input" attributes pixels, spectrogram bins or token embeddings.
+    `reference`: "black", "mean", "noise", "blur" for images, "padding", "empty" for texts, or the
     model-ready tensor; None takes the kind's usual one. Both take one value or a (left, right) pair; a single name of a
     reference goes to the sides that know it.
 
@@ -56,7 +57,7 @@ class IntegratedJacobian(Method):
     path, which needs about ten times fewer nodes; "pointwise" with the slope at the node, as the paper's code does.
     """
 
-    layer: int | tuple[int, ...] = -1
+    layer: int | str | tuple[int | str, ...] = -1
     quadrature: str = "gauss-legendre"
     steps: int | None = None
     tol: float = 1e-3
@@ -102,8 +103,8 @@ class IntegratedJacobian(Method):
             return self._pair(left, next(self._integrals(left, [a])), v)
 
     def _integrals(self, side: Side, inputs: Sequence[Prepared]) -> Iterator[_Integral]:
-        encoder = side.encoder
-        layer = encoder.resolve(self.layer[side.index] if isinstance(self.layer, tuple) else self.layer)
+        encoder, layer = side.encoder.at(self.layer[side.index] if isinstance(self.layer, tuple) else self.layer)
+        side = replace(side, encoder=encoder)
         which = self.reference[side.index] if isinstance(self.reference, tuple) else self.reference
         if isinstance(which, str) and not isinstance(self.reference, tuple) and which not in encoder.references:
             # One name for both sides belongs to the side that knows it; the other keeps its usual reference.
@@ -131,7 +132,7 @@ class IntegratedJacobian(Method):
         elif self.strategy == "pooled":
             raise InputError(
                 f"strategy='pooled' is the closed form of a last block with one pooled query; the {side.kind} encoder "
-                f"has none at layer {layer}: use 'auto', 'forward' or 'reverse'"
+                f"has none at layer {encoder.label(layer)}: use 'auto', 'forward' or 'reverse'"
             )
         else:
             head = encoder.head(layer, state.context, dtype)
@@ -140,7 +141,7 @@ class IntegratedJacobian(Method):
             mode: Literal["forward", "reverse"] = (
                 "forward" if self.strategy != "reverse" and (self.strategy == "forward" or fewer) else "reverse"
             )
-            kinks = kinked(encoder.module) if self.kinks == "average" else []
+            kinks = met(head, kinked(encoder.module), reference.hidden) if self.kinks == "average" else []
             path = LinePath(head, reference.hidden, state.hidden, mode, kinks)
         with differentiable():
             g, g0 = self._ends(side, path, state, reference, derived, unit)
@@ -154,7 +155,7 @@ class IntegratedJacobian(Method):
         if not adapted.reached:
             change = "" if adapted.change is None else f", change {adapted.change:.1e} since half the nodes"
             warnings.warn(
-                f"{side.kind} side at layer {layer}: relative residual {adapted.residual:.1e}{change} with "
+                f"{side.kind} side at layer {encoder.label(layer)}: relative residual {adapted.residual:.1e}{change} with "
                 f"{len(adapted.rule)} nodes misses tol={self.tol:.0e}; raise max_steps or tol",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -166,7 +167,7 @@ class IntegratedJacobian(Method):
                 f"the {side.kind} encoder gave an embedding of zeros, which has no cosine: check the input"
             )
         scale = 1.0 if unit or not side.cosine else 1 / size
-        return _Integral(path, adapted, g, g0, layout, scale, self._about(layer, adapted, path))
+        return _Integral(path, adapted, g, g0, layout, scale, self._about(encoder.label(layer), adapted, path))
 
     def _ends(
         self, side: Side, path: Path, state: States, reference: States, derived: dict[Any, Any], unit: bool
@@ -189,7 +190,7 @@ class IntegratedJacobian(Method):
         derived[key] = own0
         return (own if low else host), own0
 
-    def _about(self, layer: int, adapted: Adapted, path: Path) -> dict[str, Any]:
+    def _about(self, layer: int | str, adapted: Adapted, path: Path) -> dict[str, Any]:
         return {
             "layer": layer,
             "quadrature": self.quadrature,
