@@ -60,7 +60,7 @@ def photographs() -> list[Image.Image]:
     return [whole, whole.crop((whole.width // 2, 0, whole.width, whole.height)).resize((150, 240))]
 
 
-def _settled(model: nn.Module, dtype: torch.dtype, seed: int = 0) -> nn.Module:
+def _settled(model: nn.Module, dtype: torch.dtype, seed: int = 0, sharpness: float = 1.5) -> nn.Module:
     """Weights of one size whatever the library's initialisation: sharp attention, far from linear."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -70,7 +70,7 @@ def _settled(model: nn.Module, dtype: torch.dtype, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             fan = parameter[0].numel() if parameter.ndim > 1 else 1
-            random(parameter, 1.5 / fan**0.5 if parameter.ndim > 1 else 0.3)
+            random(parameter, sharpness / fan**0.5 if parameter.ndim > 1 else 0.3)
         for module in model.modules():
             if isinstance(module, nn.Embedding):
                 random(module.weight, 1.0)
@@ -162,7 +162,7 @@ def hf_align(dtype: torch.dtype) -> Example:
     tokenizer = vocabularies.bert()
     vision = dict(
         image_size=32,
-        hidden_dim=20,
+        hidden_dim=16,
         kernel_sizes=[3, 3],
         in_channels=[32, 16],
         out_channels=[16, 24],
@@ -174,7 +174,7 @@ def hf_align(dtype: torch.dtype) -> Example:
         width_coefficient=1.0,
         depth_coefficient=1.0,
     )
-    config = hub.AlignConfig(vision_config=vision, text_config=_text(tokenizer), projection_dim=20)
+    config = hub.AlignConfig(vision_config=vision, text_config=_text(tokenizer), projection_dim=24)
     images = hub.EfficientNetImageProcessor(
         size={"height": 32, "width": 32}, do_center_crop=False, rescale_offset=False, include_top=False
     )
@@ -291,8 +291,8 @@ class HubTokenizer(open_clip.tokenizer.HFTokenizer):
         self.clean_fn = open_clip.tokenizer.get_clean_fn(clean)
 
 
-def _open(host: Any, dtype: torch.dtype, tokenizer: Any = None, size: int = 48) -> Example:
-    host = _settled(host, dtype)
+def _open(host: Any, dtype: torch.dtype, tokenizer: Any = None, size: int = 48, sharpness: float = 1.5) -> Example:
+    host = _settled(host, dtype, sharpness=sharpness)
     preprocess = open_clip.image_transform(size, is_train=False)
     tokenizer = tokenizer or open_clip.SimpleTokenizer(context_length=24)
 
@@ -334,7 +334,7 @@ def open_clip_resnet(dtype: torch.dtype) -> Example:
 
 def _timm(dtype: torch.dtype, trunk: nn.Module, text: Any = (), tokenizer: Any = None, proj: bool = False) -> Example:
     cfg = OPEN_TEXT | dict(text)
-    host = open_clip.CustomTextCLIP(trunk.num_features, OPEN_VISION, cfg)
+    host = open_clip.CustomTextCLIP(32 if proj else trunk.num_features, OPEN_VISION, cfg)
     tower = open_clip.timm_model.TimmModel("test_vit", trunk.num_features, image_size=48, pool="", proj="none")
     tower.trunk = trunk
     if proj:
@@ -434,7 +434,8 @@ def open_clip_mt5_text(dtype: torch.dtype) -> Example:
     host = open_clip.CustomTextCLIP(16, OPEN_VISION, OPEN_TEXT)
     host.text = open_clip.hf_model.HFTextEncoder("", 16, config=config, pooler_type="mean_pooler", proj_type="linear")
     host.text.transformer = host.text.transformer.encoder
-    return _open(host, dtype, HubTokenizer(tokenizer, 40))
+    # T5 does not divide its scores by the square root of their width.
+    return _open(host, dtype, HubTokenizer(tokenizer, 40), sharpness=0.8)
 
 
 # sentence-transformers ----------------------------------------------------------------------------------------------
@@ -462,9 +463,7 @@ def _sentences(
 @family
 def st_minilm_mean(dtype: torch.dtype) -> Example:
     tokenizer = vocabularies.bert()
-    return _sentences(
-        dtype, hub.BertModel(hub.BertConfig(**_text(tokenizer))), tokenizer, "mean", modules.Normalize()
-    )
+    return _sentences(dtype, hub.BertModel(hub.BertConfig(**_text(tokenizer))), tokenizer, "mean", modules.Normalize())
 
 
 @family

@@ -8,42 +8,15 @@ from torch import nn
 
 import secondsight as ss
 from models import clip, mlp_mixer, pixels, resnet, tokens
+from secondsight.testing import changed, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore::secondsight.AssumptionWarning")
 
 
-def photograph(model: nn.Module) -> dict[str, object]:
-    """Everything about a model and torch that a guest could change."""
-    return {
-        "modes": [m.training for m in model.modules()],
-        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()],
-        "attributes": [sorted(vars(m)) for m in model.modules()],
-        "requires": [p.requires_grad for p in model.parameters()],
-        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "dtypes": [p.dtype for p in model.parameters()],
-        "identity": [id(p) for p in model.parameters()],
-        "values": [p.detach().clone() for p in [*model.parameters(), *model.buffers()]],
-        "random": torch.get_rng_state(),
-        "fast path": torch.backends.mha.get_fastpath_enabled(),
-        "kernels": (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()),
-        "grad mode": torch.is_grad_enabled(),
-        "default dtype": torch.get_default_dtype(),
-    }
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and torch.equal(a, b)
-    if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
-
-
 def assert_untouched(model: nn.Module, act: Callable[[], object]) -> None:
-    before = photograph(model)
+    before = snapshot(model)
     act()
-    after = photograph(model)
-    assert [k for k in before if not same(before[k], after[k])] == []
+    assert changed(before, snapshot(model)) == []
 
 
 def in_use() -> nn.Module:

@@ -62,7 +62,7 @@ class Encoder(ABC):
     def __init__(self) -> None:
         self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[Any, Any]]] = OrderedDict()
         self._from_input: Encoder | None = None
-        self._copies: dict[torch.dtype, tuple[int, Any]] = {}
+        self._copies: dict[tuple[torch.dtype, int], tuple[int, Any]] = {}
 
     @abstractmethod
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
@@ -102,10 +102,10 @@ class Encoder(ABC):
         module = self.module if module is None else module
         if all(p.dtype == dtype for p in module.parameters() if p.dtype.is_floating_point):
             return module
-        version = self._fingerprint()
-        if self._copies.get(dtype, (None,))[0] != version:
-            self._copies[dtype] = (version, copy.deepcopy(module).to(dtype))
-        return self._copies[dtype][1]
+        version, key = self._fingerprint(), (dtype, id(module))
+        if self._copies.get(key, (None,))[0] != version:
+            self._copies[key] = (version, copy.deepcopy(module).to(dtype))
+        return self._copies[key][1]
 
     def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """The host's own function from model-ready tensors to embeddings, in `dtype`; for the input as a layer."""

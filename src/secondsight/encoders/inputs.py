@@ -39,6 +39,10 @@ class InputEncoder(Encoder):
         """The only layer's name."""
         return "input"
 
+    def in_precision(self, dtype: torch.dtype, module: Any = None) -> Any:
+        """As the encoder itself, whose copy is shared."""
+        return self.encoder.in_precision(dtype, module)
+
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """As the encoder itself."""
         return self.encoder.prepare(raw, truncate=truncate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import os
 import warnings
@@ -22,7 +21,7 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
-from secondsight.encoders.blocks import linear, pooled_block, precise
+from secondsight.encoders.blocks import linear, pooled_block
 from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
 from secondsight.encoders.loading import loading
 from secondsight.encoders.open_clip_towers import HostTextEncoder, PooledVisionEncoder, TimmEncoder
@@ -55,13 +54,10 @@ class _Context:
     mask: Tensor | None = None
 
 
-def _run_blocks(transformer: Any, first: int, dtype: torch.dtype, mask: Tensor | None) -> Head:
-    blocks = [precise(block, dtype) for block in transformer.resblocks[first:]]
-    mask = None if mask is None else mask.to(dtype)
-
+def _run_blocks(transformer: Any, first: int, mask: Tensor | None) -> Head:
     def run(x: Tensor) -> Tensor:
         x = x if transformer.batch_first else x.transpose(0, 1)
-        for block in blocks:
+        for block in transformer.resblocks[first:]:
             x = block(x, attn_mask=mask)
         return x if transformer.batch_first else x.transpose(0, 1)
 
@@ -105,24 +101,19 @@ class VisionEncoder(Encoder):
 
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
         """Blocks from `layer` on, pooling and projection."""
-        run = _run_blocks(self.module.transformer, layer, dtype, None)
-        visual = self.module
-        # The host's own pooling runs on a shallow copy, so that half-precision norms can be replaced in it.
-        pooling = copy.copy(visual)
-        pooling._modules = {k: precise(m, dtype) for k, m in visual._modules.items() if k in ("ln_post", "attn_pool")}
-        pooling._modules.setdefault("attn_pool", None)
-        projection = precise(visual.proj, dtype)
+        visual = self.in_precision(dtype)
+        run, projection = _run_blocks(visual.transformer, layer, None), visual.proj
 
         def head(x: Tensor) -> Tensor:
-            pooled = pooling._pool(run(x))[0]
+            pooled = visual._pool(run(x))[0]
             return pooled if projection is None else pooled @ projection
 
         return head
 
     def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
         """The closed form where the class token pools in the last block."""
-        visual = self.module
-        if layer != self.depth - 1 or visual.attn_pool is not None or visual.pool_type != "tok":
+        visual = self.in_precision(dtype)
+        if layer != self.depth - 1 or visual.pool_type != "tok":
             return None
         return pooled_block(visual.transformer.resblocks[-1], 0, (visual.ln_post, visual.proj), dtype)
 
@@ -160,7 +151,10 @@ class ResNetEncoder(Encoder):
     def __init__(self, visual: ModifiedResNet, images: ImageInput) -> None:
         super().__init__()
         self.module, self.images = visual, images
-        self._stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+
+    @staticmethod
+    def _blocks(visual: Any) -> list[Any]:
+        return [visual.layer1, visual.layer2, visual.layer3, visual.layer4, visual.attnpool]
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """An image through the model's preprocessing, or model-ready pixels of the model's size."""
@@ -171,7 +165,7 @@ class ResNetEncoder(Encoder):
 
     def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Feature maps entering a stage, or the mean token and the cells as the attention pool sees them."""
-        block = [*self._stages, self.module.attnpool][layer]
+        block = self._blocks(self.module)[layer]
         hidden, _, out = _captured(block, lambda: self.module(tensors.to(self.module.conv1.weight)), "image tower")
         context = (tuple(hidden.shape[-2:]),)
         hidden = hidden.to(self.dtype()).flatten(2).mT
@@ -182,10 +176,9 @@ class ResNetEncoder(Encoder):
 
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
         """The stages from `layer` on and the attention pool."""
-        pool = precise(self.module.attnpool, dtype)
+        *stages, pool = self._blocks(self.in_precision(dtype))[layer:]
         if layer == self.depth - 1:
             return lambda x: _attend(pool, x)
-        stages = [precise(stage, dtype) for stage in self._stages[layer:]]
         grid = context[0]
 
         def head(x: Tensor) -> Tensor:
@@ -202,7 +195,7 @@ class ResNetEncoder(Encoder):
         """The attention pool: the mean token asks, the projection is all that follows."""
         if layer != self.depth - 1:
             return None
-        pool = precise(self.module.attnpool, dtype)
+        pool = self.in_precision(dtype).attnpool
         query, key, value, out = (linear(p, dtype) for p in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj))
         return PooledBlock(0, query, key, value, out, pool.num_heads, tail=Chain(()), residual=False)
 
@@ -396,28 +389,27 @@ class TextEncoder(Encoder):
 
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
         """Blocks from `layer` on, pooling at the input's position, and projection."""
-        run, finish = _run_blocks(self.tower.transformer, layer, dtype, context.mask), self._finish(dtype)
-        return lambda x: finish(run(x)[:, context.pool])
+        parts = self.in_precision(dtype)
+        mask = None if context.mask is None else context.mask.to(dtype)
+        run, projection = _run_blocks(parts.transformer, layer, mask), parts.text_projection
 
-    def _finish(self, dtype: torch.dtype) -> Head:
-        ln, projection = precise(self.tower.ln_final, dtype), precise(self.tower.text_projection, dtype)
-
-        def finish(y: Tensor) -> Tensor:
-            y = ln(y)
+        def head(x: Tensor) -> Tensor:
+            y = parts.ln_final(run(x)[:, context.pool])
             if projection is None:
                 return y
             out: Tensor = projection(y) if isinstance(projection, nn.Module) else y @ projection
             return out
 
-        return finish
+        return head
 
     def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
         """The closed form at the last block."""
         if layer != self.depth - 1:
             return None
-        finish = (self.tower.ln_final, self.tower.text_projection)
+        parts = self.in_precision(dtype)
         row = None if context.mask is None else context.mask[context.pool]
-        return pooled_block(self.tower.transformer.resblocks[-1], context.pool, finish, dtype, row)
+        finish = (parts.ln_final, parts.text_projection)
+        return pooled_block(parts.transformer.resblocks[-1], context.pool, finish, dtype, row)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """Padding between start and end, or see `text_reference`."""

@@ -106,9 +106,9 @@ class HostTextEncoder(HostEncoder):
     contextual = True
 
     def __init__(self, tower: Any, tokens: HubTokens | Any) -> None:
+        self.hub = hasattr(tower, "pooler")
         super().__init__(tower)
         self.tokens = tokens
-        self.hub = hasattr(tower, "pooler")
         self.padding: int = tower.config.pad_token_id if self.hub else tower.pad_id
         # T5's blocks hand relative positions down from the first.
         self.chained = not (self.hub and "t5" in tower.config.model_type)

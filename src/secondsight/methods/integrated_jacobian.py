@@ -141,7 +141,8 @@ class IntegratedJacobian(Method):
             mode: Literal["forward", "reverse"] = (
                 "forward" if self.strategy != "reverse" and (self.strategy == "forward" or fewer) else "reverse"
             )
-            kinks = met(head, kinked(encoder.module), reference.hidden) if self.kinks == "average" else []
+            own = kinked(encoder.in_precision(dtype)) if self.kinks == "average" else []
+            kinks = met(head, own, reference.hidden)
             path = LinePath(head, reference.hidden, state.hidden, mode, kinks)
         with differentiable():
             g, g0 = self._ends(side, path, state, reference, derived, unit)
