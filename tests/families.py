@@ -42,6 +42,8 @@ class Example:
     host_right: Callable[[Any], Tensor]
     # Cosine models whose own functions normalise are compared after normalising both.
     normalised: bool = False
+    # What a processor of transformers is made of.
+    parts: tuple[Any, ...] = ()
 
 
 FAMILIES: dict[str, Callable[[torch.dtype], Example]] = {}
@@ -109,7 +111,8 @@ def _hub(model: nn.Module, images: Any, tokenizer: Any, dtype: torch.dtype, **pa
     def pooled(function: Callable[[Any], Any]) -> Callable[[Any], Tensor]:
         return lambda raw: function(raw).pooler_output[0]
 
-    return Example(ss.wrap(host, processor), host, photographs(), CAPTIONS, pooled(left), pooled(right))
+    model = ss.wrap(host, processor)
+    return Example(model, host, photographs(), CAPTIONS, pooled(left), pooled(right), parts=(images, tokenizer))
 
 
 @dataclass
@@ -217,6 +220,7 @@ def hf_blip(dtype: torch.dtype) -> Example:
         CAPTIONS,
         lambda image: scores(image, CAPTIONS[0])[0],
         lambda text: scores(photographs()[0], text)[1],
+        parts=(images, tokenizer),
     )
 
 
@@ -263,7 +267,7 @@ def _clap(dtype: torch.dtype, fusion: bool) -> Example:
         return host.get_text_features(**tokenizer(text, return_tensors="pt").data).pooler_output[0]
 
     model = ss.wrap(host, extractor, tokenizer)
-    return Example(model, host, sounds(), CAPTIONS, left, right, normalised=True)
+    return Example(model, host, sounds(), CAPTIONS, left, right, normalised=True, parts=(extractor, tokenizer))
 
 
 @family
@@ -441,16 +445,19 @@ def open_clip_mt5_text(dtype: torch.dtype) -> Example:
 # sentence-transformers ----------------------------------------------------------------------------------------------
 
 
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+
+
 def _sentences(
     dtype: torch.dtype, model: nn.Module, tokenizer: Any, pooling: str, *more: nn.Module, **options: Any
 ) -> Example:
-    with tempfile.TemporaryDirectory() as temporary:
-        # The library's transformer module is made from a folder only.
-        path = Path(temporary)
-        _settled(model, torch.float32).save_pretrained(path)
-        tokenizer.save_pretrained(path)
-        transformer = modules.Transformer(str(path), max_seq_length=40)
-    pool = modules.Pooling(transformer.get_word_embedding_dimension(), pooling_mode=pooling, include_prompt=False)
+    # The library's transformer module is made from a folder only, which it may come back to when it is saved.
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    path = _FOLDERS[-1].name
+    _settled(model, torch.float32).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    transformer = modules.Transformer(path, max_seq_length=40)
+    pool = modules.Pooling(model.config.hidden_size, pooling_mode=pooling, include_prompt=False)
     host = st.SentenceTransformer(modules=[transformer, pool, *more], device="cpu", **options).eval().to(dtype)
     normalised = isinstance(more[-1], modules.Normalize) if more else False
 

@@ -65,6 +65,22 @@ def test_a_box_scores_words_and_dash_prints_json(builtin):
     assert json.loads(done.stdout)["model"] == "builtin"
 
 
+def test_other_pairs_and_contrasts(builtin):
+    del builtin
+    done = run("explain", PHOTO, "a cup", "--against", "a dog", "--against", "a spoon")
+    assert done.returncode == 0, done.stderr
+    assert "rather than 'a spoon'" in done.stdout
+    assert "− spoon" in done.stdout
+    assert "margin" in done.stdout
+    done = run("explain", PHOTO, PHOTO, "--box", "0,0,100,100", "--select", "100,50,200,200")
+    assert done.returncode == 0, done.stderr
+    assert "box 0,0,100,100 × whole image" in done.stdout
+    assert "left alone" in done.stdout
+    done = run("explain", "a cup of tea", "a mug")
+    assert done.returncode == 0, done.stderr
+    assert "words × a mug" in done.stdout
+
+
 BAD = [
     (("no.jpg", CAPTION), "'no.jpg' does not exist"),
     ((".", CAPTION), "is a folder"),
@@ -76,6 +92,12 @@ BAD = [
     ((PHOTO, CAPTION, "--box", "9,9"), "is not four numbers"),
     ((PHOTO, CAPTION, "--box", "9,9,a,b"), "is not four numbers"),
     ((PHOTO, CAPTION, "--box", "700,0,800,50"), "outside the image, which is 600×400"),
+    ((PHOTO, "b.jpg"), "'b.jpg' does not exist"),
+    ((PHOTO, CAPTION, "--against", "b.jpg"), "'b.jpg' does not exist"),
+    ((PHOTO, CAPTION, "--against", " "), "is empty"),
+    (("a dog", CAPTION, "--box", "1,1,3,3"), "a box needs an image on the left side, which is text"),
+    ((PHOTO, PHOTO, "--select", "dog"), "--select 'dog' is not four numbers"),
+    ((PHOTO, CAPTION, "--model", "hf:no/folder"), "'no/folder'"),
     ((PHOTO, CAPTION, "--model", "clip"), "unknown model 'clip'; known: builtin"),
     ((PHOTO, CAPTION, "--method", "magic"), "unknown method 'magic'; known: integrated-jacobian"),
     ((PHOTO, CAPTION, "--layer", "99"), "blocks 0 …"),

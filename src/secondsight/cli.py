@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -78,13 +79,13 @@ def _layer(value: str) -> int | str | tuple[int | str, ...]:
     raise InputError(f"--layer {value!r} is neither a number or 'input' nor two of them as LEFT,RIGHT")
 
 
-def _box(value: str) -> tuple[float, float, float, float]:
+def _box(value: str, option: str = "--box") -> tuple[float, float, float, float]:
     try:
         numbers = [float(v) for v in value.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) != 4:
-        raise InputError(f"--box {value!r} is not four numbers x0,y0,x1,y1 in pixels of the photo")
+        raise InputError(f"{option} {value!r} is not four numbers x0,y0,x1,y1 in pixels of the photo")
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
@@ -102,11 +103,18 @@ def _writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:
 
 @app.command()
 def explain(
-    photo: Annotated[str, typer.Argument(help="Image file.", metavar="PHOTO")],
-    caption: Annotated[str, typer.Argument(help="Text, in quotes.", metavar="CAPTION")],
-    model: Annotated[str, typer.Option(help="builtin, or open_clip:ARCHITECTURE/TAG_OR_PATH.")] = "builtin",
-    select: Annotated[str | None, typer.Option(help="Words whose heatmap to show first.")] = None,
-    box: Annotated[str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it.")] = None,
+    photo: Annotated[str, typer.Argument(help="Image file; a text or sound file for other pairs.", metavar="PHOTO")],
+    caption: Annotated[str, typer.Argument(help="Text, in quotes; or a second image file.", metavar="CAPTION")],
+    model: Annotated[str, typer.Option(help="See: secondsight models.")] = "builtin",
+    against: Annotated[
+        list[str] | None, typer.Option(help="Why CAPTION rather than this one; the best of several; may be repeated.")
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option(help="Words whose heatmap to show first; x0,y0,x1,y1 on a second image.")
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it, or the second image.")
+    ] = None,
     method: Annotated[str, typer.Option(help="See: secondsight methods.")] = "integrated-jacobian",
     layer: Annotated[str, typer.Option(help="Block whose input is attributed, or input; or LEFT,RIGHT.")] = "-1",
     quadrature: Annotated[
@@ -135,25 +143,28 @@ def explain(
             _writable(json_file, (".json",), "--json")
         if not caption.strip():
             raise InputError("the caption is empty: give at least one word")
-        if not os.path.exists(photo):
-            raise InputError(f"{photo!r} does not exist")
         with _progress("loading libraries"):
+            from secondsight.encoders.kinds import possible_kinds
             from secondsight.encoders.registry import load
             from secondsight.explanation import explain as explain_pair
             from secondsight.methods import method_named
             from secondsight.visual.terminal import terminal
 
+        for given in (photo, caption, *(against or [])):
+            if "text" not in possible_kinds(given) and not os.path.exists(given):
+                raise InputError(f"{given!r} does not exist")
         options = dict(layer=_layer(layer), quadrature=quadrature, steps=steps, tol=tol, strategy=strategy)
         chosen = method_named(method, **options)
         with _progress(f"loading {model}"):
             dual = load(model)
         with _progress("explaining"):
-            e = explain_pair(dual, photo, caption, chosen, scale=scale, truncate=truncate)
+            e = explain_pair(dual, photo, caption, chosen, against=against, scale=scale, truncate=truncate)
             # Both fail on bad input, so they come before anything is printed or written.
-            e.right_layout.select(select)
-            scores = e.box(*region) if region else None
+            picked = _selection(select, e)
+            e.right_layout.select(picked)
+            scores = _scores(e, region) if region else None
             for path in out_file or []:
-                e.save(path, select)
+                e.save(path, picked)
             if json_file is not None and not to_terminal:
                 e.save(json_file)
         if to_terminal:
@@ -163,18 +174,33 @@ def explain(
         elif not quiet:
             title = f"words × box {box}" if region else None
             out.print(terminal(e, scores, title))
+            if region and scores is None:
+                out.print(_strongest(e.T, region, f"box {box}"))
             if select is not None:
-                out.print(_strongest(e, select))
+                out.print(_strongest(e, picked, repr(select)))
             for written in [*(out_file or []), *([json_file] if json_file else [])]:
                 out.print(f"wrote {written}", soft_wrap=True)
 
 
-def _strongest(e: Any, select: str) -> str:
-    """Where a selection of words matched most, in original pixels."""
+def _selection(select: str | None, e: Any) -> Any:
+    """What --select means: words of a text, a box of a second image."""
+    return _box(select, "--select") if select is not None and e.right_layout.modality == "image" else select
+
+
+def _scores(e: Any, region: tuple[float, float, float, float]) -> list[tuple[str, float]] | None:
+    """Words scored for a box; None for a second image, which has a map instead."""
+    if {e.left_layout.modality, e.right_layout.modality} != {"image"}:
+        return list(e.box(*region))
+    e.left_layout.select(region)
+    return None
+
+
+def _strongest(e: Any, selection: Any, named: str) -> str:
+    """Where a selection of the right side matched most, in original pixels of the left."""
     from secondsight.layout import GridLayout
 
-    values = e.toward_left(select)
-    total = f"{select!r} × whole image: {float(values[e.left_layout.visible].sum()):+.4f}"
+    values = e.toward_left(selection)
+    total = f"{named} × whole {e.left_layout.modality}: {float(values[e.left_layout.visible].sum()):+.4f}"
     if not isinstance(e.left_layout, GridLayout):
         return total
     cell = int(e.left_layout.view(values).flatten().argmax())
@@ -227,6 +253,8 @@ def main() -> None:
     # progress bars belong to nobody here.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # What went wrong is said once, by us.
+    logging.disable(logging.ERROR)
     try:
         app()
     except BrokenPipeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from secondsight.errors import InputError
 from secondsight.files import atomic, load_arrays, load_json, save_arrays
-from secondsight.interactions import Interactions, tensor_from_json, tensor_to_json, write_json
-from secondsight.layout import Layout
+from secondsight.interactions import Interactions, joint_facts, tensor_from_json, tensor_to_json, write_json
+from secondsight.layout import JoinedLayout, Layout
 
 _TENSORS = ("vectors", "embedding", "reference_embedding")
 
@@ -93,6 +93,50 @@ class Contributions:
             right_layout=other.layout,
             about={"left": dict(self.about), "right": dict(other.about)},
         )
+
+    def __mul__(self, factor: float) -> Contributions:
+        """The same vectors with their similarities times `factor`."""
+        if not isinstance(factor, (int, float)):
+            return NotImplemented
+        return replace(self, scale=self.scale * factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Contributions:
+        """The same vectors with their similarities divided by `divisor`."""
+        return self * (1 / divisor)
+
+    def __neg__(self) -> Contributions:
+        """The same vectors with their similarities' sign changed."""
+        return self * -1
+
+    def __add__(self, other: Contributions) -> Contributions:
+        """Both inputs as one: `left @ (a + b)` is `left @ a` and `left @ b` side by side, their similarities added."""
+        if not isinstance(other, Contributions):
+            return NotImplemented
+        if self.embedding.shape != other.embedding.shape:
+            raise InputError(
+                f"joint spaces of {len(self.embedding)} and {len(other.embedding)} dimensions do not match: "
+                "both must come from the same model"
+            )
+        both = (self, other)
+        return Contributions(
+            vectors=torch.cat([c.vectors * c.scale for c in both]),
+            embedding=self.embedding * self.scale + other.embedding * other.scale,
+            reference_embedding=self.reference_embedding * self.scale + other.reference_embedding * other.scale,
+            layout=JoinedLayout.of([c.layout for c in both], [-1 if c.scale < 0 else 1 for c in both]),
+            about=joint_facts([c.about for c in both]),
+        )
+
+    def __radd__(self, other: object) -> Contributions:
+        """So that `sum` of several works: the start of 0 changes nothing."""
+        return self if other == 0 else NotImplemented
+
+    def __sub__(self, other: Contributions) -> Contributions:
+        """Why one rather than the other: `left @ (a - b)` explains the margin s(left, a) − s(left, b)."""
+        if not isinstance(other, Contributions):
+            return NotImplemented
+        return self + -other
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to .npz or .json, exactly; the file appears only when it is complete."""

@@ -8,11 +8,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from PIL import Image
 
-from secondsight.encoders.base import DualEncoder
+from secondsight.encoders.base import DualEncoder, Prepared
 from secondsight.errors import InputError
-from secondsight.interactions import Interactions
+from secondsight.interactions import Interactions, margin
 from secondsight.methods import IntegratedJacobian, Method
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 class Explanation(Interactions):
     """Interactions of one pair together with its inputs, so that they can be shown.
 
-    `left_input` and `right_input` are what the sides show: an RGB image, a text, or None for model-ready token ids.
+    `left_input` and `right_input` are what the sides show: an RGB image, a text, samples of sound, None for model-ready
+    token ids, or a tuple of such where a side joins several inputs.
     """
 
     left_input: Any = None
@@ -33,6 +36,23 @@ class Explanation(Interactions):
     def interactions(self) -> Interactions:
         """The numbers alone, without the inputs."""
         return Interactions(**{f.name: getattr(self, f.name) for f in fields(Interactions)})
+
+    @property
+    def T(self) -> Explanation:  # as tensors name it
+        """The same pair with its sides exchanged: `e.T[box]` is the map over the right side for a box of the left image."""
+        return _shown(super().T, self.right_input, self.left_input)
+
+    def __sub__(self, other: Interactions) -> Explanation:
+        """What this model, method or layer sees more than another of the same pair, see `secondsight.difference`."""
+        if isinstance(other, Explanation) and not all(
+            _same(own, its) for own, its in ((self.left_input, other.left_input), (self.right_input, other.right_input))
+        ):
+            raise InputError(
+                "a difference needs one pair explained twice; for two inputs use explain(..., against=...) or "
+                "left @ (right_1 - right_2)"
+            )
+        pair = super().__sub__(other)
+        return pair if pair is NotImplemented else _shown(pair, self.left_input, self.right_input)
 
     def plot(self, selection: Any = None, **options: Any) -> Figure:
         """A matplotlib figure: heatmap of a selection of words above, the caption coloured below ([M25] Figure 1)."""
@@ -65,37 +85,84 @@ class Explanation(Interactions):
         return embed_page(self)
 
 
+def _same(own: Any, its: Any) -> bool:
+    if isinstance(own, Image.Image) and isinstance(its, Image.Image):
+        return own.size == its.size and np.array_equal(np.asarray(own), np.asarray(its))
+    return np.array_equal(own, its) if isinstance(own, np.ndarray) else bool(own == its)
+
+
+def _shown(pair: Interactions, left: Any, right: Any) -> Explanation:
+    values = {f.name: getattr(pair, f.name) for f in fields(Interactions)}
+    return Explanation(**values, left_input=left, right_input=right)
+
+
 def explain(
     model: DualEncoder,
     left: Any,
     right: Any,
     method: Method | None = None,
     *,
+    against: Any = None,
     scale: str = "similarity",
     truncate: bool = False,
 ) -> Explanation:
     """Explain one pair: which feature of `left` matched which of `right`, by how much, and how exactly it adds up.
 
     `left` and `right` are a path, PIL image, array or text as the model's sides take them, or model-ready tensors with a
-    batch axis of 1. `method` defaults to `IntegratedJacobian()`. `scale` "similarity" explains the cosine (or dot
-    product), "logit" multiplies it by the model's logit scale and adds its bias. `truncate` allows captions longer than
-    the model's context to be cut. Raises `InputError` for inputs that cannot be used.
+    batch axis of 1. Two images or two texts are explained by the model's one side for both. `method` defaults to
+    `IntegratedJacobian()`.
+
+    `against` asks a contrastive question: why `right` rather than this input, or, of a list (the other classes of a
+    zero-shot classifier), rather than the one that matches best. The explained number is then the margin
+    s(left, right) − s(left, against); `about["similarities"]` has both.
+
+    `scale` "similarity" explains the cosine (or dot product), "logit" multiplies it by the model's logit scale and adds
+    its bias. `truncate` allows captions longer than the model's context to be cut. Raises `InputError` for inputs that
+    cannot be used.
     """
     method = method or IntegratedJacobian()
     if scale not in ("similarity", "logit"):
         raise InputError(f"unknown scale {scale!r}; known: similarity, logit")
     if scale == "logit" and model.logit_scale is None:
         raise InputError(f"{model.name!r} has no logit scale: use scale='similarity'")
+    model = model.fitting(left, right)
     a = model.left.encoder.prepare(left, truncate=truncate)
     b = model.right.encoder.prepare(right, truncate=truncate)
+    rivals = [model.right.encoder.prepare(raw, truncate=truncate) for raw in _several(against)]
     begun = time.perf_counter()
-    pair = method.interactions(model.left, model.right, a, b)
+    pair, shown = method.interactions(model.left, model.right, a, b), b.shown
+    if rivals:
+        rival = _strongest(model, a, rivals)
+        other = method.interactions(model.left, model.right, a, rival)
+        similarities = [pair.similarity, other.similarity]
+        pair, shown = margin(pair, other), (b.shown, rival.shown)
+        pair = replace(pair, about={**pair.about, "similarities": similarities})
     seconds = time.perf_counter() - begun
     if scale == "logit":
-        pair = scaled(pair, float(model.logit_scale or 1.0), model.logit_bias)
+        # A bias cancels in a margin.
+        pair = scaled(pair, float(model.logit_scale or 1.0), 0.0 if rivals else model.logit_bias)
     about = {"method": method.name, "model": model.name, "scale": scale, "seconds": round(seconds, 4), **pair.about}
-    values = {f.name: getattr(pair, f.name) for f in fields(Interactions)} | {"about": about}
-    return Explanation(**values, left_input=a.shown, right_input=b.shown)
+    return _shown(replace(pair, about=about), a.shown, shown)
+
+
+def _several(against: Any) -> list[Any]:
+    if against is None:
+        return []
+    rivals = list(against) if isinstance(against, (list, set, frozenset)) else [against]
+    if not rivals:
+        raise InputError("against=[] names no rival: give at least one, or leave it out")
+    return rivals
+
+
+def _strongest(model: DualEncoder, a: Prepared, rivals: list[Prepared]) -> Prepared:
+    """The rival with the largest similarity."""
+    if len(rivals) == 1:
+        return rivals[0]
+    anchor = model.left.embedded([a])
+    others = model.right.embedded(rivals)
+    if model.cosine:
+        others = others / others.norm(dim=-1, keepdim=True)
+    return rivals[int((others @ anchor[0]).argmax())]
 
 
 def scaled(pair: Interactions, factor: float, bias: float = 0.0) -> Interactions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secondsight.errors import InputError
 from secondsight.files import atomic, load_arrays, load_json, save_arrays
-from secondsight.layout import Box, GridLayout, Layout, TokenLayout
+from secondsight.layout import Box, GridLayout, JoinedLayout, Layout, word_scores, words_of
 
 _TENSORS = ("attributions", "left_effects", "right_effects")
 
@@ -36,6 +36,67 @@ class LazyMatrix(Protocol):
 
     def dense(self) -> Float[Tensor, "left right"]:
         """The whole matrix."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Swapped:
+    """A lazy matrix transposed."""
+
+    matrix: LazyMatrix
+
+    def times(self, right: Tensor) -> Tensor:
+        return self.matrix.times_left(right)
+
+    def times_left(self, left: Tensor) -> Tensor:
+        return self.matrix.times(left)
+
+    def total(self) -> float:
+        return self.matrix.total()
+
+    def dense(self) -> Tensor:
+        return self.matrix.dense().T
+
+
+@dataclass(frozen=True, eq=False)
+class _Dense:
+    """A tensor with the face of a lazy matrix."""
+
+    tensor: Tensor
+
+    def times(self, right: Tensor) -> Tensor:
+        return self.tensor @ right
+
+    def times_left(self, left: Tensor) -> Tensor:
+        return left @ self.tensor
+
+    def total(self) -> float:
+        return float(self.tensor.double().sum())
+
+    def dense(self) -> Tensor:
+        return self.tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Matrices of the same left features side by side, each with its sign."""
+
+    parts: tuple[LazyMatrix, ...]
+    sizes: tuple[int, ...]
+    signs: tuple[int, ...]
+
+    def times(self, right: Tensor) -> Tensor:
+        shares = zip(self.parts, self.signs, right.split(list(self.sizes)), strict=True)
+        # What nobody asked for may cost a pass through the model.
+        return torch.stack([s * part.times(own) for part, s, own in shares if bool(own.any())]).sum(0)
+
+    def times_left(self, left: Tensor) -> Tensor:
+        return torch.cat([sign * part.times_left(left) for part, sign in zip(self.parts, self.signs, strict=True)])
+
+    def total(self) -> float:
+        return sum(sign * part.total() for part, sign in zip(self.parts, self.signs, strict=True))
+
+    def dense(self) -> Tensor:
+        return torch.cat([sign * part.dense() for part, sign in zip(self.parts, self.signs, strict=True)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -103,15 +164,42 @@ class Interactions:
     @cached_property
     def matrix(self) -> Float[Tensor, "left right"]:
         """The feature-pair attributions A; computed here where they are lazy."""
-        return self.attributions if isinstance(self.attributions, Tensor) else self.attributions.dense()
+        return self._lazy.dense()
+
+    @property
+    def _lazy(self) -> LazyMatrix:
+        return _Dense(self.attributions) if isinstance(self.attributions, Tensor) else self.attributions
+
+    @property
+    def T(self) -> Interactions:  # as tensors name it
+        """The same pair with its sides exchanged: `e.T[box]` is the map over the right side for a box of the left image."""
+        lazy, about = self.attributions, dict(self.about)
+        about |= {side: self.about[other] for side, other in (("left", "right"), ("right", "left")) if other in about}
+        return Interactions(
+            attributions=lazy.T if isinstance(lazy, Tensor) else _Swapped(lazy),
+            left_effects=self.right_effects,
+            right_effects=self.left_effects,
+            base=self.base,
+            similarity=self.similarity,
+            left_layout=self.right_layout,
+            right_layout=self.left_layout,
+            about=about,
+        )
 
     @cached_property
     def terms(self) -> Terms:
         """The four terms of the similarity."""
-        lazy = self.attributions
-        interaction = float(lazy.double().sum()) if isinstance(lazy, Tensor) else lazy.total()
+        interaction = self._lazy.total()
         left, right = float(self.left_effects.double().sum()), float(self.right_effects.double().sum())
-        return Terms(self.base, left, right, interaction, (self.left_layout.kind, self.right_layout.kind))
+        return Terms(self.base, left, right, interaction, (self.left_layout.modality, self.right_layout.modality))
+
+    @property
+    def called(self) -> str:
+        """What `similarity` is: the similarity, a margin between two inputs, or a difference of two explanations."""
+        if "difference" in self.about:
+            return "difference"
+        joined = isinstance(self.left_layout, JoinedLayout) or isinstance(self.right_layout, JoinedLayout)
+        return "margin" if joined else "similarity"
 
     @property
     def error(self) -> float:
@@ -120,15 +208,11 @@ class Interactions:
 
     def toward_left(self, selection: Any = None) -> Float[Tensor, " left"]:
         """Attribution of every left feature to a selection of right ones (span, box, indices; None: all visible)."""
-        weights = self.right_layout.select(selection).to(self.left_effects)
-        lazy = self.attributions
-        return lazy @ weights if isinstance(lazy, Tensor) else lazy.times(weights)
+        return self._lazy.times(self.right_layout.select(selection).to(self.left_effects))
 
     def toward_right(self, selection: Any = None) -> Float[Tensor, " right"]:
         """Attribution of every right feature to a selection of left ones (span, box, indices; None: all visible)."""
-        weights = self.left_layout.select(selection).to(self.right_effects)
-        lazy = self.attributions
-        return weights @ lazy if isinstance(lazy, Tensor) else lazy.times_left(weights)
+        return self._lazy.times_left(self.left_layout.select(selection).to(self.right_effects))
 
     def __getitem__(self, selection: Any) -> Tensor:
         """Attribution map over the left side for a span (or other selection) of the right side.
@@ -140,25 +224,30 @@ class Interactions:
     def heatmap(self, selection: Any = None) -> Float[Tensor, "height width"]:
         """The map of `self[selection]` upsampled bilinearly to the original image's pixels, zero where not seen."""
         if not isinstance(self.left_layout, GridLayout):
-            raise InputError(f"a heatmap needs an image on the left side, which is {self.left_layout.kind}")
+            raise InputError(f"a heatmap needs an image on the left side, which is {self.left_layout.modality}")
         return self.left_layout.heatmap(self.toward_left(selection))
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> list[tuple[str, float]]:
         """(word, score) for a box of the left image, in pixels of the original; cells count by their covered share."""
         if not isinstance(self.left_layout, GridLayout):
-            raise InputError(f"a box needs an image on the left side, which is {self.left_layout.kind}")
+            raise InputError(f"a box needs an image on the left side, which is {self.left_layout.modality}")
+        if not words_of(self.right_layout):
+            raise InputError(f"the right side is {self.right_layout.modality}, not text: use e.T[box] for its map")
         box: Box = (x0, y0, x1, y1)
-        return self._named(self.toward_right(box))
+        return word_scores(self.right_layout, self.toward_right(box))
 
     @property
     def words(self) -> list[tuple[str, float]]:
         """(word, score) summed over all visible left features."""
-        return self._named(self.toward_right(None))
+        return word_scores(self.right_layout, self.toward_right(None))
 
-    def _named(self, values: Tensor) -> list[tuple[str, float]]:
-        if not isinstance(self.right_layout, TokenLayout):
-            raise InputError(f"words need a text on the right side, which is {self.right_layout.kind}")
-        return self.right_layout.word_scores(values)
+    def __sub__(self, other: Interactions) -> Interactions:
+        """What this model, method or layer sees more than another of the same pair, see `secondsight.difference`."""
+        if not isinstance(other, Interactions):
+            return NotImplemented
+        from secondsight.difference import difference
+
+        return difference(self, other)
 
     def special_share(self) -> tuple[float, float]:
         """Share of Σ|A| that lies in special rows (left) and special columns (right), in 0 … 1; views hide these."""
@@ -229,6 +318,34 @@ class Interactions:
             right_layout=Layout.from_json(facts["right"]),
             about=facts["about"],
         )
+
+
+def margin(first: Interactions, second: Interactions) -> Interactions:
+    """Why the left input matches the first right one rather than the second: s(a, b₁) − s(a, b₂) in the same four terms.
+
+    The right side has the features of both, those of the second subtracted. Raises `InputError` where the left sides
+    differ.
+    """
+    if first.left_layout != second.left_layout:
+        raise InputError("a margin needs the same left input twice")
+    pair, signs = (first, second), (1, -1)
+    return Interactions(
+        attributions=_Joined(tuple(p._lazy for p in pair), tuple(p.right_layout.size for p in pair), signs),
+        left_effects=first.left_effects - second.left_effects,
+        right_effects=torch.cat([first.right_effects, -second.right_effects]),
+        base=first.base - second.base,
+        similarity=first.similarity - second.similarity,
+        left_layout=first.left_layout,
+        right_layout=JoinedLayout.of([p.right_layout for p in pair], signs),
+        about={**first.about, "right": joint_facts([p.about.get("right", {}) for p in pair])},
+    )
+
+
+def joint_facts(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several sets of facts share, and under "inputs" each of them."""
+    first, *others = facts
+    shared = {k: v for k, v in first.items() if k != "inputs" and all(o.get(k) == v for o in others)}
+    return {**shared, "inputs": [one for f in facts for one in f.get("inputs", [dict(f)])]}
 
 
 def tensor_to_json(tensor: Tensor) -> dict[str, Any]:

@@ -45,6 +45,11 @@ class Layout:
         """Indices of the features that are no special ones, in order."""
         return [i for i in range(self.size) if i not in self.special]
 
+    @property
+    def modality(self) -> str:
+        """What the features are parts of: "image", "text", "audio", or "features" where it is not known."""
+        return self.kind
+
     def select(self, selection: Any) -> Float[Tensor, " feature"]:
         """0/1 weights over the features for token or cell indices, a slice, or None (all visible features).
 
@@ -93,9 +98,11 @@ class Layout:
             return TokenLayout(data["size"], special, tuple(data["tokens"]), offsets, data["text"])
         if data["kind"] == SpectrogramLayout.kind:
             return SpectrogramLayout(data["size"], special, tuple(data["grid"]), tuple(data["cells"]), data["seconds"])
+        if data["kind"] == JoinedLayout.kind:
+            return JoinedLayout.of([Layout.from_json(part) for part in data["parts"]], data["signs"])
         if data["kind"] == Layout.kind:
             return Layout(data["size"], special)
-        raise InputError(f"unknown layout kind {data['kind']!r}; known: features, image, text, audio")
+        raise InputError(f"unknown layout kind {data['kind']!r}; known: features, image, text, audio, joined")
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,11 @@ class SpectrogramLayout(Layout):
         ordered[..., list(self.cells)] = shown
         return ordered.unflatten(-1, self.grid)
 
+    def heatmap(self, values: Float[Tensor, " feature"], size: tuple[int, int]) -> Float[Tensor, "height width"]:
+        """Per-feature values upsampled bilinearly to (height, width) pixels, the lowest band in the first row."""
+        cells = self.view(values)[None, None]
+        return F.interpolate(cells, size=size, mode="bilinear", align_corners=False)[0, 0]
+
     def select(self, selection: Any) -> Float[Tensor, " feature"]:
         """Weights for (start, end) in seconds, cells counting by their covered share; or indices, a slice, None."""
         if not isinstance(selection, tuple):
@@ -282,10 +294,6 @@ class TokenLayout(Layout):
             for w, (text, start, end) in enumerate(found)
         ]
 
-    def word_scores(self, values: Float[Tensor, " feature"]) -> list[tuple[str, float]]:
-        """Per-feature values summed over the tokens of each word, in reading order."""
-        return [(word.text, float(values[list(word.features)].sum())) for word in self.words]
-
     def span(self, text: str) -> tuple[int, int]:
         """Character offsets of a substring: whole words before parts of words, exact case before any case.
 
@@ -333,3 +341,103 @@ class TokenLayout(Layout):
         """Plain data that `Layout.from_json` reads back."""
         offsets = [None if o is None else list(o) for o in self.offsets]
         return {**super().to_json(), "tokens": list(self.tokens), "offsets": offsets, "text": self.text}
+
+
+@dataclass(frozen=True)
+class JoinedLayout(Layout):
+    """Features of several inputs one after another, as in a margin between two captions.
+
+    `parts` are the inputs' layouts; `signs` say whether each adds to the similarity (1) or is subtracted (−1).
+    """
+
+    parts: tuple[Layout, ...] = ()
+    signs: tuple[int, ...] = ()
+    kind: ClassVar[str] = "joined"
+
+    @classmethod
+    def of(cls, layouts: Sequence[Layout], signs: Sequence[int]) -> JoinedLayout:
+        """Layouts one after another; joined ones among them are taken apart first."""
+        parts: list[tuple[Layout, int]] = []
+        for layout, sign in zip(layouts, signs, strict=True):
+            inner = zip(layout.parts, layout.signs, strict=True) if isinstance(layout, JoinedLayout) else [(layout, 1)]
+            parts += [(part, own * sign) for part, own in inner]
+        special: dict[int, str] = {}
+        size = 0
+        for part, _ in parts:
+            special |= {size + i: name for i, name in part.special.items()}
+            size += part.size
+        return cls(size, special, tuple(part for part, _ in parts), tuple(sign for _, sign in parts))
+
+    @property
+    def modality(self) -> str:
+        """What all parts have in common, or "features"."""
+        kinds = {part.modality for part in self.parts}
+        return kinds.pop() if len(kinds) == 1 else Layout.kind
+
+    def split(self, values: Float[Tensor, "... feature"]) -> list[Tensor]:
+        """Per-feature values of every part."""
+        return list(values.split([part.size for part in self.parts], dim=-1))
+
+    @cached_property
+    def words(self) -> list[Word]:
+        """The words of all parts that are texts."""
+        found, first = [], 0
+        for part in self.parts:
+            if isinstance(part, TokenLayout):
+                found += [Word(w.text, w.start, w.end, tuple(first + f for f in w.features)) for w in part.words]
+            first += part.size
+        return found
+
+    def select(self, selection: Any) -> Float[Tensor, " feature"]:
+        """Weights for a substring in every part that has it, (part, selection) in one part, indices, a slice, or None.
+
+        Raises `InputError` where no part has the substring.
+        """
+        if isinstance(selection, str):
+            return self._everywhere(selection)
+        if not isinstance(selection, tuple):
+            return super().select(selection)
+        if len(selection) != 2 or not isinstance(selection[0], int) or not 0 <= selection[0] < len(self.parts):
+            raise InputError(
+                f"{selection!r} could be in any of {len(self.parts)} inputs: give (n, selection), n in "
+                f"0 … {len(self.parts) - 1}"
+            )
+        return torch.cat(
+            [
+                part.select(selection[1]) if i == selection[0] else torch.zeros(part.size)
+                for i, part in enumerate(self.parts)
+            ]
+        )
+
+    def _everywhere(self, text: str) -> Tensor:
+        weights, problems = [], []
+        for part in self.parts:
+            try:
+                weights.append(part.select(text))
+            except InputError as problem:
+                weights.append(torch.zeros(part.size))
+                problems.append(problem)
+        if len(problems) == len(self.parts):
+            raise InputError("; ".join(str(problem) for problem in problems))
+        return torch.cat(weights)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `Layout.from_json` reads back."""
+        return {**super().to_json(), "parts": [part.to_json() for part in self.parts], "signs": list(self.signs)}
+
+
+def parts_of(layout: Layout) -> tuple[Layout, ...]:
+    """The layouts that a joined one consists of; any other layout by itself."""
+    return layout.parts if isinstance(layout, JoinedLayout) else (layout,)
+
+
+def words_of(layout: Layout) -> list[Word]:
+    """The words of a layout's texts; none for images and sound."""
+    return layout.words if isinstance(layout, (TokenLayout, JoinedLayout)) else []
+
+
+def word_scores(layout: Layout, values: Float[Tensor, " feature"]) -> list[tuple[str, float]]:
+    """Per-feature values summed over the tokens of each word, in reading order; `InputError` without a text."""
+    if not words_of(layout):
+        raise InputError(f"words need a text, not {layout.modality}")
+    return [(word.text, float(values[list(word.features)].sum())) for word in words_of(layout)]

@@ -68,6 +68,12 @@ def _read(path: str) -> tuple[np.ndarray, int]:
     return samples, int(rate)
 
 
+def _picture(spectrogram: Tensor) -> np.ndarray:
+    """What to show of a spectrogram: (band, frame) of its first channel, which has the whole sound."""
+    shown: np.ndarray = spectrogram[0, 0].mT.cpu().numpy()
+    return shown
+
+
 class AudioEncoder(HostEncoder):
     """A `HostEncoder` of log-mel spectrograms (1, channel, frame, band), folded into a square of `chunks` time chunks.
 
@@ -94,7 +100,7 @@ class AudioEncoder(HostEncoder):
                 )
             if not spectrogram.is_floating_point() or not bool(torch.isfinite(spectrogram).all()):
                 raise InputError("a spectrogram is made of finite floats")
-            return Prepared(spectrogram, None, None)
+            return Prepared(spectrogram, _picture(spectrogram), None)
         if self.extractor is None:
             raise InputError("this model came without a feature extractor: pass it, or a spectrogram as a tensor")
         rate: int = self.extractor.sampling_rate
@@ -108,7 +114,8 @@ class AudioEncoder(HostEncoder):
                 )
             samples = samples[:longest]
         made = self.extractor(samples, sampling_rate=rate, return_tensors="pt")
-        return Prepared(made["input_features"].float(), samples, longest / rate)
+        spectrogram = made["input_features"].float()
+        return Prepared(spectrogram, _picture(spectrogram), longest / rate)
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """Silence (default), the input's mean level, Gaussian noise around it, or the given spectrogram."""

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secondsight.encoders.kinds import possible_kinds
 from secondsight.engine.guard import untouched
 from secondsight.engine.pooled import PooledBlock
 from secondsight.errors import InputError
@@ -196,10 +197,14 @@ class Side:
 
     def embed(self, inputs: Any, *, truncate: bool = False) -> Float[Tensor, "input joint"]:
         """The host model's embeddings, not normalised."""
+        return self.embedded(self.prepare(inputs, truncate=truncate))
+
+    def embedded(self, inputs: Sequence[Prepared]) -> Float[Tensor, "input joint"]:
+        """The same for prepared inputs."""
         encoder = self.encoder
         rows: list[Tensor] = []
         with untouched(encoder.module):
-            for prepared in self.prepare(inputs, truncate=truncate):
+            for prepared in inputs:
                 embedding = encoder.features(prepared.tensor, encoder.depth - 1)[0].embedding
                 assert embedding is not None  # only a reference may be pooled elsewhere
                 rows.append(embedding)
@@ -241,6 +246,29 @@ class DualEncoder:
         if len(sides) == 1:
             return sides[0]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def pair(self, left: str, right: str) -> DualEncoder:
+        """The same model for two inputs of these kinds, such as `model.pair("image", "image")`."""
+        sides = {side.kind: side for side in (self.right, self.left)}
+        for kind in (left, right):
+            if kind not in sides:
+                raise InputError(f"{self.name!r} has no {kind} side: it has {' and '.join(reversed(sides))}")
+        return DualEncoder(
+            sides[left].encoder,
+            sides[right].encoder,
+            name=self.name,
+            cosine=self.cosine,
+            logit_scale=self.logit_scale,
+            logit_bias=self.logit_bias,
+        )
+
+    def fitting(self, left: Any, right: Any) -> DualEncoder:
+        """Itself, or the `pair` that two raw inputs are evidently meant for: two images, two texts, or text first."""
+        kinds = []
+        for raw, own, other in ((left, self.left, self.right), (right, self.right, self.left)):
+            possible = possible_kinds(raw)
+            kinds.append(other.kind if own.kind not in possible and other.kind in possible else own.kind)
+        return self if kinds == [self.left.kind, self.right.kind] else self.pair(*kinds)
 
     def __repr__(self) -> str:
         return f"DualEncoder({self.name!r}, left={self.left.kind}, right={self.right.kind})"

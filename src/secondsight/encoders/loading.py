@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +36,45 @@ def loading(name: str, local: str) -> Iterator[None]:
     """Keep the user's random state while a model is built, and say in one sentence what went wrong."""
     try:
         # Building a model draws its random initial weights; the user's random state is not ours to move.
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), _without_waiting():
             yield
     except InputError:
         raise
     except Exception as problem:
         raise unreachable(name, problem, local) from problem
+
+
+@contextmanager
+def _without_waiting() -> Iterator[None]:
+    """Where the hub's name cannot even be looked up, use what is cached at once instead of trying again for a minute."""
+    # Part of every library that has hub names; open_clip needs it too.
+    constants: Any = import_module("huggingface_hub.constants")
+    was, log = constants.HF_HUB_OFFLINE, logging.getLogger("huggingface_hub")
+    level = log.level
+    try:
+        if not was:
+            try:
+                socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+            except OSError:
+                constants.HF_HUB_OFFLINE = True
+        # What went wrong is said once, by the error.
+        log.setLevel(logging.ERROR)
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was
+        log.setLevel(level)
+
+
+def saved_folder(prefix: str, name: str, *files: str) -> str:
+    """A name as the library wants it, user folders expanded; `InputError` for a folder that has none of the files."""
+    if not name:
+        raise InputError(f"{prefix}: needs a hub name or a local folder behind the colon")
+    folder = os.path.expanduser(name)
+    if name.startswith((".", "/", "~")) and not os.path.isdir(folder):
+        raise InputError(f"the folder {name!r} does not exist: give one that save_pretrained wrote")
+    if os.path.isdir(folder) and not any(os.path.exists(os.path.join(folder, file)) for file in files):
+        raise InputError(f"the folder {name!r} has no {' or '.join(files)}: give one that save_pretrained wrote")
+    return folder
 
 
 def unreachable(name: str, problem: Exception, local: str) -> InputError:

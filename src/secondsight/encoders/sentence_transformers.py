@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from secondsight.encoders.base import DualEncoder, Prepared, States
 from secondsight.encoders.blocks import pooled_block
 from secondsight.encoders.host import HostEncoder, text_blocks
-from secondsight.encoders.loading import loading, needed
+from secondsight.encoders.loading import loading, needed, saved_folder
 from secondsight.encoders.texts import TEXT_REFERENCES, HubTokens
 from secondsight.errors import InputError
 from secondsight.layout import Layout
@@ -131,8 +130,7 @@ def wrap_sentences(
 def load_sentences(name: str) -> DualEncoder:
     """A model by its name on the hub or its local folder; `InputError` where it cannot be had."""
     library = needed("sentence-transformers", "st", lambda: __import__("sentence_transformers"))
-    if name.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(name)):
-        raise InputError(f"the folder {name!r} does not exist: save one with model.save")
+    folder = saved_folder("st", name, "modules.json", "config.json")
     with loading(f"st:{name}", "a local folder (st:PATH)"):
-        model = library.SentenceTransformer(os.path.expanduser(name), device="cpu").eval()
+        model = library.SentenceTransformer(folder, device="cpu").eval()
     return wrap_sentences(model, name=f"st:{name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from secondsight.encoders.base import DualEncoder, Encoder, Prepared
 from secondsight.encoders.blocks import pooled_block, probe_block
 from secondsight.encoders.host import HostEncoder, HostImageEncoder
 from secondsight.encoders.images import ImageInput
-from secondsight.encoders.loading import loading, needed, number
+from secondsight.encoders.loading import loading, needed, number, saved_folder
 from secondsight.encoders.texts import TEXT_REFERENCES, HubTokens
 from secondsight.errors import InputError
 from secondsight.layout import Layout
@@ -325,9 +324,7 @@ def load_hub(name: str) -> DualEncoder:
     Raises `InputError` for other kinds of models and where weights cannot be had.
     """
     transformers = needed("transformers", "hf", lambda: __import__("transformers"))
-    if name.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(name)):
-        raise InputError(f"the folder {name!r} does not exist: save one with model.save_pretrained and its processor's")
-    folder = os.path.expanduser(name)
+    folder = saved_folder("hf", name, "config.json")
     with loading(f"hf:{name}", "a local folder (hf:PATH)"):
         kind = transformers.AutoConfig.from_pretrained(folder).model_type
         if kind not in MODELS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,15 @@ from torch import Tensor
 
 from secondsight.errors import InputError
 from secondsight.files import atomic
-from secondsight.layout import GridLayout, Layout, TokenLayout
+from secondsight.layout import (
+    GridLayout,
+    JoinedLayout,
+    Layout,
+    SpectrogramLayout,
+    TokenLayout,
+    word_scores,
+    words_of,
+)
 from secondsight.visual.colours import NEGATIVE, POSITIVE, faded, limit_of, overlay
 
 if TYPE_CHECKING:
@@ -68,40 +77,110 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: tuple[float, float
     toward_left = e.toward_left(selection)
     toward_right = e.toward_right(box) if box is not None else e.toward_right(None)
     chosen = e.right_layout.select(selection) if selection is not None else None
-    left, right = e.left_layout, e.right_layout
-    upper = _image_height(left) if isinstance(left, GridLayout) else _text_height(left)
-    lower = _text_height(right) if not isinstance(right, GridLayout) else _image_height(right)
-    height = upper + lower + 0.75
+    region = selection if isinstance(selection, tuple) and isinstance(e.right_layout, GridLayout) else None
+    upper = _Panel(e.left_layout, e.left_input, toward_left, box, None)
+    lower = _Panel(e.right_layout, e.right_input, toward_right, region, chosen)
+    # A single picture has the page's width; two share its height.
+    most = 7.0 if upper.pictures + lower.pictures < 2 else 3.6
+    tops, bottoms = upper.height(most), lower.height(most)
+    height = tops + bottoms + 0.75
     figure.set_size_inches(_WIDTH, height)
-    top = figure.add_axes((0.02, (lower + 0.7) / height, 0.84, upper / height))
-    bottom = figure.add_axes((0.02, 0.62 / height, 0.96, lower / height))
-    limit = _panel(top, left, e.left_input, toward_left, None if box is None else box)
-    _panel(bottom, right, e.right_input, toward_right, None, chosen)
-    if isinstance(left, GridLayout):
-        bar = figure.add_axes((0.875, (lower + 0.7 + 0.1 * upper) / height, 0.018, 0.8 * upper / height))
-        scale = ScalarMappable(Normalize(-limit, limit), _SCALE)
-        colorbar = figure.colorbar(scale, cax=bar, ticks=[-limit, 0, limit])
-        colorbar.ax.set_yticklabels([_short(-limit), "0", f"+{_short(limit)}"], fontsize=7)
-        colorbar.outline.set_visible(False)
+    upper.draw(figure, (bottoms + 0.7) / height, tops / height)
+    lower.draw(figure, 0.62 / height, bottoms / height)
     parts = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
-    equation = f"similarity {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
+    equation = f"{e.called} {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
     figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333")
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777")
 
 
 def _small_print(e: Explanation) -> str:
     about = e.about
-    layers = " / ".join(str(about.get(side, {}).get("layer", "–")) for side in ("left", "right"))
-    return f"error {e.error:.1e} · {about.get('method', '')} at layers {layers} · {about.get('model', '')}"
+    layers = [str(about.get(side, {}).get("layer", "–")) for side in ("left", "right")]
+    how = (
+        f"{about.get('method', '')} at layers {' / '.join(layers)}" if set(layers) != {"–"} else about.get("method", "")
+    )
+    return " · ".join(part for part in (f"error {e.error:.1e}", how, about.get("model", "")) if part)
 
 
 def _short(value: float) -> str:
     return f"{value:.2g}"
 
 
-def _image_height(layout: GridLayout) -> float:
-    width, height = layout.image_size
-    return min(0.84 * _WIDTH * height / width, 7.0)
+@dataclass(frozen=True)
+class _Panel:
+    """One side of the pair: its inputs with a value per feature; `box` and `chosen` are what was picked on it."""
+
+    layout: Layout
+    shown: Any
+    values: Tensor
+    box: tuple[float, float, float, float] | None
+    chosen: Tensor | None
+
+    @property
+    def parts(self) -> list[tuple[Layout, Any, Tensor, Tensor | None, str]]:
+        """(layout, what to show, values, chosen, sign) of every input that the side joins."""
+        if not isinstance(self.layout, JoinedLayout):
+            return [(self.layout, self.shown, self.values, self.chosen, "")]
+        count = len(self.layout.parts)
+        shown = self.shown if isinstance(self.shown, tuple) else (None,) * count
+        chosen = [None] * count if self.chosen is None else self.layout.split(self.chosen)
+        signs = ["+" if sign > 0 else "−" for sign in self.layout.signs]
+        return list(zip(self.layout.parts, shown, self.layout.split(self.values), chosen, signs, strict=True))
+
+    @property
+    def pictures(self) -> int:
+        return sum(_pictured(layout) for layout, *_ in self.parts)
+
+    def height(self, most: float) -> float:
+        """Inches: pictures stand side by side, texts below one another."""
+        share = 0.84 * _WIDTH / max(self.pictures, 1)
+        tall = [min(share / _ratio(layout, shown), most) for layout, shown, *_ in self.parts if _pictured(layout)]
+        return max(tall, default=0.0) + sum(_text_height(layout) for layout, *_ in self.parts if not _pictured(layout))
+
+    def draw(self, figure: Figure, bottom: float, height: float) -> None:
+        """Draw into a strip of the figure; colours share one scale over the side's inputs."""
+        limit = limit_of([float(v) for layout, _, values, *_ in self.parts for v in _amounts(layout, values)])
+        inches = float(figure.get_size_inches()[1])
+        texts = sum(_text_height(layout) for layout, *_ in self.parts if not _pictured(layout)) / inches
+        place, line = 0, bottom + texts
+        for layout, shown, values, chosen, sign in self.parts:
+            if _pictured(layout):
+                rect = (0.02 + 0.84 * place / self.pictures, bottom + texts, 0.84 / self.pictures, height - texts)
+                _picture(figure.add_axes(rect), layout, shown, values, limit, self.box, sign)
+                place += 1
+            else:
+                own = _text_height(layout) / inches
+                line -= own
+                _flow(figure.add_axes((0.02, line, 0.96, own)), _items(layout, values, chosen), limit, sign)
+        if self.pictures:
+            _bar(figure, limit, bottom + texts + 0.1 * (height - texts), 0.8 * (height - texts))
+
+
+def _pictured(layout: Layout) -> bool:
+    return isinstance(layout, (GridLayout, SpectrogramLayout))
+
+
+def _ratio(layout: Layout, shown: Any) -> float:
+    """Width over height as drawn."""
+    if isinstance(layout, GridLayout):
+        return layout.image_size[0] / layout.image_size[1]
+    return 2.6
+
+
+def _amounts(layout: Layout, values: Tensor) -> list[float]:
+    """What the colour scale spans: visible features, or words, which sum their tokens."""
+    words = words_of(layout)
+    if words:
+        return [value for _, value in word_scores(layout, values)]
+    return [float(v) for v in values.detach().cpu()[layout.visible]]
+
+
+def _bar(figure: Figure, limit: float, bottom: float, height: float) -> None:
+    axes = figure.add_axes((0.875, bottom, 0.018, height))
+    scale = ScalarMappable(Normalize(-limit, limit), _SCALE)
+    bar = figure.colorbar(scale, cax=axes, ticks=[-limit, 0, limit])
+    bar.ax.set_yticklabels([_short(-limit), "0", f"+{_short(limit)}"], fontsize=7)
+    bar.outline.set_visible(False)
 
 
 def _text_height(layout: Layout) -> float:
@@ -109,36 +188,54 @@ def _text_height(layout: Layout) -> float:
     return 0.16 + 0.3 * (1 + length // 62)
 
 
-def _panel(
-    axes: Axes, layout: Layout, shown: Any, values: Tensor, box: Any = None, chosen: Tensor | None = None
-) -> float:
-    """One side with its values; returns the end of its colour scale."""
-    axes.set_axis_off()
-    if isinstance(layout, GridLayout):
-        heat = layout.heatmap(values).detach().cpu().numpy()
-        limit = limit_of(layout.view(values).detach().cpu())
+def _picture(axes: Axes, layout: Layout, shown: Any, values: Tensor, limit: float, box: Any, sign: str) -> None:
+    """A photograph or spectrogram under its map."""
+    values = values.detach().cpu()
+    if isinstance(layout, SpectrogramLayout):
+        _spectrogram(axes, layout, np.asarray(shown, dtype=float), values, limit)
+    else:
+        assert isinstance(layout, GridLayout)
+        axes.set_axis_off()
         axes.imshow(faded(np.asarray(shown)))
-        axes.imshow(overlay(heat, limit))
-        if box is not None:
-            x0, y0, x1, y1 = box
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#ffd400", linewidth=2))
-        return limit
-    items = _items(layout, values, chosen)
-    limit = limit_of([value for _, value, _ in items])
-    _flow(axes, items, limit)
-    return limit
+        axes.imshow(overlay(layout.heatmap(values).numpy(), limit))
+    if box is not None:
+        x0, y0, x1, y1 = box
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#ffd400", linewidth=2))
+    if sign:
+        style = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.2"}
+        axes.text(0.03, 0.95, sign, transform=axes.transAxes, va="top", fontsize=12, weight="bold", bbox=style)
+
+
+def _spectrogram(axes: Axes, layout: SpectrogramLayout, levels: np.ndarray, values: Tensor, limit: float) -> None:
+    """Sound as frequency over time, quiet parts dark."""
+    last = layout.seconds or levels.shape[1]
+    extent = (0.0, float(last), 0.0, float(levels.shape[0]))
+    low, high = float(levels.min()), float(levels.max())
+    grey = np.repeat(((levels - low) / ((high - low) or 1.0) * 255)[..., None], 3, axis=-1)
+    axes.imshow(faded(grey), origin="lower", extent=extent, aspect="auto")
+    heat = layout.heatmap(values, (levels.shape[0], levels.shape[1])).numpy()
+    axes.imshow(overlay(heat, limit), origin="lower", extent=extent, aspect="auto")
+    axes.set_yticks([])
+    axes.tick_params(axis="x", labelsize=6, length=2, pad=1, direction="in", colors="white")
+    for label in axes.get_xticklabels():
+        label.set_verticalalignment("bottom")
+    axes.xaxis.set_tick_params(pad=-9)
+    unit = "s" if layout.seconds else "frames"
+    axes.text(0.99, 0.03, unit, transform=axes.transAxes, ha="right", fontsize=6, color="white")
 
 
 def _items(layout: Layout, values: Tensor, chosen: Tensor | None) -> list[tuple[str, float, bool]]:
     """(text, value, chosen) of every word, or of every feature where there are no words."""
-    if not isinstance(layout, TokenLayout):
+    words = words_of(layout)
+    if not words:
         return [(str(i), float(values[i]), False) for i in layout.visible]
-    picked = [chosen is not None and bool(chosen[list(w.features)].any()) for w in layout.words]
-    return [(w, v, p) for (w, v), p in zip(layout.word_scores(values), picked, strict=True)]
+    picked = [chosen is not None and bool(chosen[list(w.features)].any()) for w in words]
+    return [(w, v, p) for (w, v), p in zip(word_scores(layout, values), picked, strict=True)]
 
 
-def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float) -> None:
-    """Words from left to right, wrapped, each on its colour; chosen ones are framed."""
+def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float, sign: str) -> None:
+    """Words from left to right, wrapped, each on its colour; chosen ones are framed; after a sign if there is one."""
+    axes.set_axis_off()
     figure = axes.figure
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[arg-type]  # an Axes made here has a root figure
     axes.set_xlim(0, 1)
@@ -146,6 +243,9 @@ def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float) -> Non
     box = axes.get_window_extent(renderer)
     x, line, gap = 0.012, 0.3 * figure.dpi / box.height, 0.011
     y = 1 - 0.75 * line
+    if sign:
+        axes.text(x, y, sign, fontsize=11, va="center", color="#555555")
+        x += 0.03
     for text, value, picked in items:
         red, green, blue, alpha = overlay(np.array(value), limit, 0.75)
         back = tuple(1 - alpha + alpha * c for c in (red, green, blue))

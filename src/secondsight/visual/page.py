@@ -10,15 +10,18 @@ import os
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from secondsight.files import atomic
-from secondsight.layout import GridLayout, Layout, TokenLayout
+from secondsight.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout, words_of
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
+
+_PARTS = {"image": "patch", "audio": "part of the sound"}
 
 _LONGEST = 1280
 """Pixels of the longer side of the embedded picture; boxes stay in original pixels."""
@@ -34,8 +37,7 @@ def page_data(e: Explanation, selection: Any = None) -> dict[str, Any]:
     matrix = pick_left @ e.matrix.double().cpu() @ pick_right.T
     start: list[int] = []
     if selection is not None:
-        weights = e.right_layout.select(selection).double()
-        start = [int(i) for i in ((pick_right @ weights) > 0).nonzero().flatten()]
+        start = [int(i) for i in ((pick_right @ e.right_layout.select(selection).double()) > 0).nonzero().flatten()]
     return {
         "left": left,
         "right": right,
@@ -44,42 +46,70 @@ def page_data(e: Explanation, selection: Any = None) -> dict[str, Any]:
         "similarity": e.similarity,
         "terms": [[name, value] for name, value in e.terms.labels()],
         "error": e.error,
+        "called": e.called,
         "note": _note(e),
     }
 
 
 def _side(layout: Layout, shown: Any) -> tuple[dict[str, Any], Tensor]:
     """A side as plain data, and the 0/1 matrix (groups, features) that sums features to its groups."""
-    side: dict[str, Any]
+    if isinstance(layout, JoinedLayout):
+        inputs = shown if isinstance(shown, tuple) else (None,) * len(layout.parts)
+        made = [_side(part, own) for part, own in zip(layout.parts, inputs, strict=True)]
+        sides = [{**side, "sign": sign} for (side, _), sign in zip(made, layout.signs, strict=True)]
+        pick = torch.block_diag(*(own for _, own in made))
+        return {"kind": "joined", "parts": sides, "groups": len(pick)}, pick
     if isinstance(layout, GridLayout):
-        side = {
-            "kind": "image",
-            "grid": list(layout.grid),
-            "size": list(layout.image_size),
-            "frame": list(layout.frame),
-            "source": _picture(shown),
-            "alt": "the explained picture",
-        }
-        members: list[list[int]] = [[i] for i in layout.visible]
+        members = [[i] for i in layout.visible]
+        side = _grid_side(layout.grid, layout.image_size, layout.frame, _picture(shown), "the explained picture")
+    elif isinstance(layout, SpectrogramLayout):
+        # Pictures begin at the top, spectrograms at the lowest band.
+        cells = layout.view(torch.arange(layout.size, dtype=torch.float64)).flip(0).flatten().tolist()
+        members = [[int(i)] for i in cells]
+        side = _sound_side(layout, shown)
     else:
-        if isinstance(layout, TokenLayout):
-            words = [(w.text, w.start, w.end, list(w.features)) for w in layout.words]
-            text = layout.text
-        else:
-            words, text = [(str(i), 0, 0, [i]) for i in layout.visible], None
-        members = [features for *_, features in words]
-        side = {
-            "kind": "text",
-            "text": text,
-            # Offsets count characters, as JavaScript's do outside the rarer planes; see _utf16.
-            "words": [
-                {"text": t, "start": _utf16(text, s), "end": _utf16(text, n), "cut": not m} for t, s, n, m in words
-            ],
-        }
+        members, side = _text_side(layout)
     pick = torch.zeros(len(members), layout.size, dtype=torch.float64)
     for group, features in enumerate(members):
         pick[group, features] = 1.0
     return {**side, "groups": len(members)}, pick
+
+
+def _grid_side(
+    grid: tuple[int, int], size: tuple[int, int], frame: tuple[float, ...], source: str, alt: str
+) -> dict[str, Any]:
+    return {
+        "kind": "image",
+        "grid": list(grid),
+        "size": list(size),
+        "frame": list(frame),
+        "source": source,
+        "alt": alt,
+    }
+
+
+def _sound_side(layout: SpectrogramLayout, levels: np.ndarray) -> dict[str, Any]:
+    """Sound as the picture of its spectrogram, high bands above, with what its width lasts."""
+    low, high = float(levels.min()), float(levels.max())
+    grey = ((levels[::-1] - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+    picture = Image.fromarray(grey).resize((960, 320), Image.Resampling.BILINEAR).convert("RGB")
+    side = _grid_side(
+        layout.grid, picture.size, (0.0, 0.0, *picture.size), _picture(picture), "the sound's spectrogram"
+    )
+    return {**side, "seconds": layout.seconds}
+
+
+def _text_side(layout: Layout) -> tuple[list[list[int]], dict[str, Any]]:
+    words = [(w.text, w.start, w.end, list(w.features)) for w in words_of(layout)]
+    if not isinstance(layout, TokenLayout):
+        words = [(str(i), 0, 0, [i]) for i in layout.visible]
+    text = layout.text if isinstance(layout, TokenLayout) else None
+    return [features for *_, features in words], {
+        "kind": "text",
+        "text": text,
+        # Offsets count characters, as JavaScript's do outside the rarer planes; see _utf16.
+        "words": [{"text": t, "start": _utf16(text, s), "end": _utf16(text, n), "cut": not m} for t, s, n, m in words],
+    }
 
 
 def _utf16(text: str | None, offset: int) -> int:
@@ -98,17 +128,16 @@ def _picture(shown: Image.Image) -> str:
 def _note(e: Explanation) -> str:
     left, right = e.special_share()
     about = e.about
+    kinds = e.left_layout.modality, e.right_layout.modality
+    named = kinds if kinds[0] != kinds[1] else (f"left {kinds[0]}", f"right {kinds[1]}")
     sides = [
-        f"{kind} layer {about[side]['layer']}, {about[side]['steps']} nodes"
-        for side, kind in (("left", e.left_layout.kind), ("right", e.right_layout.kind))
-        if "layer" in about.get(side, {})
+        f"{name} layer {about[side]['layer']}, {about[side]['steps']} nodes"
+        for side, name in zip(("left", "right"), named, strict=True)
+        if {"layer", "steps"} <= set(about.get(side, {}))
     ]
     hidden = [
-        f"{share:.0%} of all interaction (by size) lies in {kind} positions that are no {part}"
-        for share, kind, part in (
-            (left, e.left_layout.kind, "patch" if isinstance(e.left_layout, GridLayout) else "word"),
-            (right, e.right_layout.kind, "patch" if isinstance(e.right_layout, GridLayout) else "word"),
-        )
+        f"{share:.0%} of all interaction (by size) lies in {name} positions that are no {_PARTS.get(kind, 'word')}"
+        for share, kind, name in zip((left, right), kinds, named, strict=True)
         if share > 0.005
     ]
     what = f"{about.get('model', 'model')}, {about.get('method', 'method')}"
@@ -120,7 +149,8 @@ def render_page(e: Explanation, selection: Any = None) -> str:
     web = files("secondsight.visual") / "web"
     # "<" is the only character that could end the data's script element early.
     data = json.dumps(page_data(e, selection), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    title = e.right_input if isinstance(e.right_input, str) else "explanation"
+    texts = [t for t in (*_inputs(e.left_input), *_inputs(e.right_input)) if isinstance(t, str)]
+    title = " / ".join(texts) or "explanation"
     parts = {
         "title": html.escape(f"secondsight: {title}"),
         "style": (web / "page.css").read_text(encoding="utf-8"),
@@ -134,6 +164,10 @@ def render_page(e: Explanation, selection: Any = None) -> str:
         name, _, rest = piece.partition("}}")
         out += [parts[name], rest]
     return "".join(out)
+
+
+def _inputs(shown: Any) -> tuple[Any, ...]:
+    return shown if isinstance(shown, tuple) else (shown,)
 
 
 def save_page(e: Explanation, path: str | os.PathLike[str], selection: Any = None) -> None:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secondsight.explanation import Explanation
-from secondsight.layout import TokenLayout
+from secondsight.layout import JoinedLayout, Layout, TokenLayout, parts_of, word_scores, words_of
 from secondsight.visual.colours import limit_of
 
 _BAR = 24
@@ -16,10 +16,34 @@ _BAR = 24
 def terminal(e: Explanation, scores: list[tuple[str, float]] | None = None, title: str | None = None) -> RenderableType:
     """What `secondsight explain` prints. `scores` replaces the words' totals (for a box, say)."""
     parts: list[RenderableType] = []
-    if isinstance(e.right_layout, TokenLayout):
-        parts.append(_words(scores if scores is not None else e.words, title or "words × whole image"))
+    if "similarities" in e.about and isinstance(e.right_input, tuple):
+        named = [repr(shown) if isinstance(shown, str) else "this one" for shown in e.right_input]
+        first, second = (f"{name} ({value:.4f})" for name, value in zip(named, e.about["similarities"], strict=True))
+        parts.append(Text(f"why {first} rather than {second}"))
+    if words_of(e.right_layout):
+        values = _signed(e.right_layout, scores if scores is not None else e.words)
+        parts.append(_words(values, title or f"words × {_whole(e.left_layout)}"))
+    if words_of(e.left_layout):
+        values = word_scores(e.left_layout, e.toward_left(None))
+        parts.append(_words(values, f"words × {_whole(e.right_layout)}"))
     parts.append(_terms(e))
     return Group(*parts)
+
+
+def _signed(layout: Layout, scores: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Words with their text's sign where a side joins several."""
+    if not isinstance(layout, JoinedLayout):
+        return scores
+    signs = [
+        "+" if sign > 0 else "−" for part, sign in zip(layout.parts, layout.signs, strict=True) for _ in words_of(part)
+    ]
+    return [(f"{sign} {word}", value) for sign, (word, value) in zip(signs, scores, strict=True)]
+
+
+def _whole(layout: Layout) -> str:
+    """All of a side, in a title: "whole image", or the text itself."""
+    text = " − ".join(layout.text or "text" for layout in parts_of(layout) if isinstance(layout, TokenLayout))
+    return text or f"whole {layout.modality}"
 
 
 def _words(scores: list[tuple[str, float]], title: str) -> Table:
@@ -43,6 +67,6 @@ def _terms(e: Explanation) -> Table:
     for name, value in e.terms.labels():
         table.add_row(name, f"{value:+.4f}")
     table.add_row("sum", f"{e.terms.total:+.4f}", end_section=True)
-    table.add_row(Text("similarity", style="bold"), Text(f"{e.similarity:+.4f}", style="bold"))
+    table.add_row(Text(e.called, style="bold"), Text(f"{e.similarity:+.4f}", style="bold"))
     table.add_row("error", f"{e.error:.1e}")
     return table

@@ -22,7 +22,8 @@ function secondsight(root, data) {
   root.classList.add("ss");
   const status = make("p", root, "ss-status");
   status.setAttribute("aria-live", "polite");
-  const panels = [data.left, data.right].map((side) => side.kind === "image" ? imagePanel(side) : textPanel(side));
+  const panelOf = (side, parent) => ({ image: imagePanel, text: textPanel, joined: joinedPanel })[side.kind](side, parent);
+  const panels = [data.left, data.right].map((side) => panelOf(side, root));
   summary();
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") clear(); });
   panels.forEach((panel, which) => panel.onPick((picked) => {
@@ -51,19 +52,49 @@ function secondsight(root, data) {
     const left = across(1, all(data.right.groups));
     panels[0].colour(left);
     panels[1].colour(across(0, all(data.left.groups)));
-    say("all words and the whole image", left.reduce((a, b) => a + b, 0), true);
+    say(panels[0].all === panels[1].all ? "everything on both sides" : panels.map((p) => p.all).join(" and "), left.reduce((a, b) => a + b, 0), true);
   }
   function say(name, sum, everything) {
     status.textContent = "";
     status.append("Interaction of ", Object.assign(document.createElement("b"), { textContent: name }), ": ");
-    status.append(Object.assign(document.createElement("b"), { textContent: signed(sum) }), ` of a similarity of ${data.similarity.toFixed(4)}. `);
-    if (everything) make("span", status, "ss-hint", panels.map((p) => p.hint).join(" "));
+    status.append(Object.assign(document.createElement("b"), { textContent: signed(sum) }), ` of a ${data.called} of ${data.similarity.toFixed(4)}. `);
+    if (everything) make("span", status, "ss-hint", [...new Set(panels.map((p) => p.hint))].join(" "));
     else { const button = make("button", status, "ss-clear", "clear (Esc)"); button.type = "button"; button.onclick = clear; }
   }
 
-  function imagePanel(side) {
+  // Several inputs on one side, each with its sign: groups are counted through, colours share one scale.
+  function joinedPanel(side, parent) {
+    const place = make("div", parent, "ss-joined");
+    let first = 0, listener = () => {};
+    const parts = side.parts.map((own) => {
+      const holder = make("div", place, `ss-part ss-part-${own.kind}`);
+      make("span", holder, "ss-sign", own.sign > 0 ? "+" : "−").title = own.sign > 0 ? "adds to the margin" : "is subtracted";
+      const part = { panel: panelOf(own, make("div", holder)), first, last: first + own.groups };
+      first += own.groups;
+      return part;
+    });
+    const at = (p) => Array.isArray(p) ? p[0] : p;
+    const within = (picked, part) => picked.filter((p) => at(p) >= part.first && at(p) < part.last).map((p) => Array.isArray(p) ? [p[0] - part.first, p[1]] : p - part.first);
+    parts.forEach((part) => part.panel.onPick((picked) => {
+      parts.forEach((other) => { if (other !== part) other.panel.pick([]); });
+      listener(picked.map((p) => Array.isArray(p) ? [p[0] + part.first, p[1]] : p + part.first));
+    }));
+    return {
+      hint: parts[0].panel.hint,
+      all: parts[0].panel.all,
+      colour: (values) => {
+        const limit = values && largest(values);
+        parts.forEach((part) => part.panel.colour(values && values.slice(part.first, part.last), limit));
+      },
+      pick: (picked) => parts.forEach((part) => part.panel.pick(within(picked, part))),
+      name: (picked) => parts.filter((part) => within(picked, part).length).map((part) => part.panel.name(within(picked, part))).join(" and "),
+      onPick: (f) => { listener = f; },
+    };
+  }
+
+  function imagePanel(side, parent) {
     const [rows, columns] = side.grid, [W, H] = side.size, [fx0, fy0, fx1, fy1] = side.frame;
-    const photo = make("div", root, "ss-photo"), image = make("img", photo), canvas = make("canvas", photo), box = make("div", photo, "ss-box");
+    const photo = make("div", parent, "ss-photo"), image = make("img", photo), canvas = make("canvas", photo), box = make("div", photo, "ss-box");
     photo.style.setProperty("--ratio", W / H);
     image.src = side.source; image.alt = side.alt; image.draggable = false;
     // What the model does not see (cropped away) is greyed.
@@ -72,11 +103,11 @@ function secondsight(root, data) {
       const veil = make("div", photo, "ss-unseen");
       Object.assign(veil.style, { left: `${100 * x0 / W}%`, top: `${100 * y0 / H}%`, width: `${100 * (x1 - x0) / W}%`, height: `${100 * (y1 - y0) / H}%` });
     });
-    const scale = make("div", root, "ss-scale");
+    const scale = make("div", parent, "ss-scale");
     const low = make("span", scale), ramp = make("canvas", scale, "ss-ramp"), high = make("span", scale);
     const label = make("label", scale, "", "overlay"), slider = make("input", label);
     Object.assign(slider, { type: "range", min: 0, max: 1, step: 0.02, value: 0.82 });
-    let shown = null, listener = () => {};
+    let shown = null, end = 0, listener = () => {};
     const draw = () => {
       const most = Number(slider.value), bar = ramp.getContext("2d");
       ramp.width = 128; ramp.height = 1;
@@ -84,7 +115,7 @@ function secondsight(root, data) {
       photo.classList.toggle("ss-lit", shown !== null && most > 0.02);
       const w = canvas.width = Math.min(W, 640), h = canvas.height = Math.max(1, Math.round(w * H / W));
       if (!shown) { low.textContent = high.textContent = ""; return; }
-      const limit = largest(shown), pixels = canvas.getContext("2d").createImageData(w, h);
+      const limit = end || largest(shown), pixels = canvas.getContext("2d").createImageData(w, h);
       low.textContent = "−" + tiny(limit); high.textContent = "+" + tiny(limit);
       const at = (r, c) => shown[Math.max(0, Math.min(rows - 1, r)) * columns + Math.max(0, Math.min(columns - 1, c))];
       for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) {
@@ -136,16 +167,17 @@ function secondsight(root, data) {
     photo.addEventListener("pointerup", finish);
     photo.addEventListener("pointercancel", () => { from = area = null; frame(); });
     return {
-      hint: "Drag a box on the picture to see its words.",
-      colour: (values) => { shown = values; draw(); },
+      hint: "Drag a box on a picture to see what it matched.",
+      all: side.seconds === undefined ? "the whole image" : "the whole sound",
+      colour: (values, limit) => { shown = values; end = limit; draw(); },
       pick: (picked) => { if (!picked.length) { area = null; frame(); } },
-      name: () => `the box ${area.map(Math.round).join(", ")}`,
+      name: () => side.seconds ? `${(area[0] / W * side.seconds).toFixed(2)}–${(area[2] / W * side.seconds).toFixed(2)} s` : `the box ${area.map(Math.round).join(", ")}`,
       onPick: (f) => { listener = f; },
     };
   }
 
-  function textPanel(side) {
-    const line = make("p", root, "ss-text");
+  function textPanel(side, parent) {
+    const line = make("p", parent, "ss-text");
     let listener = () => {}, picked = new Set(), anchor = null, dragging = false, place = 0;
     const words = side.words.map((word, index) => {
       if (side.text !== null) line.append(side.text.slice(place, word.start)); else if (index) line.append(" ");
@@ -191,8 +223,9 @@ function secondsight(root, data) {
     });
     return {
       hint: "Click or drag over words to see where they matched.",
-      colour: (values) => {
-        const limit = values ? largest(values) : 1;
+      all: "all words",
+      colour: (values, end) => {
+        const limit = end || (values ? largest(values) : 1);
         words.forEach((word, i) => {
           const ink = values && !side.words[i].cut ? paint(values[i], limit, 0.8) : null;
           word.style.background = ink ? css(ink) : "";
@@ -217,7 +250,7 @@ function secondsight(root, data) {
       Object.assign(bar.style, { left: `${value < 0 ? 50 - share : 50}%`, width: `${share}%`, background: css(paint(value, 1e-12, 0.85)) });
     });
     const total = make("tr", table, "ss-total");
-    make("th", total, "", "similarity").scope = "row";
+    make("th", total, "", data.called).scope = "row";
     make("td", total, "ss-num", signed(data.similarity));
     make("small", make("td", total, "ss-bar"), "", `the four terms add up to it within ${data.error.toExponential(1).replace("-", "−")}`);
     make("p", root, "ss-foot", data.note);

@@ -1,0 +1,49 @@
+"""Which kinds of input a raw input can be, by its looks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+_ALL = frozenset({"image", "text", "audio"})
+_NAMES = {"input_ids": "text", "pixel_values": "image", "input_features": "audio"}
+_SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".au", ".opus", ".w64", ".caf"}
+
+
+def possible_kinds(raw: Any) -> frozenset[str]:
+    """The kinds, of "image", "text", "audio", that a raw input can be; all of them where its looks say nothing.
+
+    A string is a file when it ends like one, exists, or has a slash and no space; otherwise it is a text.
+    """
+    if isinstance(raw, str):
+        return _of_string(raw)
+    if isinstance(raw, os.PathLike):
+        return _of_string(os.fspath(raw)) & {"image", "audio"} or frozenset({"image", "audio"})
+    if isinstance(raw, Image.Image):
+        return frozenset({"image"})
+    if isinstance(raw, np.ndarray):
+        return frozenset({"audio"} if raw.ndim == 1 else {"image", "audio"})
+    if isinstance(raw, Tensor):
+        return frozenset({"image", "audio"} if raw.is_floating_point() else {"text"})
+    if isinstance(raw, Mapping):
+        return frozenset(kind for name, kind in _NAMES.items() if name in raw) or _ALL
+    if isinstance(raw, tuple):
+        return frozenset({"audio"})
+    return _ALL
+
+
+def _of_string(raw: str) -> frozenset[str]:
+    ending = Path(raw).suffix.lower()
+    if ending in Image.registered_extensions():
+        return frozenset({"image"})
+    if ending in _SOUNDS:
+        return frozenset({"audio"})
+    if os.path.exists(raw) or (os.sep in raw and not any(c.isspace() for c in raw)):
+        return _ALL
+    return frozenset({"text"})
