@@ -50,7 +50,7 @@ FAMILIES: dict[str, Callable[[torch.dtype], Example]] = {}
 
 
 def family(build: Callable[[torch.dtype], Example]) -> Callable[[torch.dtype], Example]:
-    """List a builder under its function's name."""
+    """List a builder under its function's name; its docstring is the family's title in the docs."""
     FAMILIES[build.__name__.replace("_", "-")] = build
     return build
 
@@ -135,6 +135,7 @@ def _resized(**more: Any) -> Any:
 
 @family
 def hf_clip(dtype: torch.dtype) -> Example:
+    """CLIP"""
     tokenizer = vocabularies.clip()
     text = _text(tokenizer, 24, hidden_act="quick_gelu")
     config = hub.CLIPConfig(vision_config=VISION | dict(hidden_act="quick_gelu"), text_config=text, projection_dim=16)
@@ -143,6 +144,7 @@ def hf_clip(dtype: torch.dtype) -> Example:
 
 @family
 def hf_siglip(dtype: torch.dtype) -> Example:
+    """SigLIP"""
     tokenizer = vocabularies.sentencepiece()
     text = _text(tokenizer, 40, projection_size=32)
     config = hub.SiglipConfig(vision_config=VISION, text_config=text)
@@ -152,6 +154,7 @@ def hf_siglip(dtype: torch.dtype) -> Example:
 
 @family
 def hf_siglip2_naflex(dtype: torch.dtype) -> Example:
+    """SigLIP 2, NaFlex"""
     tokenizer = vocabularies.sentencepiece()
     vision = VISION | dict(num_patches=36)
     del vision["image_size"]
@@ -162,6 +165,7 @@ def hf_siglip2_naflex(dtype: torch.dtype) -> Example:
 
 @family
 def hf_align(dtype: torch.dtype) -> Example:
+    """ALIGN"""
     tokenizer = vocabularies.bert()
     vision = dict(
         image_size=32,
@@ -186,6 +190,7 @@ def hf_align(dtype: torch.dtype) -> Example:
 
 @family
 def hf_altclip(dtype: torch.dtype) -> Example:
+    """AltCLIP"""
     tokenizer = vocabularies.roberta()
     config = hub.AltCLIPConfig(
         vision_config=VISION, text_config=_text(tokenizer, project_dim=20, type_vocab_size=1), projection_dim=16
@@ -195,6 +200,7 @@ def hf_altclip(dtype: torch.dtype) -> Example:
 
 @family
 def hf_chinese_clip(dtype: torch.dtype) -> Example:
+    """Chinese-CLIP"""
     tokenizer = vocabularies.bert()
     config = hub.ChineseCLIPConfig(vision_config=VISION, text_config=_text(tokenizer), projection_dim=16)
     return _hub(hub.ChineseCLIPModel(config), _resized(), tokenizer, dtype)
@@ -202,6 +208,7 @@ def hf_chinese_clip(dtype: torch.dtype) -> Example:
 
 @family
 def hf_blip(dtype: torch.dtype) -> Example:
+    """BLIP, contrastive head"""
     tokenizer = vocabularies.bert()
     text = _text(tokenizer, encoder_hidden_size=32)
     config = hub.BlipConfig(vision_config=VISION, text_config=text, image_text_hidden_size=16)
@@ -272,11 +279,13 @@ def _clap(dtype: torch.dtype, fusion: bool) -> Example:
 
 @family
 def hf_clap(dtype: torch.dtype) -> Example:
+    """CLAP"""
     return _clap(dtype, fusion=False)
 
 
 @family
 def hf_clap_fusion(dtype: torch.dtype) -> Example:
+    """CLAP, feature fusion"""
     return _clap(dtype, fusion=True)
 
 
@@ -316,22 +325,26 @@ def _plain(dtype: torch.dtype, vision: Any = (), text: Any = (), **more: Any) ->
 
 @family
 def open_clip_vit(dtype: torch.dtype) -> Example:
+    """ViT (OpenAI, LAION, DataComp, CommonPool, DFN)"""
     return _plain(dtype)
 
 
 @family
 def open_clip_quick_gelu(dtype: torch.dtype) -> Example:
+    """ViT with quick GELU (OpenAI, MetaCLIP, DFN)"""
     return _plain(dtype, quick_gelu=True)
 
 
 @family
 def open_clip_average_pool(dtype: torch.dtype) -> Example:
+    """ViT with average pool, text read at its end id"""
     vision = {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
     return _plain(dtype, vision, {"pool_type": "eos", "eos_id": 49407})
 
 
 @family
 def open_clip_resnet(dtype: torch.dtype) -> Example:
+    """ModifiedResNet (RN50 …)"""
     vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "head_width": 32}
     return _open(open_clip.CLIP(16, vision, OPEN_TEXT), dtype, size=64)
 
@@ -354,6 +367,7 @@ _TRUNK = dict(img_size=48, patch_size=8, embed_dim=32, depth=3, num_heads=4, num
 
 @family
 def open_clip_siglip(dtype: torch.dtype) -> Example:
+    """SigLIP through timm"""
     trunk = vision_transformer.VisionTransformer(**_TRUNK, class_token=False, global_pool="map")
     text = {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "context_length": 40, "vocab_size": 43}
     tokenizer = HubTokenizer(vocabularies.sentencepiece(), 40, clean="canonicalize")
@@ -362,18 +376,21 @@ def open_clip_siglip(dtype: torch.dtype) -> Example:
 
 @family
 def open_clip_timm_registers(dtype: torch.dtype) -> Example:
+    """timm ViT with register tokens"""
     trunk = vision_transformer.VisionTransformer(**_TRUNK, reg_tokens=2, init_values=0.5)
     return _timm(dtype, trunk, proj=True)
 
 
 @family
 def open_clip_timm_average(dtype: torch.dtype) -> Example:
+    """timm ViT with average pool"""
     trunk = vision_transformer.VisionTransformer(**_TRUNK, class_token=False, reg_tokens=1, global_pool="avg")
     return _timm(dtype, trunk)
 
 
 @family
 def open_clip_eva(dtype: torch.dtype) -> Example:
+    """EVA through timm"""
     trunk = eva.Eva(
         **_TRUNK, qkv_fused=False, swiglu_mlp=True, scale_mlp=True, use_rot_pos_emb=True, global_pool="token"
     )
@@ -382,12 +399,14 @@ def open_clip_eva(dtype: torch.dtype) -> Example:
 
 @family
 def open_clip_convnext(dtype: torch.dtype) -> Example:
+    """ConvNeXt through timm"""
     trunk = convnext.ConvNeXt(depths=(1, 1, 1, 2), dims=(8, 12, 16, 24), num_classes=0, ls_init_value=0.5)
     return _timm(dtype, trunk, proj=True)
 
 
 @family
 def open_clip_swin(dtype: torch.dtype) -> Example:
+    """Swin through timm"""
     trunk = swin_transformer.SwinTransformer(
         img_size=48, patch_size=4, window_size=3, embed_dim=16, depths=(1, 2), num_heads=(2, 4), num_classes=0
     )
@@ -396,6 +415,7 @@ def open_clip_swin(dtype: torch.dtype) -> Example:
 
 @family
 def open_clip_coca(dtype: torch.dtype) -> Example:
+    """CoCa"""
     vision = OPEN_VISION | {"attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
     text = OPEN_TEXT | {"embed_cls": True, "output_tokens": True}
     multimodal = {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
@@ -404,6 +424,7 @@ def open_clip_coca(dtype: torch.dtype) -> Example:
 
 @family
 def open_clip_padding_mask(dtype: torch.dtype) -> Example:
+    """texts with a padding mask"""
     # Only the tower itself takes this option.
     host = open_clip.CustomTextCLIP(16, OPEN_VISION, OPEN_TEXT)
     host.text = open_clip.transformer.TextTransformer(
@@ -420,6 +441,7 @@ def _hub_text(dtype: torch.dtype, config: Any, pooler: str, proj: str, tokenizer
 
 @family
 def open_clip_roberta_text(dtype: torch.dtype) -> Example:
+    """RoBERTa text tower"""
     tokenizer = vocabularies.roberta()
     config = hub.XLMRobertaConfig(**_text(tokenizer), type_vocab_size=1)
     return _hub_text(dtype, config, "mean_pooler", "mlp", tokenizer)
@@ -427,12 +449,14 @@ def open_clip_roberta_text(dtype: torch.dtype) -> Example:
 
 @family
 def open_clip_bert_text(dtype: torch.dtype) -> Example:
+    """BERT text tower"""
     tokenizer = vocabularies.bert()
     return _hub_text(dtype, hub.BertConfig(**_text(tokenizer)), "cls_pooler", "linear", tokenizer)
 
 
 @family
 def open_clip_mt5_text(dtype: torch.dtype) -> Example:
+    """mT5 text tower"""
     tokenizer = vocabularies.sentencepiece()
     config = hub.MT5Config(vocab_size=len(tokenizer), d_model=24, d_kv=8, d_ff=40, num_layers=3, num_heads=3)
     host = open_clip.CustomTextCLIP(16, OPEN_VISION, OPEN_TEXT)
@@ -469,12 +493,14 @@ def _sentences(
 
 @family
 def st_minilm_mean(dtype: torch.dtype) -> Example:
+    """MiniLM, mean, normalised"""
     tokenizer = vocabularies.bert()
     return _sentences(dtype, hub.BertModel(hub.BertConfig(**_text(tokenizer))), tokenizer, "mean", modules.Normalize())
 
 
 @family
 def st_mpnet_dense(dtype: torch.dtype) -> Example:
+    """MPNet, mean, dense layer"""
     tokenizer = vocabularies.roberta()
     model = hub.MPNetModel(hub.MPNetConfig(**_text(tokenizer)))
     return _sentences(dtype, model, tokenizer, "mean", modules.Dense(24, 16))
@@ -482,6 +508,7 @@ def st_mpnet_dense(dtype: torch.dtype) -> Example:
 
 @family
 def st_roberta_cls_dot(dtype: torch.dtype) -> Example:
+    """RoBERTa, first token, dot product"""
     tokenizer = vocabularies.roberta()
     model = hub.RobertaModel(hub.RobertaConfig(**_text(tokenizer), type_vocab_size=1))
     return _sentences(dtype, model, tokenizer, "cls", modules.Dense(24, 20), similarity_fn_name="dot")
@@ -489,6 +516,7 @@ def st_roberta_cls_dot(dtype: torch.dtype) -> Example:
 
 @family
 def st_bert_weighted_prompt(dtype: torch.dtype) -> Example:
+    """BERT, weighted mean, prompt"""
     tokenizer = vocabularies.bert()
     model = hub.BertModel(hub.BertConfig(**_text(tokenizer)))
     prompts = dict(prompts={"query": "a photo of: "}, default_prompt_name="query")
@@ -497,6 +525,7 @@ def st_bert_weighted_prompt(dtype: torch.dtype) -> Example:
 
 @family
 def st_qwen_last(dtype: torch.dtype) -> Example:
+    """Qwen, last token"""
     tokenizer = vocabularies.sentencepiece()
     sizes = dict(
         hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2

@@ -52,13 +52,15 @@ class States:
 class Encoder(ABC):
     """One side of a dual encoder. Blocks count from 0 to `depth` − 1; layer L is the input of block L.
 
-    `references` are the names that `reference` knows.
+    `references` are the names that `reference` knows; `pool` says in words how the last block's positions become one
+    embedding.
     """
 
     kind: str
     depth: int
     module: Any  # a torch.nn.Module; its parts are the family's business
     references: tuple[str, ...] = ()
+    pool: str = "its own"
 
     def __init__(self) -> None:
         self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[Any, Any]]] = OrderedDict()

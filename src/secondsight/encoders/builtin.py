@@ -117,6 +117,7 @@ class PhotographEncoder(Encoder):
 
     kind = "image"
     references = IMAGE_REFERENCES
+    pool = "mean"
 
     def __init__(self, net: Any) -> None:
         super().__init__()
@@ -169,6 +170,7 @@ class SentenceEncoder(Encoder):
 
     kind = "text"
     references = TEXT_REFERENCES
+    pool = "mean"
 
     def __init__(self, bert: Any, tokenizer: Any, mean: Tensor, ridge: Tensor) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, Stat
 from secondsight.encoders.blocks import linear, pooled_block
 from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
 from secondsight.encoders.loading import loading
-from secondsight.encoders.open_clip_towers import HostTextEncoder, PooledVisionEncoder, TimmEncoder
+from secondsight.encoders.open_clip_towers import POOLS, HostTextEncoder, PooledVisionEncoder, TimmEncoder
 from secondsight.encoders.texts import (
     TEXT_REFERENCES,
     HubTokens,
@@ -83,6 +83,7 @@ class VisionEncoder(Encoder):
     def __init__(self, visual: VisionTransformer, images: ImageInput) -> None:
         super().__init__()
         self.module, self.images = visual, images
+        self.pool = POOLS.get(visual.pool_type, visual.pool_type)
         self.depth = len(visual.transformer.resblocks)
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
@@ -151,6 +152,7 @@ class ResNetEncoder(Encoder):
     def __init__(self, visual: ModifiedResNet, images: ImageInput) -> None:
         super().__init__()
         self.module, self.images = visual, images
+        self.pool = "attention pool"
 
     @staticmethod
     def _blocks(visual: Any) -> list[Any]:
@@ -342,6 +344,7 @@ class TextEncoder(Encoder):
         # In a plain CLIP the text tower's parts are the model's own attributes; in the others it is a module.
         self.host, self.tower, self.module = host, tower, _TextParts(tower)
         self.pool_type, self.eos = pool_type, eos
+        self.pool = POOLS.get(pool_type, pool_type)
         self.depth = len(tower.transformer.resblocks)
         self.tokens = clip_tokens(tower, tokenizer, pool_type, lambda ids: self._pool(ids[None])[0])
 

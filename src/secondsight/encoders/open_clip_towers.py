@@ -23,8 +23,26 @@ def _first(out: Any) -> Tensor:
     return embedding
 
 
+POOLS = {
+    "tok": "first token",
+    "token": "first token",
+    "avg": "mean",
+    "first": "first token",
+    "last": "last token",
+    "argmax": "end token",
+    "eos": "end token",
+    "ClsPooler": "first token",
+    "ClsLastHiddenStatePooler": "first token",
+    "MeanPooler": "mean",
+    "MaxPooler": "maximum",
+}
+"""What the library's names of poolings say."""
+
+
 class PooledVisionEncoder(HostImageEncoder):
     """An open_clip VisionTransformer with an attentional pool (CoCa), which is its last block."""
+
+    pool = "attention pool"
 
     def __init__(self, visual: Any, images: ImageInput) -> None:
         super().__init__(
@@ -69,6 +87,8 @@ class TimmEncoder(HostImageEncoder):
             patch=(side[0] // grid[0], side[1] // grid[1]) if grid else None,
             size=side if fixed else None,
         )
+        asks = getattr(trunk, "attn_pool", None) is not None
+        self.pool = "attention pool" if asks else POOLS.get(getattr(trunk, "global_pool", ""), "mean")
 
     def blocks(self, module: Any) -> Sequence[nn.Module]:
         """The trunk's blocks or stages, and its attention pool where it has one."""
@@ -110,6 +130,9 @@ class HostTextEncoder(HostEncoder):
         super().__init__(tower)
         self.tokens = tokens
         self.padding: int = tower.config.pad_token_id if self.hub else tower.pad_id
+        how = type(tower.pooler).__name__ if self.hub else tower.pool_type
+        # CoCa's texts end with a class token of their own, whatever the pool is called.
+        self.pool = "last token" if getattr(tower, "cls_emb", None) is not None else POOLS.get(how, how)
         # T5's blocks hand relative positions down from the first.
         self.chained = not (self.hub and "t5" in tower.config.model_type)
 

@@ -41,7 +41,10 @@ class SentenceEncoder(HostEncoder):
         parts = list(model)[:-1] if self.normalises else list(model)
         pooling = next((m for m in parts if _kind(m) == "Pooling"), None)
         modes = None if pooling is None else pooling.pooling_mode
-        self.pool: str = modes if isinstance(modes, str) else "+".join(modes or ("none",))
+        self.mode: str = modes if isinstance(modes, str) else "+".join(modes or ("none",))
+        self.pool = {"cls": "first token", "lasttoken": "last token", "weightedmean": "weighted mean"}.get(
+            self.mode, self.mode
+        )
         inner = transformer.auto_model
         # T5's blocks hand relative positions down from the first.
         self.chained = "t5" not in inner.config.model_type
@@ -80,7 +83,7 @@ class SentenceEncoder(HostEncoder):
     def block_of(self, module: Any, context: Any, dtype: torch.dtype) -> Any:
         """The last block of a BERT-like transformer of which one position is read."""
         last = self.blocks(module)[-1]
-        where = {"cls": self.prompted, "lasttoken": context.shape[0] - 1}.get(self.pool)
+        where = {"cls": self.prompted, "lasttoken": context.shape[0] - 1}.get(self.mode)
         if where is None or not hasattr(last, "intermediate") or _kind(module[1]) != "Pooling":
             return None
 

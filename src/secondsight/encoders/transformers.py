@@ -109,6 +109,9 @@ class _Hub(HostEncoder):
         self.tower = tower
         projection = None if tower.projection is None else getattr(model, tower.projection)
         HostEncoder.__init__(self, Parts(getattr(model, tower.module), projection))
+        self.pool = "mean" if tower.pool is None else f"{tower.pool} token"
+        if tower.probe is not None:
+            self.pool = "attention pool"
 
     def blocks(self, module: Any) -> Sequence[nn.Module]:
         """The tower's blocks, and its attention pool where it has one."""

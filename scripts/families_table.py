@@ -1,0 +1,88 @@
+"""Write docs/families.md: what every family of the conformance suite has, read from the encoders themselves.
+
+    python scripts/families_table.py
+
+A test fails when the page is not what this would write.
+"""
+
+import sys
+import warnings
+from itertools import groupby
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import torch  # noqa: E402
+
+import secondsight as ss  # noqa: E402
+from families import FAMILIES, Example  # noqa: E402
+from secondsight.encoders.base import Side  # noqa: E402
+from secondsight.engine.guard import untouched  # noqa: E402
+
+PAGE = ROOT / "docs" / "families.md"
+LIBRARIES = {
+    "hf": "transformers: `hf:NAME_OR_FOLDER`, or `ss.wrap(model, processor)`",
+    "open-clip": "open_clip: `open_clip:ARCHITECTURE/TAG_OR_PATH`, or `ss.wrap(model, preprocess, tokenizer)`",
+    "st": "sentence-transformers: `st:NAME_OR_FOLDER`, or `ss.wrap(model)`",
+    "builtin": "builtin: `builtin`",
+}
+INTRO = """# Families
+
+<!-- Written by scripts/families_table.py from the encoders themselves. -->
+
+Every line is a family of the conformance suite (`tests/families.py`), run in float64: the encoder reproduces the host
+library's own embedding, with the host's own preprocessing, to 1e-5; its head and all strategies agree to 1e-10, or to
+1e-6 where the host computes parts in float32 whatever its weights are (ALIGN, CLAP, T5, Qwen).
+
+*Closed form* says whether layer −1 has the `pooled` strategy, which costs less than one forward pass; `auto` takes it.
+Without it, and at every other layer, `forward`, `reverse` and, for a pair, `paired` give the same numbers. `"input"`
+(pixels, spectrogram bins, token embeddings) is a layer of every family.
+
+| family | side | pool | closed form at −1 | strategies at −1 |
+|---|---|---|---|---|
+"""
+
+
+def line(side: Side, raw: object) -> tuple[str, str, str, str]:
+    """(side, pool, closed form, strategies) of one side."""
+    encoder = side.encoder
+    last = encoder.depth - 1
+    with untouched(encoder.module):
+        state = encoder.features(encoder.prepare(raw).tensor, last)[0]
+        closed = encoder.pooled(last, state.context, torch.float64) is not None
+    strategies = "pooled, forward, reverse, paired" if closed else "forward, reverse, paired"
+    return side.kind, encoder.pool, "yes" if closed else "no", strategies
+
+
+def rows(title: str, example: Example) -> list[str]:
+    """The lines of one family; one for both sides where they are the same encoder."""
+    sides = [(example.model.left, example.left[0])]
+    if example.model.left.encoder is not example.model.right.encoder:
+        sides.append((example.model.right, example.right[0]))
+    lines = []
+    for n, (side, raw) in enumerate(sides):
+        lines.append("| " + " | ".join((title if n == 0 else "", *line(side, raw))) + " |")
+    return lines
+
+
+def page() -> str:
+    """The whole page."""
+    text = INTRO
+    names = sorted(FAMILIES, key=lambda name: [k for k in LIBRARIES if name.startswith(k)])
+    for library, group in groupby(names, key=lambda name: next(k for k in LIBRARIES if name.startswith(k))):
+        text += f"| **{LIBRARIES[library]}** | | | | |\n"
+        for name in group:
+            text += "\n".join(rows(FAMILIES[name].__doc__ or name, FAMILIES[name](torch.float64))) + "\n"
+    model = ss.load("builtin")
+    photo = ROOT / "examples" / "coffee.jpg"
+    text += f"| **{LIBRARIES['builtin']}** | | | | |\n"
+    text += "| " + " | ".join(("EfficientNet-lite2", *line(model.left, photo))) + " |\n"
+    text += "| " + " | ".join(("MiniLM and a ridge map", *line(model.right, "a cup"))) + " |\n"
+    return text + "\nA model of your own: [Add your own model](your_own_model.md).\n"
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    PAGE.write_text(page())
+    print(f"wrote {PAGE}")
