@@ -4,6 +4,7 @@ Method: Möller, Tilli, Vu, Padó, "Explaining Caption-Image Interactions in CLI
 TMLR 2025 (arXiv 2408.14153), cited as [M25].
 """
 
+from secondsight import testing
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import DualEncoder, Encoder
 from secondsight.encoders.registry import load, wrap
@@ -11,7 +12,7 @@ from secondsight.encoders.torch import TorchEncoder
 from secondsight.errors import AdapterError, AssumptionWarning, ConvergenceWarning, InputError
 from secondsight.explanation import Explanation, explain
 from secondsight.interactions import Interactions, Terms
-from secondsight.layout import GridLayout, Layout, TokenLayout
+from secondsight.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout
 from secondsight.methods import METHODS, IntegratedJacobian, Method
 
 __version__ = "0.1.0"
@@ -29,12 +30,15 @@ __all__ = [
     "InputError",
     "IntegratedJacobian",
     "Interactions",
+    "JoinedLayout",
     "Layout",
     "Method",
+    "SpectrogramLayout",
     "Terms",
     "TokenLayout",
     "TorchEncoder",
     "explain",
     "load",
+    "testing",
     "wrap",
 ]

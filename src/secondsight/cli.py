@@ -230,12 +230,13 @@ def methods() -> None:
         out.print(Text.assemble((name, "bold"), f"\n  {summary}"), soft_wrap=True)
 
 
-def _version(value: bool) -> None:
+def _version(value: bool) -> bool:
     if value:
         from importlib.metadata import version
 
         out.print(f"secondsight {version('secondsight')}")
         raise typer.Exit()
+    return value
 
 
 @app.callback()
