@@ -30,7 +30,9 @@ def possible_kinds(raw: Any) -> frozenset[str]:
     if isinstance(raw, np.ndarray):
         return frozenset({"audio"} if raw.ndim == 1 else {"image", "audio"})
     if isinstance(raw, Tensor):
-        return frozenset({"image", "audio"} if raw.is_floating_point() else {"text"})
+        if raw.is_floating_point():
+            return frozenset({"image", "audio"}) if raw.ndim > 2 else _ALL
+        return frozenset({"text"}) if raw.ndim <= 2 else _ALL
     if isinstance(raw, Mapping):
         return frozenset(kind for name, kind in _NAMES.items() if name in raw) or _ALL
     if isinstance(raw, tuple):
