@@ -4,7 +4,7 @@ Method: Möller, Tilli, Vu, Padó, "Explaining Caption-Image Interactions in CLI
 TMLR 2025 (arXiv 2408.14153), cited as [M25].
 """
 
-from secondsight import testing
+from secondsight import methods, testing
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import DualEncoder, Encoder
 from secondsight.encoders.registry import load, wrap
@@ -13,7 +13,18 @@ from secondsight.errors import AdapterError, AssumptionWarning, ConvergenceWarni
 from secondsight.explanation import Explanation, explain
 from secondsight.interactions import Interactions, Terms
 from secondsight.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout
-from secondsight.methods import METHODS, IntegratedJacobian, Method
+from secondsight.methods import (
+    METHODS,
+    Banzhaf,
+    BilinearLime,
+    IntegratedJacobian,
+    JacobianTimesInput,
+    Method,
+    Occlusion,
+    Shapley,
+    TokenEmbeddings,
+    WaypointJacobian,
+)
 
 __version__ = "0.1.0"
 
@@ -21,6 +32,8 @@ __all__ = [
     "METHODS",
     "AdapterError",
     "AssumptionWarning",
+    "Banzhaf",
+    "BilinearLime",
     "Contributions",
     "ConvergenceWarning",
     "DualEncoder",
@@ -30,15 +43,21 @@ __all__ = [
     "InputError",
     "IntegratedJacobian",
     "Interactions",
+    "JacobianTimesInput",
     "JoinedLayout",
     "Layout",
     "Method",
+    "Occlusion",
+    "Shapley",
     "SpectrogramLayout",
     "Terms",
+    "TokenEmbeddings",
     "TokenLayout",
     "TorchEncoder",
+    "WaypointJacobian",
     "explain",
     "load",
+    "methods",
     "testing",
     "wrap",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import sys
@@ -89,6 +90,20 @@ def _box(value: str, option: str = "--box") -> tuple[float, float, float, float]
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
+def _options(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE, the value a Python literal or else a word."""
+    made = {}
+    for one in given:
+        name, found, value = one.partition("=")
+        if not found or not name.isidentifier():
+            raise InputError(f"--option {one!r} is not NAME=VALUE")
+        try:
+            made[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            made[name] = value
+    return made
+
+
 def _writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:
     """Refuse before any work what could not be written after it."""
     if path is None:
@@ -116,13 +131,16 @@ def explain(
         str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it, or the second image.")
     ] = None,
     method: Annotated[str, typer.Option(help="See: secondsight methods.")] = "integrated-jacobian",
-    layer: Annotated[str, typer.Option(help="Block whose input is attributed, or input; or LEFT,RIGHT.")] = "-1",
+    layer: Annotated[str | None, typer.Option(help="Block whose input is attributed, or input; or LEFT,RIGHT.")] = None,
     quadrature: Annotated[
-        str, typer.Option(help="gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann.")
-    ] = "gauss-legendre",
+        str | None, typer.Option(help="gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Fixed number of nodes; default: as many as --tol needs.")] = None,
-    tol: Annotated[float, typer.Option(help="Relative residual to reach.")] = 1e-3,
-    strategy: Annotated[str, typer.Option(help="auto, pooled, forward, reverse, paired.")] = "auto",
+    tol: Annotated[float | None, typer.Option(help="Relative residual, or standard error, to reach.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="auto, pooled, forward, reverse, paired.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Any other option of the method as NAME=VALUE; may be repeated.")
+    ] = None,
     scale: Annotated[str, typer.Option(help="similarity, or logit.")] = "similarity",
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut captions longer than the context.")] = False,
     out_file: Annotated[
@@ -153,7 +171,14 @@ def explain(
         for given in (photo, caption, *(against or [])):
             if "text" not in possible_kinds(given) and not os.path.exists(given):
                 raise InputError(f"{given!r} does not exist")
-        options = dict(layer=_layer(layer), quadrature=quadrature, steps=steps, tol=tol, strategy=strategy)
+        named = dict(
+            layer=None if layer is None else _layer(layer),
+            quadrature=quadrature,
+            steps=steps,
+            tol=tol,
+            strategy=strategy,
+        )
+        options = {name: value for name, value in named.items() if value is not None} | _options(option or [])
         chosen = method_named(method, **options)
         with _progress(f"loading {model}"):
             dual = load(model)

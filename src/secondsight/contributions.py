@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class Contributions:
     `vectors` (features, joint) are U; `embedding` g(a) and `reference_embedding` g(r) are (joint,), all in the space in
     which the method decomposed. `scale` is what the similarity multiplies this side by: 1/‖g(a)‖ where a cosine is
     decomposed outside its normalisation ([M25] §3), else 1. `about` says how they were made (method, nodes, …).
+    `deviations` (group, features, joint), of methods that sample, are such that Σ_g (D_gi·d)² is the variance of U_i·d in
+    any direction d.
     """
 
     vectors: Float[Tensor, "feature joint"]
@@ -35,6 +38,7 @@ class Contributions:
     layout: Layout
     scale: float = 1.0
     about: Mapping[str, Any] = field(default_factory=dict)
+    deviations: Float[Tensor, "group feature joint"] | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.shape != (self.layout.size, *self.embedding.shape):
@@ -68,15 +72,17 @@ class Contributions:
         """First-order scores of every feature along directions of the joint space: U·d."""
         return direction @ self.vectors.T
 
+    def standard_error(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
+        """Standard error of `project(direction)`; zero where the method does not sample."""
+        if self.deviations is None:
+            return torch.zeros_like(self.project(direction))
+        return torch.einsum("gfk,...k->g...f", self.deviations, direction).square().sum(0).sqrt()
+
     def __matmul__(self, other: Contributions) -> Interactions:
         """The pair's similarity in four terms: base, either side alone, and interactions A = U Vᵀ ([M25] Eq. 10)."""
         if not isinstance(other, Contributions):
             return NotImplemented
-        if self.embedding.shape != other.embedding.shape:
-            raise InputError(
-                f"joint spaces of {len(self.embedding)} and {len(other.embedding)} dimensions do not match: "
-                "both sides must come from the same model"
-            )
+        self._same_space(other)
         scale = self.scale * other.scale
         dtype = torch.promote_types(self.vectors.dtype, other.vectors.dtype)
         # Sums of hundreds of terms are taken in double so that rounding stays below the reported error.
@@ -92,7 +98,23 @@ class Contributions:
             left_layout=self.layout,
             right_layout=other.layout,
             about={"left": dict(self.about), "right": dict(other.about)},
+            standard_errors=self._errors(other, scale, dtype),
         )
+
+    def _errors(self, other: Contributions, scale: float, dtype: torch.dtype) -> Tensor | None:
+        """Standard errors of the attributions: the two sides sample independently."""
+        if self.deviations is None and other.deviations is None:
+            return None
+        own = self.standard_error(other.vectors.to(self.vectors)).double()
+        its = other.standard_error(self.vectors.to(other.vectors)).double()
+        return ((own.mT.square() + its.square()).sqrt() * abs(scale)).to(dtype)
+
+    def _same_space(self, other: Contributions) -> None:
+        if self.embedding.shape != other.embedding.shape:
+            raise InputError(
+                f"joint spaces of {len(self.embedding)} and {len(other.embedding)} dimensions do not match: "
+                "both must come from the same model"
+            )
 
     def __mul__(self, factor: float) -> Contributions:
         """The same vectors with their similarities times `factor`."""
@@ -114,11 +136,7 @@ class Contributions:
         """Both inputs as one: `left @ (a + b)` is `left @ a` and `left @ b` side by side, their similarities added."""
         if not isinstance(other, Contributions):
             return NotImplemented
-        if self.embedding.shape != other.embedding.shape:
-            raise InputError(
-                f"joint spaces of {len(self.embedding)} and {len(other.embedding)} dimensions do not match: "
-                "both must come from the same model"
-            )
+        self._same_space(other)
         both = (self, other)
         return Contributions(
             vectors=torch.cat([c.vectors * c.scale for c in both]),
@@ -126,6 +144,7 @@ class Contributions:
             reference_embedding=self.reference_embedding * self.scale + other.reference_embedding * other.scale,
             layout=JoinedLayout.of([c.layout for c in both], [-1 if c.scale < 0 else 1 for c in both]),
             about=joint_facts([c.about for c in both]),
+            deviations=_stacked(both),
         )
 
     def __radd__(self, other: object) -> Contributions:
@@ -147,12 +166,15 @@ class Contributions:
             "about": dict(self.about),
         }
         if Path(path).suffix == ".npz":
-            save_arrays(path, {name: getattr(self, name) for name in _TENSORS}, facts)
+            save_arrays(path, {name: getattr(self, name) for name in self._stored()}, facts)
         elif Path(path).suffix == ".json":
             with atomic(path) as file:
-                write_json(file, {**facts, **{name: tensor_to_json(getattr(self, name)) for name in _TENSORS}})
+                write_json(file, {**facts, **{name: tensor_to_json(getattr(self, name)) for name in self._stored()}})
         else:
             raise InputError(f"cannot save contributions as {str(path)!r}: the name must end in .npz or .json")
+
+    def _stored(self) -> tuple[str, ...]:
+        return _TENSORS if self.deviations is None else (*_TENSORS, "deviations")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Contributions:
@@ -164,5 +186,16 @@ class Contributions:
             tensors = {}
         if facts.get("format") != "secondsight-contributions-1":
             raise InputError(f"{str(path)!r} holds no contributions")
-        tensors = tensors or {name: tensor_from_json(facts[name]) for name in _TENSORS}
+        tensors = tensors or {n: tensor_from_json(facts[n]) for n in (*_TENSORS, "deviations") if n in facts}
         return cls(**tensors, layout=Layout.from_json(facts["layout"]), scale=facts["scale"], about=facts["about"])
+
+
+def _stacked(both: Sequence[Contributions]) -> Tensor | None:
+    """Deviations of inputs that were sampled apart: every group moves the features of its own input only."""
+    if all(c.deviations is None for c in both):
+        return None
+    own = [torch.zeros(0, *c.vectors.shape) if c.deviations is None else c.deviations * c.scale for c in both]
+    sizes = [len(c) for c in both]
+    return torch.cat(
+        [F.pad(d, (0, 0, sum(sizes[:i]), sum(sizes[i + 1 :]))).to(both[0].vectors) for i, d in enumerate(own)]
+    )

@@ -173,5 +173,6 @@ def scaled(pair: Interactions, factor: float, bias: float = 0.0) -> Interactions
         left_effects=pair.left_effects * factor,
         right_effects=pair.right_effects * factor,
         base=pair.base * factor + bias,
+        standard_errors=None if pair.standard_errors is None else pair.standard_errors * abs(factor),
         similarity=pair.similarity * factor + bias,
     )

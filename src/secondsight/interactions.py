@@ -141,7 +141,8 @@ class Interactions:
 
     `left_effects` (left,) and `right_effects` (right,) are what each feature adds against the other side's reference.
     `attributions` (left, right) are those of feature pairs, A_ij = U_i·V_j, or something that computes them when asked;
-    `matrix` is always the tensor. All are in units of the similarity.
+    `matrix` is always the tensor. All are in units of the similarity. `standard_errors` (left, right) are those of the
+    matrix where a method samples, else None.
     """
 
     attributions: Float[Tensor, "left right"] | LazyMatrix
@@ -152,6 +153,7 @@ class Interactions:
     left_layout: Layout
     right_layout: Layout
     about: Mapping[str, Any] = field(default_factory=dict)
+    standard_errors: Float[Tensor, "left right"] | None = None
 
     def __post_init__(self) -> None:
         shape = (self.left_layout.size, self.right_layout.size)
@@ -184,6 +186,7 @@ class Interactions:
             left_layout=self.right_layout,
             right_layout=self.left_layout,
             about=about,
+            standard_errors=None if self.standard_errors is None else self.standard_errors.T,
         )
 
     @cached_property
@@ -272,6 +275,7 @@ class Interactions:
                 "effects": self.right_effects.tolist(),
             },
             "attributions": self.matrix.tolist(),
+            **({} if self.standard_errors is None else {"standard_errors": self.standard_errors.tolist()}),
             "dtype": str(self.matrix.dtype).removeprefix("torch."),
             "about": dict(self.about),
         }
@@ -287,8 +291,10 @@ class Interactions:
                 "right": self.right_layout.to_json(),
                 "about": dict(self.about),
             }
-            tensors = (self.matrix, self.left_effects, self.right_effects)
-            save_arrays(path, dict(zip(_TENSORS, tensors, strict=True)), facts)
+            tensors = dict(zip(_TENSORS, (self.matrix, self.left_effects, self.right_effects), strict=True))
+            if self.standard_errors is not None:
+                tensors["standard_errors"] = self.standard_errors
+            save_arrays(path, tensors, facts)
         elif Path(path).suffix == ".json":
             with atomic(path) as file:
                 write_json(file, self.to_json())
@@ -310,6 +316,8 @@ class Interactions:
             dtype = getattr(torch, facts["dtype"])
             sources = (facts["attributions"], facts["left"]["effects"], facts["right"]["effects"])
             tensors = {n: torch.tensor(s, dtype=dtype) for n, s in zip(_TENSORS, sources, strict=True)}
+            if "standard_errors" in facts:
+                tensors["standard_errors"] = torch.tensor(facts["standard_errors"], dtype=dtype)
         return Interactions(
             **tensors,
             base=base,
@@ -338,6 +346,9 @@ def margin(first: Interactions, second: Interactions) -> Interactions:
         left_layout=first.left_layout,
         right_layout=JoinedLayout.of([p.right_layout for p in pair], signs),
         about={**first.about, "right": joint_facts([p.about.get("right", {}) for p in pair])},
+        standard_errors=None
+        if first.standard_errors is None or second.standard_errors is None
+        else torch.cat([first.standard_errors, second.standard_errors], 1),
     )
 
 

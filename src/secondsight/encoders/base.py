@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Head = Callable[[Tensor], Tensor]
 
+ATTENTION_POOL = "attention pool"
+"""The `pool` of encoders whose last block is one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -86,6 +89,17 @@ class Encoder(ABC):
     @abstractmethod
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """What each position of `states.hidden` is."""
+
+    def outputs(self) -> Any:
+        """The module whose output are the last hidden states, read by `head(depth, …)`; None where it is not known.
+
+        An attention pool is not it: what it reads are the last hidden states, the input of layer −1.
+        """
+        return None
+
+    def after(self, context: Any, output: Tensor) -> tuple[Tensor, Any]:
+        """The last hidden states of one input as (position, width), and the context for `head(depth, …)` of them."""
+        return output.flatten(1).mT if output.ndim == 3 else output, context
 
     def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
         """The closed form's description of the last block; None where it has none or at other layers."""

@@ -151,6 +151,14 @@ class PhotographEncoder(Encoder):
 
         return head
 
+    def outputs(self) -> Any:
+        """The last stage."""
+        return self.module.blocks[-1]
+
+    def after(self, context: Any, output: Tensor) -> tuple[Tensor, Any]:
+        """The last stage's cells."""
+        return output.flatten(1).mT, (output.shape[1], output.shape[2])
+
     def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """Pooled features of pixels."""
         net = self.in_precision(dtype)
@@ -224,6 +232,10 @@ class SentenceEncoder(Encoder):
             return self._pool(x)
 
         return head
+
+    def outputs(self) -> Any:
+        """The last block."""
+        return self.blocks[-1]
 
     def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """Joint embeddings of token ids."""

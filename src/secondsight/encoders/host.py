@@ -8,13 +8,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secondsight.encoders.base import Encoder, Head, Prepared, States
+from secondsight.encoders.base import ATTENTION_POOL, Encoder, Head, Prepared, States
 from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, grid_layout
 from secondsight.engine.guard import capturing, replacing, skipping
 from secondsight.errors import AdapterError, InputError
@@ -48,6 +48,7 @@ class HostEncoder(Encoder):
         self.depth = len(self.blocks(module))
         self._form: int | None = None  # what blocks return: a tensor, or a tuple of this length
         self._form_known = False
+        self._last_form: int | None = None
 
     @abstractmethod
     def encode(self, module: Any, tensors: Tensor) -> Tensor:
@@ -56,6 +57,16 @@ class HostEncoder(Encoder):
     @abstractmethod
     def blocks(self, module: Any) -> Sequence[nn.Module]:
         """The module's blocks, in the order of the forward pass; the last one may be an attention pool."""
+
+    def outputs(self) -> Any:
+        """The last block, where it is none that pools."""
+        return None if self.pool == ATTENTION_POOL else self.blocks(self.module)[-1]
+
+    def after(self, context: Any, output: Tensor) -> tuple[Tensor, Any]:
+        """The last block's output, whose grid may be another than its input's."""
+        output = output.movedim(2, 0) if self.channels_last and output.ndim == 3 else output
+        flat = output.flatten(1).mT if output.ndim == 3 else output
+        return flat, replace(context, shape=tuple(output.shape))
 
     def block_of(self, module: Any, context: Any, dtype: torch.dtype) -> Any:
         """The `PooledBlock` of the last block where it has one; see `encoders.blocks`."""
@@ -97,6 +108,8 @@ class HostEncoder(Encoder):
         # Learned from blocks that are followed by their like; a pool at the end returns what it likes.
         if layer < self.depth - 1 or self.depth == 1:
             self._form, self._form_known = forms[0], True
+        if layer == self.depth - 1:
+            self._last_form = forms[0]
         hidden = seen["args"][0] if seen["args"] else next(iter(seen["kwargs"].values()))
         if not isinstance(hidden, Tensor) or hidden.ndim not in (3, 4) or len(hidden) != len(tensors):
             found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
@@ -140,11 +153,13 @@ class HostEncoder(Encoder):
         return tuple(context.tensor.shape), context.shape
 
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
-        """The host run with the layer's input put in place of its own."""
+        """The host run with the layer's input put in place of its own; at `depth` all blocks pass it on."""
         module = self.in_precision(dtype)
         blocks = self.blocks(module)
         if not self._form_known and self.chained and layer > 0:
             self._run(context.tensor, 0)
+        if layer == self.depth:
+            self._run(context.tensor, layer - 1)
         tensor = context.tensor.to(dtype) if context.tensor.is_floating_point() else context.tensor
 
         def head(x: Tensor) -> Tensor:
@@ -152,8 +167,10 @@ class HostEncoder(Encoder):
             hidden = hidden.movedim(1, 3) if self.channels_last and hidden.ndim == 4 else hidden
             with ExitStack() as stack:
                 if self.chained:
-                    stack.enter_context(skipping(blocks[:layer], self._form))
-                stack.enter_context(replacing(blocks[layer], hidden))
+                    stack.enter_context(skipping(blocks[: min(layer, self.depth - 1)], self._form))
+                if layer == self.depth:
+                    stack.enter_context(skipping(blocks[-1:], self._last_form))
+                stack.enter_context(replacing(blocks[min(layer, self.depth - 1)], hidden))
                 return self.encode(module, tensor.expand(len(x), *tensor.shape[1:]))
 
         return head

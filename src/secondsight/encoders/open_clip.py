@@ -20,7 +20,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
+from secondsight.encoders.base import ATTENTION_POOL, DualEncoder, Encoder, Head, Prepared, States
 from secondsight.encoders.blocks import linear, pooled_block
 from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
 from secondsight.encoders.loading import loading
@@ -111,6 +111,10 @@ class VisionEncoder(Encoder):
 
         return head
 
+    def outputs(self) -> Any:
+        """The last block."""
+        return self.module.transformer.resblocks[-1]
+
     def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
         """The closed form where the class token pools in the last block."""
         visual = self.in_precision(dtype)
@@ -152,7 +156,7 @@ class ResNetEncoder(Encoder):
     def __init__(self, visual: ModifiedResNet, images: ImageInput) -> None:
         super().__init__()
         self.module, self.images = visual, images
-        self.pool = "attention pool"
+        self.pool = ATTENTION_POOL
 
     @staticmethod
     def _blocks(visual: Any) -> list[Any]:
@@ -404,6 +408,10 @@ class TextEncoder(Encoder):
             return out
 
         return head
+
+    def outputs(self) -> Any:
+        """The last block."""
+        return self.module.transformer.resblocks[-1]
 
     def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
         """The closed form at the last block."""

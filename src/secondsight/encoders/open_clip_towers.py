@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secondsight.encoders.base import Prepared, States
+from secondsight.encoders.base import ATTENTION_POOL, Prepared, States
 from secondsight.encoders.blocks import pooled_block, probe_block
 from secondsight.encoders.host import HostEncoder, HostImageEncoder, text_blocks
 from secondsight.encoders.images import ImageInput
@@ -42,7 +42,7 @@ POOLS = {
 class PooledVisionEncoder(HostImageEncoder):
     """An open_clip VisionTransformer with an attentional pool (CoCa), which is its last block."""
 
-    pool = "attention pool"
+    pool = ATTENTION_POOL
 
     def __init__(self, visual: Any, images: ImageInput) -> None:
         super().__init__(
@@ -88,7 +88,7 @@ class TimmEncoder(HostImageEncoder):
             size=side if fixed else None,
         )
         asks = getattr(trunk, "attn_pool", None) is not None
-        self.pool = "attention pool" if asks else POOLS.get(getattr(trunk, "global_pool", ""), "mean")
+        self.pool = ATTENTION_POOL if asks else POOLS.get(getattr(trunk, "global_pool", ""), "mean")
 
     def blocks(self, module: Any) -> Sequence[nn.Module]:
         """The trunk's blocks or stages, and its attention pool where it has one."""

@@ -11,7 +11,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from secondsight.encoders.audio import AudioEncoder
-from secondsight.encoders.base import DualEncoder, Encoder, Prepared
+from secondsight.encoders.base import ATTENTION_POOL, DualEncoder, Encoder, Prepared
 from secondsight.encoders.blocks import pooled_block, probe_block
 from secondsight.encoders.host import HostEncoder, HostImageEncoder
 from secondsight.encoders.images import ImageInput
@@ -111,7 +111,7 @@ class _Hub(HostEncoder):
         HostEncoder.__init__(self, Parts(getattr(model, tower.module), projection))
         self.pool = "mean" if tower.pool is None else f"{tower.pool} token"
         if tower.probe is not None:
-            self.pool = "attention pool"
+            self.pool = ATTENTION_POOL
 
     def blocks(self, module: Any) -> Sequence[nn.Module]:
         """The tower's blocks, and its attention pool where it has one."""
@@ -301,6 +301,10 @@ class HubAudioEncoder(_Hub, AudioEncoder):
 
     # Stages halve their grids, so that none can be passed over.
     chained = False
+
+    def outputs(self) -> Any:
+        """Not known: what follows the stages reads more than their hidden states."""
+        return None
 
     def __init__(self, model: Any, tower: Tower, extractor: Any) -> None:
         _Hub.__init__(self, model, tower)

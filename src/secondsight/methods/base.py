@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from secondsight.contributions import Contributions
     from secondsight.encoders.base import Prepared, Side
     from secondsight.interactions import Interactions
+
+REFERENCES = ("black", "mean", "noise", "blur", "padding", "empty", "silence")
+"""Names of references of any kind of input."""
 
 METHODS: dict[str, type[Method]] = {}
 """Every method by its name on the command line."""
@@ -39,4 +43,31 @@ def method_named(name: str, **options: Any) -> Method:
     """The method of that name with these options; `InputError` that lists the known ones."""
     if name not in METHODS:
         raise InputError(f"unknown method {name!r}; known: {', '.join(sorted(METHODS))}")
-    return METHODS[name](**options)
+    known = list(inspect.signature(METHODS[name]).parameters)
+    for option in options:
+        if option not in known:
+            raise InputError(f"the method {name!r} has no option {option!r}; it has {', '.join(known)}")
+    try:
+        return METHODS[name](**options)
+    except TypeError as problem:
+        raise InputError(f"the method {name!r} cannot be made with these options ({problem})") from problem
+
+
+def for_side(side: Side, *options: Any) -> tuple[Any, ...]:
+    """Options that take one value or a (left, right) pair, as this side's values.
+
+    A single name of a reference belongs to the side that knows it; the other keeps its usual one.
+    """
+    made = []
+    for value in options:
+        own = value[side.index] if isinstance(value, tuple) and len(value) == 2 else value
+        known = isinstance(own, str) and own in REFERENCES
+        alone = not isinstance(value, tuple)
+        made.append(None if known and alone and own not in side.encoder.references else own)
+    return tuple(made)
+
+
+def one_of(option: str, value: Any, known: Sequence[str]) -> None:
+    """`InputError` that lists the known values."""
+    if value not in known:
+        raise InputError(f"unknown {option} {value!r}; known: {', '.join(known)}")

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import Head, Prepared, Side, States
-from secondsight.encoders.images import IMAGE_REFERENCES
-from secondsight.encoders.texts import TEXT_REFERENCES
 from secondsight.engine.guard import differentiable, untouched
 from secondsight.engine.kinks import kinked, met
 from secondsight.engine.paths import LinePath, PairedMatrix, Path
@@ -26,11 +24,9 @@ from secondsight.engine.tails import Chain, Unit
 from secondsight.errors import AdapterError, ConvergenceWarning, InputError
 from secondsight.interactions import Interactions
 from secondsight.layout import Layout
-from secondsight.methods.base import Method
+from secondsight.methods.base import Method, for_side, one_of
 
 STRATEGIES = ("auto", "pooled", "forward", "reverse", "paired")
-
-_NAMED_REFERENCES = (*IMAGE_REFERENCES, *TEXT_REFERENCES)
 
 _BATCH = 16
 """Inputs that go through the host model together."""
@@ -71,10 +67,10 @@ class IntegratedJacobian(Method):
     name: ClassVar[str] = "integrated-jacobian"
 
     def __post_init__(self) -> None:
-        _one_of("quadrature", self.quadrature, QUADRATURES)
-        _one_of("strategy", self.strategy, STRATEGIES)
-        _one_of("normalize", self.normalize, ("outside", "inside"))
-        _one_of("kinks", self.kinks, ("average", "pointwise"))
+        one_of("quadrature", self.quadrature, QUADRATURES)
+        one_of("strategy", self.strategy, STRATEGIES)
+        one_of("normalize", self.normalize, ("outside", "inside"))
+        one_of("kinks", self.kinks, ("average", "pointwise"))
         if isinstance(self.layer, tuple) and len(self.layer) != 2:
             raise InputError(f"layer={self.layer!r} is neither one layer nor a (left, right) pair")
         if not self.tol > 0 or not math.isfinite(self.tol):
@@ -103,64 +99,28 @@ class IntegratedJacobian(Method):
             return self._pair(left, next(self._integrals(left, [a])), v)
 
     def _integrals(self, side: Side, inputs: Sequence[Prepared]) -> Iterator[_Integral]:
-        encoder, layer = side.encoder.at(self.layer[side.index] if isinstance(self.layer, tuple) else self.layer)
+        wanted, which = for_side(side, self.layer, self.reference)
+        encoder, layer = side.encoder.at(wanted)
         side = replace(side, encoder=encoder)
-        which = self.reference[side.index] if isinstance(self.reference, tuple) else self.reference
-        if isinstance(which, str) and not isinstance(self.reference, tuple) and which not in encoder.references:
-            # One name for both sides belongs to the side that knows it; the other keeps its usual reference.
-            which = None if which in _NAMED_REFERENCES else which
         for group in _same_shapes(inputs):
             states = encoder.features(torch.cat([p.tensor for p in group]), layer)
             for prepared, state in zip(group, states, strict=True):
                 yield self._integral(side, prepared, state, layer, which)
 
     def _integral(self, side: Side, prepared: Prepared, state: States, layer: int, which: Any) -> _Integral:
-        encoder, dtype = side.encoder, side.encoder.dtype()
+        encoder = side.encoder
         assert state.embedding is not None  # only a reference may be pooled elsewhere
         if not bool(torch.isfinite(state.embedding).all()):
             raise InputError(f"the {side.kind} encoder gave NaN or infinity: check the model's weights and the input")
         other = encoder.reference(prepared, which, self.seed)
         reference, derived = encoder.reference_states(other, layer, state.context)
         unit = self.normalize == "inside" and side.cosine
-        block = None if self.strategy in ("forward", "reverse") else encoder.pooled(layer, state.context, dtype)
-        path: Path
-        if block is not None:
-            if "pooled" not in derived:
-                derived["pooled"] = block.reference(reference.hidden)
-            block = _through_unit(block) if unit else block
-            path = PooledPath(block, derived["pooled"], state.hidden)
-        elif self.strategy == "pooled":
-            raise InputError(
-                f"strategy='pooled' is the closed form of a last block with one pooled query; the {side.kind} encoder "
-                f"has none at layer {encoder.label(layer)}: use 'auto', 'forward' or 'reverse'"
-            )
-        else:
-            head = encoder.head(layer, state.context, dtype)
-            head = _unit(head) if unit else head
-            fewer = len(state.hidden) <= state.embedding.numel()
-            mode: Literal["forward", "reverse"] = (
-                "forward" if self.strategy != "reverse" and (self.strategy == "forward" or fewer) else "reverse"
-            )
-            own = kinked(encoder.in_precision(dtype)) if self.kinks == "average" else []
-            kinks = met(head, own, reference.hidden)
-            path = LinePath(head, reference.hidden, state.hidden, mode, kinks)
+        path = self._path(side, state, layer, reference, derived, unit)
         with differentiable():
             g, g0 = self._ends(side, path, state, reference, derived, unit)
-            if self.steps is None:
-                probe = _probe(path, g - g0) if isinstance(path, LinePath) and path.kinks else None
-                adapted = adapt(
-                    self.quadrature, path.total, g - g0, tol=self.tol, max_steps=self.max_steps, probe=probe
-                )
-            else:
-                adapted = fixed(self.quadrature, self.steps, path.total, g - g0)
+            adapted = self._nodes(path, g - g0)
         if not adapted.reached:
-            change = "" if adapted.change is None else f", change {adapted.change:.1e} since half the nodes"
-            warnings.warn(
-                f"{side.kind} side at layer {encoder.label(layer)}: relative residual {adapted.residual:.1e}{change} with "
-                f"{len(adapted.rule)} nodes misses tol={self.tol:.0e}; raise max_steps or tol",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            self._missed(side, layer, adapted)
         layout = encoder.layout(prepared, layer, state)
         size = float(g.double().norm())
         if side.cosine and not size:
@@ -169,6 +129,46 @@ class IntegratedJacobian(Method):
             )
         scale = 1.0 if unit or not side.cosine else 1 / size
         return _Integral(path, adapted, g, g0, layout, scale, self._about(encoder.label(layer), adapted, path))
+
+    def _nodes(self, path: Path, difference: Tensor) -> Adapted:
+        """The rule that integrates a path to the tolerance, or the fixed one."""
+        if self.steps is not None:
+            return fixed(self.quadrature, self.steps, path.total, difference)
+        probe = _probe(path, difference) if isinstance(path, LinePath) and path.kinks else None
+        return adapt(self.quadrature, path.total, difference, tol=self.tol, max_steps=self.max_steps, probe=probe)
+
+    def _missed(self, side: Side, layer: int, adapted: Adapted) -> None:
+        change = "" if adapted.change is None else f", change {adapted.change:.1e} since half the nodes"
+        warnings.warn(
+            f"{side.kind} side at layer {side.encoder.label(layer)}: relative residual {adapted.residual:.1e}{change} with "
+            f"{len(adapted.rule)} nodes misses tol={self.tol:.0e}; raise max_steps or tol",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+    def _path(self, side: Side, state: States, layer: int, start: States, derived: dict[Any, Any], unit: bool) -> Path:
+        """The straight path from `start` to a state: the closed form where there is one, else through the head."""
+        assert state.embedding is not None  # only a reference may be pooled elsewhere
+        encoder, dtype = side.encoder, side.encoder.dtype()
+        block = None if self.strategy in ("forward", "reverse") else encoder.pooled(layer, state.context, dtype)
+        if block is not None:
+            if "pooled" not in derived:
+                derived["pooled"] = block.reference(start.hidden)
+            block = _through_unit(block) if unit else block
+            return PooledPath(block, derived["pooled"], state.hidden)
+        if self.strategy == "pooled":
+            raise InputError(
+                f"strategy='pooled' is the closed form of a last block with one pooled query; the {side.kind} encoder "
+                f"has none at layer {encoder.label(layer)}: use 'auto', 'forward' or 'reverse'"
+            )
+        head = encoder.head(layer, state.context, dtype)
+        head = unit_head(head) if unit else head
+        fewer = len(state.hidden) <= state.embedding.numel()
+        mode: Literal["forward", "reverse"] = (
+            "forward" if self.strategy != "reverse" and (self.strategy == "forward" or fewer) else "reverse"
+        )
+        own = kinked(encoder.in_precision(dtype)) if self.kinks == "average" else []
+        return LinePath(head, start.hidden, state.hidden, mode, met(head, own, start.hidden))
 
     def _ends(
         self, side: Side, path: Path, state: States, reference: States, derived: dict[Any, Any], unit: bool
@@ -266,11 +266,6 @@ def _probe(path: Path, difference: Tensor) -> Callable[[Rule], Tensor]:
     return lambda rule: path.pull(rule, difference[None])[0]
 
 
-def _one_of(option: str, value: Any, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InputError(f"unknown {option} {value!r}; known: {', '.join(known)}")
-
-
 def _same_shapes(inputs: Sequence[Prepared]) -> Iterator[list[Prepared]]:
     """Neighbouring inputs of one shape and type, at most `_BATCH` together, in order."""
     group: list[Prepared] = []
@@ -284,7 +279,8 @@ def _same_shapes(inputs: Sequence[Prepared]) -> Iterator[list[Prepared]]:
         yield group
 
 
-def _unit(head: Head) -> Head:
+def unit_head(head: Head) -> Head:
+    """The head's embeddings as unit vectors."""
     return lambda x: F.normalize(head(x), dim=-1)
 
 

@@ -1,0 +1,139 @@
+"""Bilinear LIME (ILIME): a bilinear model of the similarity under random perturbations of both inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from secondsight.contributions import Contributions
+from secondsight.encoders.base import Prepared, Side
+from secondsight.engine.designs import bernoulli_masks
+from secondsight.errors import InputError
+from secondsight.interactions import Interactions
+from secondsight.methods.banzhaf import Banzhaf
+from secondsight.methods.base import Method, for_side, one_of
+from secondsight.methods.masking import game
+
+SOLVERS = ("sgd", "closed", "factorised")
+
+
+@dataclass(frozen=True, eq=False)
+class BilinearLime(Method):
+    """Pair method: W and c of s(a masked by z_a, b masked by z_b) ≈ z_aᵀ W z_b + c (Joukovsky et al. 2023; [M25] App. H).
+
+    Patches and tokens are dropped with probability `drop` and replaced by the mean pixel and padding; `samples` such
+    pairs, each input of which is encoded once, are weighted by their closeness to the whole,
+    exp(−(d_a² + d_b²) / width²) with d the cosine distance of a mask to the full one. Masks enter divided by the square
+    root of their number of features.
+
+    `solver` "sgd" is the paper's: stochastic gradient descent with `lr`, `decay` (L2) and `epochs`; "closed" the same
+    objective's exact minimum, with `decay` its penalty; "factorised" one vector-valued ridge per side (`Banzhaf` at
+    p = 1 − drop), whose encodings serve every partner. The same `seed` gives the same numbers. For sides by themselves,
+    `contributions` are those of "factorised".
+    """
+
+    samples: int = 1000
+    drop: float = 0.3
+    width: float = 0.25
+    solver: str = "sgd"
+    lr: float = 1e-2
+    decay: float = 1e-3
+    epochs: int = 50
+    layer: Any = "input"
+    reference: Any = None
+    seed: int = 0
+
+    name: ClassVar[str] = "bilinear-lime"
+
+    def __post_init__(self) -> None:
+        one_of("solver", self.solver, SOLVERS)
+        if not 0 < self.drop < 1:
+            raise InputError(f"drop={self.drop!r} is no probability between 0 and 1")
+        for option in ("samples", "width", "lr", "epochs"):
+            if not getattr(self, option) > 0:
+                raise InputError(f"{option}={getattr(self, option)!r} must be positive")
+        if self.decay < 0:
+            raise InputError(f"decay={self.decay!r} is no penalty: zero or a positive number is needed")
+
+    def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
+        """The factorised form's vectors of one side."""
+        method = Banzhaf(
+            p=1 - self.drop,
+            budget=max(self.samples, 4),
+            layer=self.layer,
+            reference=self._filling(side),
+            seed=self.seed + side.index,
+        )
+        return method.contributions(side, inputs)
+
+    def interactions(self, left: Side, right: Side, a: Prepared, b: Prepared) -> Interactions:
+        """The fitted W as attributions and c as base; the four terms miss the similarity by what the fit does."""
+        if self.solver == "factorised":
+            return super().interactions(left, right, a, b)
+        games, masks, vectors = [], [], []
+        for side, prepared in ((left, a), (right, b)):
+            g = game(side, prepared, self.layer, self._filling(side), self.seed, "inside")
+            drawn = bernoulli_masks(g.players, self.samples, 1 - self.drop, self.seed + side.index)
+            games.append(g)
+            masks.append(drawn)
+            vectors.append(g.values(drawn))
+        similarities = (vectors[0] * vectors[1]).sum(-1)
+        weights = self._closeness(masks[0], masks[1])
+        za, zb = (m.double() / m.shape[1] ** 0.5 for m in masks)
+        w, c = (self._descend if self.solver == "sgd" else self._solve)(za, zb, similarities, weights)
+        w = w / (za.shape[1] * zb.shape[1]) ** 0.5
+        whole = float(games[0].end(True) @ games[1].end(True))
+        layouts = [g.layout for g in games]
+        matrix = torch.zeros(layouts[0].size, layouts[1].size, dtype=games[0].embedding.dtype)
+        matrix[torch.tensor(layouts[0].visible)[:, None], torch.tensor(layouts[1].visible)] = w.to(matrix.dtype)
+        spent = {"left": {"layer": games[0].layer, "encodings": games[0].spent}}
+        spent["right"] = {"layer": games[1].layer, "encodings": games[1].spent}
+        return Interactions(
+            attributions=matrix,
+            left_effects=matrix.new_zeros(layouts[0].size),
+            right_effects=matrix.new_zeros(layouts[1].size),
+            base=float(c),
+            similarity=whole,
+            left_layout=layouts[0],
+            right_layout=layouts[1],
+            about={**spent, "solver": self.solver},
+        )
+
+    def _filling(self, side: Side) -> Any:
+        """What takes the place of dropped features: the mean pixel or padding, or the user's reference."""
+        which = for_side(side, self.reference)[0]
+        return "mean" if which is None and "mean" in side.encoder.references else which
+
+    def _closeness(self, left: Tensor, right: Tensor) -> Tensor:
+        """Weight of every pair: near 1 where little is dropped."""
+        # The cosine of a 0/1 vector with the vector of ones is the root of the share that is kept.
+        distances = [1 - m.double().mean(1).sqrt() for m in (left, right)]
+        return torch.exp(-(distances[0] ** 2 + distances[1] ** 2) / self.width**2)
+
+    def _solve(self, za: Tensor, zb: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted ridge solution in its dual form, whose size is the number of samples; the intercept is free."""
+        root = (weights / weights.sum()).sqrt()
+        # Products of masks' inner products are the inner products of the masks' outer products.
+        kernel = (za @ za.T) * (zb @ zb.T) * root[:, None] * root
+        inverse = torch.linalg.inv(kernel + max(self.decay, 1e-12) * torch.eye(len(y), dtype=torch.float64))
+        ones, target = inverse @ root, inverse @ (root * y)
+        c = (root @ target) / (root @ ones)
+        dual = (target - c * ones) * root
+        return za.T @ (dual[:, None] * zb), c
+
+    def _descend(self, za: Tensor, zb: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Stochastic gradient descent over single pairs' weighted squared errors, in batches of 32."""
+        w = torch.zeros(za.shape[1], zb.shape[1], dtype=torch.float64)
+        c = y.mean().clone()
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(self.epochs):
+            for batch in torch.randperm(len(y), generator=generator).split(32):
+                a, b, pi = za[batch], zb[batch], weights[batch]
+                error = pi * (torch.einsum("ni,ij,nj->n", a, w, b) + c - y[batch]) * 2 / len(batch)
+                w = w - self.lr * (a.T @ (error[:, None] * b) + self.decay * w)
+                c = c - self.lr * error.sum()
+        return w, c

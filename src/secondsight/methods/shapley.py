@@ -1,0 +1,70 @@
+"""Shapley values of the embedding itself, by random orders and their reverses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from secondsight.contributions import Contributions
+from secondsight.encoders.base import Prepared, Side
+from secondsight.errors import InputError
+from secondsight.methods.base import Method, one_of
+from secondsight.methods.masking import Game, game
+
+
+@dataclass(frozen=True, eq=False)
+class Shapley(Method):
+    """Contributions U_i = mean over orders of g(those before i, and i) − g(those before i); they add up exactly.
+
+    `orders` random orders of the features are taken, each with its reverse (antithetic); an order costs one encoding per
+    feature. `budget` gives the number of encodings instead. Other options as in `Occlusion`; the same `seed` gives the
+    same numbers.
+    """
+
+    orders: int = 4
+    budget: int | None = None
+    layer: Any = "input"
+    reference: Any = None
+    normalize: str = "inside"
+    seed: int = 0
+
+    name: ClassVar[str] = "shapley"
+
+    def __post_init__(self) -> None:
+        one_of("normalize", self.normalize, ("outside", "inside"))
+        if self.orders < 1 or (self.budget is not None and self.budget < 1):
+            raise InputError("orders= and budget= need at least 1")
+
+    def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
+        """Contributions of every input, with standard errors over pairs of orders."""
+        made = []
+        for prepared in inputs:
+            g = game(side, prepared, self.layer, self.reference, self.seed, self.normalize)
+            pairs = torch.stack([self._pair(g, order) for order in self._orders(g.players)])
+            spread = pairs - pairs.mean(0)
+            count = len(pairs)
+            deviations = spread / math.sqrt(count * (count - 1)) if count > 1 else None
+            made.append(g.contributions(pairs.mean(0), g.end(False), {"orders": 2 * count}, deviations))
+        return made
+
+    def _orders(self, players: int) -> list[Tensor]:
+        count = self.orders if self.budget is None else max(self.budget // max(2 * (players - 1), 1), 1)
+        generator = torch.Generator().manual_seed(self.seed)
+        return [torch.randperm(players, generator=generator) for _ in range(math.ceil(count))]
+
+    @staticmethod
+    def _pair(g: Game, order: Tensor) -> Tensor:
+        """Mean of what players add in an order and in its reverse."""
+        n = g.players
+        total = torch.zeros(n, len(g.embedding), dtype=torch.float64)
+        for run in (order, order.flip(0)):
+            present = torch.zeros(n - 1, n, dtype=torch.bool)
+            present[:, run] = torch.ones(n - 1, n).tril().bool()
+            steps = torch.cat([g.end(False)[None], g.values(present), g.end(True)[None]])
+            total[run] += steps.diff(dim=0) / 2
+        return total
