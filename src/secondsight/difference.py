@@ -24,9 +24,9 @@ def difference(first: Interactions, second: Interactions) -> Interactions:
     dtype = torch.promote_types(first.matrix.dtype, second.matrix.dtype)
 
     def laid(pair: Interactions, which: int) -> tuple[Tensor, Tensor, Tensor]:
-        rows, columns = from_left[which].to(pair.matrix.device), from_right[which].to(pair.matrix.device)
-        effects = rows @ pair.left_effects.double(), columns @ pair.right_effects.double()
-        return (rows @ pair.matrix.double() @ columns.T, *effects)
+        rows, columns = from_left[which], from_right[which]
+        matrix = _lay(columns, _lay(rows, pair.matrix.double().cpu()).T).T
+        return matrix, _lay(rows, pair.left_effects.double().cpu()), _lay(columns, pair.right_effects.double().cpu())
 
     matrix, left_effects, right_effects = (
         (a - b).to(dtype) for a, b in zip(laid(first, 0), laid(second, 1), strict=True)
@@ -43,6 +43,10 @@ def difference(first: Interactions, second: Interactions) -> Interactions:
     )
 
 
+def _lay(share: Tensor | None, values: Tensor) -> Tensor:
+    return values if share is None else share @ values
+
+
 def _named(first: Interactions, second: Interactions) -> dict[str, Any]:
     """Model and method of both, once where they are the same."""
     names = {}
@@ -53,13 +57,13 @@ def _named(first: Interactions, second: Interactions) -> dict[str, Any]:
     return names
 
 
-def common(first: Layout, second: Layout) -> tuple[Layout, tuple[Tensor, Tensor]]:
+def common(first: Layout, second: Layout) -> tuple[Layout, tuple[Tensor | None, Tensor | None]]:
     """A layout that both fit, and for each the share of every old feature in every new one, (new, old).
 
-    Columns sum to 1. Raises `InputError` for layouts of different inputs.
+    Columns sum to 1; None where nothing changes. Raises `InputError` for layouts of different inputs.
     """
     if first == second:
-        return first, (torch.eye(first.size, dtype=torch.float64), torch.eye(first.size, dtype=torch.float64))
+        return first, (None, None)
     if isinstance(first, GridLayout) and isinstance(second, GridLayout):
         return _common_grid(first, second)
     if isinstance(first, TokenLayout) and isinstance(second, TokenLayout):
@@ -69,11 +73,16 @@ def common(first: Layout, second: Layout) -> tuple[Layout, tuple[Tensor, Tensor]
     raise InputError(f"two explanations of {first.kind} and {second.kind} are not of the same pair")
 
 
-def _common_grid(first: GridLayout, second: GridLayout) -> tuple[Layout, tuple[Tensor, Tensor]]:
+def _common_grid(first: GridLayout, second: GridLayout) -> tuple[Layout, tuple[Tensor | None, Tensor | None]]:
     if first.image_size != second.image_size:
         raise InputError(
             f"the two explanations show images of {first.image_size[0]}×{first.image_size[1]} and "
             f"{second.image_size[0]}×{second.image_size[1]} pixels: both must be of the same photograph"
+        )
+    if max(len(first.visible), len(second.visible)) > 10_000:
+        raise InputError(
+            f"grids of {first.grid[0]}×{first.grid[1]} and {second.grid[0]}×{second.grid[1]} are too fine to be laid onto "
+            "one another: explain at a block's input instead of layer='input'"
         )
     finer = first if len(first.visible) >= len(second.visible) else second
     cells = len(finer.visible)
@@ -90,7 +99,7 @@ def _spread(old: GridLayout, new: GridLayout) -> Tensor:
     return _with_rest(share, old)
 
 
-def _common_words(first: TokenLayout, second: TokenLayout) -> tuple[Layout, tuple[Tensor, Tensor]]:
+def _common_words(first: TokenLayout, second: TokenLayout) -> tuple[Layout, tuple[Tensor | None, Tensor | None]]:
     if first.text is None or second.text is None:
         raise InputError("token ids without their text cannot be compared across tokenizers: give the caption itself")
     if first.text != second.text:

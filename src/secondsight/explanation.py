@@ -128,7 +128,7 @@ def explain(
     model = model.fitting(left, right)
     a = model.left.encoder.prepare(left, truncate=truncate)
     b = model.right.encoder.prepare(right, truncate=truncate)
-    rivals = [model.right.encoder.prepare(raw, truncate=truncate) for raw in _several(against)]
+    rivals = _others(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in _several(against)])
     begun = time.perf_counter()
     pair, shown = method.interactions(model.left, model.right, a, b), b.shown
     if rivals:
@@ -140,15 +140,30 @@ def explain(
     seconds = time.perf_counter() - begun
     if scale == "logit":
         # A bias cancels in a margin.
-        pair = scaled(pair, float(model.logit_scale or 1.0), 0.0 if rivals else model.logit_bias)
+        factor = float(model.logit_scale or 1.0)
+        pair = scaled(pair, factor, 0.0 if rivals else model.logit_bias)
+        if rivals:
+            logits = [value * factor + model.logit_bias for value in pair.about["similarities"]]
+            pair = replace(pair, about={**pair.about, "similarities": logits})
     about = {"method": method.name, "model": model.name, "scale": scale, "seconds": round(seconds, 4), **pair.about}
     return _shown(replace(pair, about=about), a.shown, shown)
+
+
+def _others(b: Prepared, rivals: list[Prepared]) -> list[Prepared]:
+    """The rivals that are not the input itself, which a list of all classes contains."""
+    others = [r for r in rivals if r.tensor.shape != b.tensor.shape or not torch.equal(r.tensor, b.tensor)]
+    if rivals and not others:
+        raise InputError("against= names only the input itself: give at least one rival")
+    return others
 
 
 def _several(against: Any) -> list[Any]:
     if against is None:
         return []
-    rivals = list(against) if isinstance(against, (list, set, frozenset)) else [against]
+    several = isinstance(against, (list, set, frozenset)) or (
+        isinstance(against, tuple) and all(isinstance(one, str) for one in against)
+    )
+    rivals = sorted(against) if isinstance(against, (set, frozenset)) else list(against) if several else [against]
     if not rivals:
         raise InputError("against=[] names no rival: give at least one, or leave it out")
     return rivals

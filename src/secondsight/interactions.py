@@ -87,7 +87,8 @@ class _Joined:
     def times(self, right: Tensor) -> Tensor:
         shares = zip(self.parts, self.signs, right.split(list(self.sizes)), strict=True)
         # What nobody asked for may cost a pass through the model.
-        return torch.stack([s * part.times(own) for part, s, own in shares if bool(own.any())]).sum(0)
+        asked = [s * part.times(own) for part, s, own in shares if bool(own.any())]
+        return torch.stack(asked).sum(0) if asked else self.parts[0].times(right[: self.sizes[0]])
 
     def times_left(self, left: Tensor) -> Tensor:
         return torch.cat([sign * part.times_left(left) for part, sign in zip(self.parts, self.signs, strict=True)])

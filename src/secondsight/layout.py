@@ -410,16 +410,14 @@ class JoinedLayout(Layout):
         )
 
     def _everywhere(self, text: str) -> Tensor:
-        weights, problems = [], []
-        for part in self.parts:
-            try:
-                weights.append(part.select(text))
-            except InputError as problem:
-                weights.append(torch.zeros(part.size))
-                problems.append(problem)
-        if len(problems) == len(self.parts):
-            raise InputError("; ".join(str(problem) for problem in problems))
-        return torch.cat(weights)
+        # Only a part that does not have it at all is left out: one that has it twice does not say which is meant.
+        having = [isinstance(p, TokenLayout) and text.lower() in (p.text or "").lower() for p in self.parts]
+        if not any(having):
+            words = ", ".join(repr(word.text) for word in self.words)
+            raise InputError(f"{text!r} is in none of the {len(self.parts)} inputs; their words are {words}")
+        return torch.cat(
+            [p.select(text) if has else torch.zeros(p.size) for p, has in zip(self.parts, having, strict=True)]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `Layout.from_json` reads back."""

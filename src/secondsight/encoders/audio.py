@@ -38,12 +38,12 @@ def open_audio(raw: Any, rate: int) -> np.ndarray:
         raise InputError(
             f"cannot use {type(raw).__name__} as sound: give a path, an array of samples at {rate} Hz, or (array, rate)"
         )
+    if np.issubdtype(samples.dtype, np.integer):
+        samples = samples / np.iinfo(samples.dtype).max
     if samples.ndim == 2:
         samples = samples.mean(1 if samples.shape[0] >= samples.shape[1] else 0)
     if samples.ndim != 1 or len(samples) < 2 or not np.issubdtype(samples.dtype, np.number):
         raise InputError(f"samples of shape {samples.shape} are no sound: one row of numbers is needed")
-    if np.issubdtype(samples.dtype, np.integer):
-        samples = samples / np.iinfo(samples.dtype).max
     samples = samples.astype(np.float64)
     if not np.isfinite(samples).all():
         raise InputError("the sound contains NaN or infinity")

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,20 +176,24 @@ class Encoder(ABC):
         return self._references[key]
 
     def _fingerprint(self) -> int:
-        """Changes when a weight is written to, moved or replaced."""
-        return hash(
-            tuple(
-                (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
-                for p in [*self.module.parameters(), *self.module.buffers()]
-            )
-        )
+        """Changes when a weight is written to, moved or replaced, or all are written to behind autograd's back."""
+        own = [*self.module.parameters(), *self.module.buffers()]
+        written = tuple((p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype) for p in own)
+        # Writing through `.data` leaves no trace in versions; whoever swaps weights that way swaps all of them.
+        probes = own[:: max(1, len(own) // 3)]
+        seen = tuple(float(p.detach().reshape(-1)[p.numel() // 2]) for p in probes if p.numel())
+        return hash((written, seen))
 
 
 def as_list(inputs: Any) -> list[Any]:
     """Several inputs as a list: an iterable of raw inputs, or a model-ready batch split along its first axis."""
     if isinstance(inputs, Tensor):
-        return list(inputs.split(1))
-    if isinstance(inputs, (str, bytes)) or not isinstance(inputs, Iterable):
+        return [inputs] if inputs.ndim == 1 else list(inputs.split(1))
+    if isinstance(inputs, Mapping):
+        # A processor's or tokenizer's output, one row an input.
+        rows = {k: v.split(1) for k, v in inputs.items() if isinstance(v, Tensor)}
+        return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+    if isinstance(inputs, (str, bytes)) or type(inputs).__name__ == "ndarray" or not isinstance(inputs, Iterable):
         raise InputError(f"contributions take several inputs: give a list, not {type(inputs).__name__}")
     return list(inputs)
 
@@ -241,7 +245,8 @@ class Side:
 class DualEncoder:
     """A similarity of two encoders' embeddings: their cosine, or their dot product where `cosine` is False.
 
-    `logit_scale` and `logit_bias` are what the model multiplies and adds in its logits (already exponentiated).
+    `logit_scale` and `logit_bias` are what the model multiplies and adds in its logits (already exponentiated), or
+    functions that read them from weights which may change.
     """
 
     def __init__(
@@ -251,11 +256,21 @@ class DualEncoder:
         *,
         name: str = "custom",
         cosine: bool = True,
-        logit_scale: float | None = None,
-        logit_bias: float = 0.0,
+        logit_scale: float | Callable[[], float | None] | None = None,
+        logit_bias: float | Callable[[], float] = 0.0,
     ) -> None:
         self.left, self.right = Side(left, 0, cosine), Side(right, 1, cosine)
-        self.name, self.cosine, self.logit_scale, self.logit_bias = name, cosine, logit_scale, logit_bias
+        self.name, self.cosine, self._scale, self._bias = name, cosine, logit_scale, logit_bias
+
+    @property
+    def logit_scale(self) -> float | None:
+        """What the model's logits multiply the similarity by, as its weights say now; None where there is none."""
+        return self._scale() if callable(self._scale) else self._scale
+
+    @property
+    def logit_bias(self) -> float:
+        """What the model's logits add."""
+        return self._bias() if callable(self._bias) else self._bias
 
     def __getattr__(self, name: str) -> Side:
         sides = [s for s in (self.__dict__.get("left"), self.__dict__.get("right")) if s is not None and s.kind == name]
@@ -274,8 +289,8 @@ class DualEncoder:
             sides[right].encoder,
             name=self.name,
             cosine=self.cosine,
-            logit_scale=self.logit_scale,
-            logit_bias=self.logit_bias,
+            logit_scale=self._scale,
+            logit_bias=self._bias,
         )
 
     def fitting(self, left: Any, right: Any) -> DualEncoder:

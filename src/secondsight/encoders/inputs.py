@@ -66,7 +66,9 @@ class InputEncoder(Encoder):
 
     def _hidden(self, tensors: Tensor) -> Tensor:
         if not self.of_tokens:
-            return tensors.flatten(2).mT
+            if tensors.ndim not in (3, 4):
+                raise InputError(f"inputs {tuple(tensors.shape[1:])} of {self.kind} have no positions: use layer=0")
+            return tensors.flatten(2).mT if tensors.ndim == 4 else tensors
         found: list[Tensor] = []
         table = self._table(self._own())
         handle = table.register_forward_hook(lambda _, __, output: found.append(output.clone()))
@@ -90,15 +92,15 @@ class InputEncoder(Encoder):
             # Token ids say more than their embeddings do (pooled position, mask): those of the input hold.
             outs = [self.head(0, c, dtype)(h[None])[0] for h, c in zip(hidden, like, strict=True)]
             return [States(h, e, c) for h, e, c in zip(hidden, outs, like, strict=True)]
-        out = self.encoder.whole(own)(tensors).to(dtype)
+        made = self.encoder.features(tensors, self.encoder.depth - 1)
         contexts = [Context(t[None], tuple(t.shape)) for t in tensors]
-        return [States(h, e, c) for h, e, c in zip(hidden, out, contexts, strict=True)]
+        return [States(h, s.embedding, c) for h, s, c in zip(hidden, made, contexts, strict=True)]
 
     def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
         """The whole model from its input on."""
         whole = self.encoder.whole(dtype)
         if not self.of_tokens:
-            return lambda x: whole(x.mT.unflatten(2, context.shape[1:]))
+            return lambda x: whole(x.mT.unflatten(2, context.shape[1:]) if len(context.shape) == 3 else x)
         table, ids = self._table(dtype), context.tensor
 
         def head(x: Tensor) -> Tensor:

@@ -42,6 +42,9 @@ def possible_kinds(raw: Any) -> frozenset[str]:
 
 def _of_string(raw: str) -> frozenset[str]:
     ending = Path(raw).suffix.lower()
+    if " " in raw and not os.path.exists(raw) and len(raw.split()) > 3:
+        # A sentence that ends with a file's name.
+        return frozenset({"text"})
     if ending in Image.registered_extensions():
         return frozenset({"image"})
     if ending in _SOUNDS:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +19,22 @@ from secondsight.errors import InputError
 
 Made = TypeVar("Made")
 
-_OFFLINE = (
-    "connect",
-    "resolve",
-    "network",
-    "offline",
-    "timed out",
-    "httpsconnection",
-    "cannot find the requested files",
-    "is not a local folder and is not a valid model identifier",
-    "is not the path to a directory",
-)
+_OFFLINE = {
+    "OfflineModeIsEnabled",
+    "LocalEntryNotFoundError",
+    "ConnectError",
+    "ConnectionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "TimeoutError",
+    "MaxRetryError",
+    "NameResolutionError",
+    "URLError",
+    "gaierror",
+}
+"""Errors, by name because they belong to several libraries, that say that nobody could be asked."""
+
+_SAYS_SO = ("couldn't connect to", "cannot find the requested files", "failed to download")
 
 
 @contextmanager
@@ -52,7 +58,8 @@ def _without_waiting() -> Iterator[None]:
     was, log = constants.HF_HUB_OFFLINE, logging.getLogger("huggingface_hub")
     level = log.level
     try:
-        if not was:
+        # Behind a proxy names are looked up elsewhere.
+        if not was and not getproxies():
             try:
                 socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
             except OSError:
@@ -79,8 +86,17 @@ def saved_folder(prefix: str, name: str, *files: str) -> str:
 
 def unreachable(name: str, problem: Exception, local: str) -> InputError:
     """The error for weights that are not here: `local` says how to name a copy on this machine."""
-    text = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
-    if isinstance(problem, (ConnectionError, TimeoutError)) or any(w in f"{text} {problem}".lower() for w in _OFFLINE):
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    text = f"{type(problem).__name__}: {lines[0].strip() if lines else 'no reason given'}"[:300]
+    chain: list[BaseException] = []
+    cause: BaseException | None = problem
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    names = {c.__name__ for one in chain for c in type(one).__mro__}
+    if names & {"RepositoryNotFoundError", "RemoteEntryNotFoundError"} and not names & _OFFLINE:
+        return InputError(f"the hub has no model {name!r}: check the name, or use {local}")
+    if names & _OFFLINE or any(words in str(problem).lower() for words in _SAYS_SO):
         return InputError(
             f"the weights of {name!r} are not on this machine and the hub cannot be reached: "
             f"use {local} or the offline model 'builtin'"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from secondsight.encoders.base import ATTENTION_POOL, DualEncoder, Encoder, Head, Prepared, States
 from secondsight.encoders.blocks import linear, pooled_block
 from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
-from secondsight.encoders.loading import loading
+from secondsight.encoders.loading import loading, number
 from secondsight.encoders.open_clip_towers import POOLS, HostTextEncoder, PooledVisionEncoder, TimmEncoder
 from secondsight.encoders.texts import (
     TEXT_REFERENCES,
@@ -507,9 +507,13 @@ def wrap_open_clip(
         mean, std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     images = ImageInput(preprocess, mean, std, assumed=assumed)
     image, text = _image_encoder(visual, images), _text_encoder(model, tokenizer)
-    scale = float(model.logit_scale.detach().exp()) if isinstance(getattr(model, "logit_scale", None), Tensor) else None
-    bias = float(model.logit_bias.detach()) if isinstance(getattr(model, "logit_bias", None), Tensor) else 0.0
-    return DualEncoder(image, text, name=name, logit_scale=scale, logit_bias=bias)
+    return DualEncoder(
+        image,
+        text,
+        name=name,
+        logit_scale=lambda: number(model, "logit_scale", torch.exp),
+        logit_bias=lambda: number(model, "logit_bias") or 0.0,
+    )
 
 
 def load_open_clip(name: str, cache_dir: str | None = None) -> DualEncoder:

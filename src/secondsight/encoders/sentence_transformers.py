@@ -37,7 +37,9 @@ class SentenceEncoder(HostEncoder):
             raise InputError(
                 f"the first module is {_kind(transformer)}, not a Transformer: describe the model with ss.TorchEncoder"
             )
-        self.normalises = _kind(model[-1]) == "Normalize"
+        # The final normalisation is the cosine's; cut afterwards, as for a dot product, it is the encoder's own.
+        own = model.truncate_dim is not None and model.similarity_fn_name == "dot"
+        self.normalises = _kind(model[-1]) == "Normalize" and not own
         parts = list(model)[:-1] if self.normalises else list(model)
         pooling = next((m for m in parts if _kind(m) == "Pooling"), None)
         modes = None if pooling is None else pooling.pooling_mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -86,6 +87,22 @@ def byte_offsets(original: str, cleaned: str, pieces: list[bytes]) -> Offsets:
     return tuple(offsets)
 
 
+_MARKS = ("▁", "Ġ", "##", "</w>")
+"""What tokenizers write for a space, the middle of a word, or its end."""
+
+
+def spelled_offsets(text: str, tokens: Sequence[str], special: Mapping[int, str]) -> Offsets:
+    """Offsets of tokens that only spell themselves, as slow tokenizers' do, by aligning what they spell with the text."""
+    pieces: list[bytes] = []
+    for i, token in enumerate(tokens):
+        byte = re.fullmatch(r"<0x([0-9A-F]{2})>", token)
+        for mark in _MARKS:
+            token = token.replace(mark, "")
+        pieces.append(b"" if i in special else bytes([int(byte[1], 16)]) if byte else "".join(token.split()).encode())
+    spelled = b"".join(pieces).decode("utf-8", errors="replace")
+    return byte_offsets(text, spelled, pieces)
+
+
 def ready_ids(ids: Tensor, spell: Callable[[int], str], special: dict[int, str]) -> Prepared:
     """Model-ready token ids (1, length) with the tokens' spelling but no text."""
     tokens = tuple(spell(int(i)) for i in ids[0])
@@ -150,7 +167,8 @@ class HubTokens:
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A text, or model-ready ids (1, length) or a dictionary with "input_ids" and perhaps "attention_mask"."""
         if isinstance(raw, Mapping):
-            raw = unpadded(raw)
+            # A model that wants all inputs padded to one length reads that padding.
+            raw = unpadded(raw if self.pad_to is None else {"input_ids": raw.get("input_ids")})
         if isinstance(raw, Tensor):
             return self._ready(check_ids(raw))
         text = check_text(raw)
@@ -188,9 +206,12 @@ class HubTokens:
         for i, (_, end) in enumerate(found):
             if i not in special and fast and end <= len(self.prompt):
                 special[i] = "prompt"
-        offsets = self._offsets(text, cleaned[len(self.prompt) :], found, special, len(ids)) if fast else None
         tokens = tuple(self._spell(i) for i in ids)
-        known = Tokenized(text if fast else None, tokens, offsets or (None,) * len(ids), special)
+        if fast:
+            offsets: Offsets | None = self._offsets(text, cleaned[len(self.prompt) :], found, special, len(ids))
+        else:
+            offsets = None if self.prompt else spelled_offsets(text, tokens, special)
+        known = Tokenized(None if offsets is None else text, tokens, offsets or (None,) * len(ids), special)
         return Prepared(torch.tensor([ids]), text, known)
 
     def _offsets(

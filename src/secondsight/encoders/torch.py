@@ -71,7 +71,8 @@ class TorchEncoder(Encoder):
         self.module = _Functions([module, features, head])
         self.layers = [_find(module, layer) for layer in layers] if module is not None else []
         self.depth = len(self.layers) or 1
-        self.references = {"image": IMAGE_REFERENCES, "text": TEXT_REFERENCES}.get(kind, ())
+        named = {"image": IMAGE_REFERENCES, "text": () if padding is None else TEXT_REFERENCES}
+        self.references = named.get(kind, ())
         assumed = preprocess is None and mean is None
         self.images = ImageInput(preprocess, mean, std, assumed=assumed) if kind == "image" else None
         self.tokenizer, self.padding, self.own_reference = tokenizer, padding, reference

@@ -248,7 +248,12 @@ def _images(model: Any, known: Model, processor: Any) -> ImageInput:
     patch: int = getattr(model.config.vision_config, "patch_size", 0)
 
     def preprocess(image: Any) -> Tensor:
-        out = made(images=image, return_tensors="pt")
+        try:
+            out = made(images=image, return_tensors="pt")
+        except TypeError as problem:
+            raise InputError(
+                f"{type(made).__name__} cannot be called as an image processor of transformers ({problem}): pass the model's"
+            ) from problem
         pixels: Tensor = _unpatched(out, (patch, patch)) if known.naflex else out["pixel_values"][0]
         return pixels
 
@@ -289,11 +294,15 @@ def wrap_hub(model: Any, processor: Any = None, tokenizer: Any = None, name: str
     else:
         left = HubImageEncoder(model, known.left, _images(model, known, processor), naflex=known.naflex)
     text = HubTextEncoder(model, known.text, _tokens(model, known, tokenizer))
-    scale = number(model, "logit_scale_a" if kind == "clap" else "logit_scale", torch.exp)
-    if kind == "align":
-        scale = number(model, "temperature", torch.reciprocal)
-    bias = number(model, "logit_bias") or 0.0
-    return DualEncoder(left, text, name=name, logit_scale=scale, logit_bias=bias)
+    read = {"clap": ("logit_scale_a", torch.exp), "align": ("temperature", torch.reciprocal)}
+    scale, change = read.get(str(kind), ("logit_scale", torch.exp))
+    return DualEncoder(
+        left,
+        text,
+        name=name,
+        logit_scale=lambda: number(model, scale, change),
+        logit_bias=lambda: number(model, "logit_bias") or 0.0,
+    )
 
 
 class HubAudioEncoder(_Hub, AudioEncoder):

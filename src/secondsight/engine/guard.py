@@ -12,14 +12,30 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, no autocast, and the random state kept; everything is put back at the end."""
+    """Evaluation mode, no gradients, checkpointing or autocast, the random state kept; all is put back at the end."""
     modes = [(m, m.training) for module in modules for m in module.modules()]
+    # Recomputing activations has no forward-mode rule, and some libraries do it in evaluation mode too.
+    checkpointing = [
+        (m, name) for m, _ in modes for name in ("grad_checkpointing", "gradient_checkpointing") if vars(m).get(name)
+    ]
+    # Set beside checkpointing by transformers: asks inputs for gradients, which functional derivatives do not allow.
+    asking = [
+        (m, dict(m._forward_hooks))
+        for m, _ in modes
+        if any(getattr(hook, "__name__", "") == "make_inputs_require_grads" for hook in m._forward_hooks.values())
+    ]
     random_state = torch.get_rng_state()
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         # The flag itself, not eval(): models override train() with side effects of their own.
         for module, _ in modes:
             module.training = False
+        for module, name in checkpointing:
+            setattr(module, name, False)
+        for module, hooks in asking:
+            for key, hook in hooks.items():
+                if getattr(hook, "__name__", "") == "make_inputs_require_grads":
+                    del module._forward_hooks[key]
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
@@ -29,6 +45,11 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        for module, name in checkpointing:
+            setattr(module, name, True)
+        for module, hooks in asking:
+            module._forward_hooks.clear()
+            module._forward_hooks.update(hooks)
         torch.set_rng_state(random_state)
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)

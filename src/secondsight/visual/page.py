@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _PARTS = {"image": "patch", "audio": "part of the sound"}
 
+_FINEST = 64
+"""Cells a side that the page shows; finer maps, as of single pixels, are summed to these."""
+
 _LONGEST = 1280
 """Pixels of the longer side of the embedded picture; boxes stay in original pixels."""
 
@@ -32,12 +35,19 @@ def page_data(e: Explanation, selection: Any = None) -> dict[str, Any]:
 
     Groups are grid cells, or words (sums over their tokens); special features are left out and their share is noted.
     """
-    left, pick_left = _side(e.left_layout, e.left_input)
-    right, pick_right = _side(e.right_layout, e.right_input)
-    matrix = pick_left @ e.matrix.double().cpu() @ pick_right.T
-    start: list[int] = []
+    left, left_owner = _side(e.left_layout, e.left_input)
+    right, right_owner = _side(e.right_layout, e.right_input)
+    matrix = _grouped(_grouped(e.matrix.double().cpu(), left_owner, left["groups"]).T, right_owner, right["groups"]).T
+    start: list[Any] = []
     if selection is not None:
-        start = [int(i) for i in ((pick_right @ e.right_layout.select(selection).double()) > 0).nonzero().flatten()]
+        weights = e.right_layout.select(selection).double()
+        sizes = _grouped(torch.ones_like(weights), right_owner, right["groups"])
+        shares = _grouped(weights, right_owner, right["groups"]) / sizes.clamp(min=1)
+        # Cells by their covered share, words as wholes.
+        cells = right["kind"] == "image"
+        start = [[int(i), float(shares[i])] if cells else int(i) for i in shares.nonzero().flatten()]
+        if cells and isinstance(selection, tuple) and len(selection) == 4:
+            right["box"] = [float(v) for v in selection]
     return {
         "left": left,
         "right": right,
@@ -51,28 +61,54 @@ def page_data(e: Explanation, selection: Any = None) -> dict[str, Any]:
     }
 
 
+def _grouped(values: Tensor, owner: Tensor, groups: int) -> Tensor:
+    """Rows summed by their group; those that belong to none are left out."""
+    out = values.new_zeros(groups + 1, *values.shape[1:])
+    return out.index_add(0, owner, values)[:groups]
+
+
 def _side(layout: Layout, shown: Any) -> tuple[dict[str, Any], Tensor]:
-    """A side as plain data, and the 0/1 matrix (groups, features) that sums features to its groups."""
+    """A side as plain data, and the group of every feature; the number of groups where it belongs to none."""
     if isinstance(layout, JoinedLayout):
         inputs = shown if isinstance(shown, tuple) else (None,) * len(layout.parts)
         made = [_side(part, own) for part, own in zip(layout.parts, inputs, strict=True)]
         sides = [{**side, "sign": sign} for (side, _), sign in zip(made, layout.signs, strict=True)]
-        pick = torch.block_diag(*(own for _, own in made))
-        return {"kind": "joined", "parts": sides, "groups": len(pick)}, pick
+        groups, owners, first = sum(side["groups"] for side in sides), [], 0
+        for side, own in made:
+            owners.append(torch.where(own < side["groups"], own + first, groups))
+            first += side["groups"]
+        return {"kind": "joined", "parts": sides, "groups": groups}, torch.cat(owners)
     if isinstance(layout, GridLayout):
-        members = [[i] for i in layout.visible]
-        side = _grid_side(layout.grid, layout.image_size, layout.frame, _picture(shown), "the explained picture")
+        grid, of_cells = _coarser(layout.grid)
+        side = _grid_side(grid, layout.image_size, layout.frame, _picture(shown), "the explained picture")
+        members = _listed(of_cells, layout.visible)
     elif isinstance(layout, SpectrogramLayout):
+        grid, of_cells = _coarser(layout.grid)
         # Pictures begin at the top, spectrograms at the lowest band.
-        cells = layout.view(torch.arange(layout.size, dtype=torch.float64)).flip(0).flatten().tolist()
-        members = [[int(i)] for i in cells]
-        side = _sound_side(layout, shown)
+        features = layout.view(torch.arange(layout.size, dtype=torch.float64)).flip(0).flatten().long().tolist()
+        members = _listed(of_cells, features)
+        side = _sound_side(layout, grid, shown)
     else:
         members, side = _text_side(layout)
-    pick = torch.zeros(len(members), layout.size, dtype=torch.float64)
+    owner = torch.full((layout.size,), len(members))
     for group, features in enumerate(members):
-        pick[group, features] = 1.0
-    return {**side, "groups": len(members)}, pick
+        owner[features] = group
+    return {**side, "groups": len(members)}, owner
+
+
+def _coarser(grid: tuple[int, int]) -> tuple[tuple[int, int], list[int]]:
+    """A grid of at most `_FINEST` cells a side, and which of its cells every old one falls into."""
+    rows, columns = (min(n, _FINEST) for n in grid)
+    of_rows = torch.arange(grid[0]) * rows // grid[0]
+    of_columns = torch.arange(grid[1]) * columns // grid[1]
+    return (rows, columns), (of_rows[:, None] * columns + of_columns).flatten().tolist()
+
+
+def _listed(of_cells: list[int], features: list[int]) -> list[list[int]]:
+    members: list[list[int]] = [[] for _ in range(max(of_cells, default=-1) + 1)]
+    for cell, feature in zip(of_cells, features, strict=True):
+        members[cell].append(feature)
+    return members
 
 
 def _grid_side(
@@ -88,7 +124,7 @@ def _grid_side(
     }
 
 
-def _sound_side(layout: SpectrogramLayout, levels: np.ndarray) -> dict[str, Any]:
+def _sound_side(layout: SpectrogramLayout, grid: tuple[int, int], levels: np.ndarray) -> dict[str, Any]:
     """Sound as the picture of its spectrogram, high bands above, with what its width lasts."""
     low, high = float(levels.min()), float(levels.max())
     grey = ((levels[::-1] - low) / ((high - low) or 1.0) * 255).astype(np.uint8)

@@ -35,9 +35,10 @@ function secondsight(root, data) {
 
   // Sums of the matrix over the picked groups of one side, per group of the other.
   function across(which, picked) {
-    if (which === 1) return data.matrix.map((row) => picked.reduce((sum, j) => sum + row[j], 0));
+    const shares = picked.map((p) => Array.isArray(p) ? p : [p, 1]);
+    if (which === 1) return data.matrix.map((row) => shares.reduce((sum, [j, share]) => sum + share * row[j], 0));
     const out = new Array(data.right.groups).fill(0);
-    picked.forEach((p) => { const [i, share] = Array.isArray(p) ? p : [p, 1]; data.matrix[i].forEach((v, j) => { out[j] += share * v; }); });
+    shares.forEach(([i, share]) => data.matrix[i].forEach((v, j) => { out[j] += share * v; }));
     return out;
   }
   function show(which, picked) {
@@ -149,6 +150,13 @@ function secondsight(root, data) {
       }
       return out;
     };
+    // The box around cells that were picked from outside.
+    const around = (picked) => {
+      const cw = (fx1 - fx0) / columns, ch = (fy1 - fy0) / rows, at = picked.map((p) => Array.isArray(p) ? p[0] : p);
+      const cs = at.map((i) => i % columns), rs = at.map((i) => Math.floor(i / columns));
+      return [fx0 + Math.min(...cs) * cw, fy0 + Math.min(...rs) * ch, fx0 + (Math.max(...cs) + 1) * cw, fy0 + (Math.max(...rs) + 1) * ch];
+    };
+    if (side.box) area = side.box;
     photo.addEventListener("pointerdown", (event) => { if (event.button) return; photo.setPointerCapture(event.pointerId); from = place(event); });
     photo.addEventListener("pointermove", (event) => {
       if (!from) return;
@@ -170,7 +178,7 @@ function secondsight(root, data) {
       hint: "Drag a box on a picture to see what it matched.",
       all: side.seconds === undefined ? "the whole image" : "the whole sound",
       colour: (values, limit) => { shown = values; end = limit; draw(); },
-      pick: (picked) => { if (!picked.length) { area = null; frame(); } },
+      pick: (picked) => { if (!picked.length) area = null; else area = area || around(picked); frame(); },
       name: () => side.seconds ? `${(area[0] / W * side.seconds).toFixed(2)}–${(area[2] / W * side.seconds).toFixed(2)} s` : `the box ${area.map(Math.round).join(", ")}`,
       onPick: (f) => { listener = f; },
     };
