@@ -68,6 +68,15 @@ def test_a_box_scores_words_and_dash_prints_json(builtin):
     assert json.loads(done.stdout)["model"] == "builtin"
 
 
+@pytest.fixture
+def loaded(builtin, monkeypatch):
+    """The builtin model loaded once; everything else as the command does it."""
+    from secondsight.encoders import registry
+
+    real = registry.load
+    monkeypatch.setattr(registry, "load", lambda name: builtin if name == "builtin" else real(name))
+
+
 def test_other_pairs_and_contrasts(builtin):
     del builtin
     done = run("explain", PHOTO, "a cup", "--against", "a dog", "--against", "a spoon")
@@ -82,6 +91,29 @@ def test_other_pairs_and_contrasts(builtin):
     done = run("explain", "a cup of tea", "a mug")
     assert done.returncode == 0, done.stderr
     assert "words × a mug" in done.stdout
+
+
+def test_methods_are_compared_in_one_picture(loaded, tmp_path, monkeypatch):
+    del loaded
+    monkeypatch.chdir(tmp_path)
+    columns = ["--method", "token-embeddings", "--method", "banzhaf:budget=16,seed=3"]
+    rows = ["--select", "cup", "--select", "coffee"]
+    done = CliRunner().invoke(app, ["compare", str(PHOTO), "a cup of coffee", *columns, *rows, "--out", "grid.png"])
+    assert done.exit_code == 0, done.stderr
+    assert "banzhaf" in done.stdout
+    assert "17 encodings" in done.stdout
+    assert Image.open("grid.png").width > 500
+    for arguments, words in (
+        (["--method", "magic", "--out", "g.png"], "unknown method 'magic'"),
+        (["--method", "banzhaf:budget", "--out", "g.png"], "is not NAME=VALUE"),
+        (["--method", "occlusion:steps=3", "--out", "g.png"], "has no option 'steps'"),
+        (["--method", "token-embeddings", "--select", "dog", "--out", "g.png"], "'dog' is not in the caption"),
+        (["--out", "g.html"], "must end in .png"),
+    ):
+        done = CliRunner().invoke(app, ["compare", str(PHOTO), "a cup of coffee", *arguments])
+        assert done.exit_code == 2
+        assert words in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]
 
 
 BAD = [
@@ -102,7 +134,7 @@ BAD = [
     ((PHOTO, PHOTO, "--select", "dog"), "--select 'dog' is not four numbers"),
     ((PHOTO, CAPTION, "--model", "hf:./folder"), "the folder './folder' does not exist"),
     ((PHOTO, CAPTION, "--model", "clip"), "unknown model 'clip'; known: builtin"),
-    ((PHOTO, CAPTION, "--method", "magic"), "unknown method 'magic'; known: integrated-jacobian"),
+    ((PHOTO, CAPTION, "--method", "magic"), "unknown method 'magic'; known: banzhaf"),
     ((PHOTO, CAPTION, "--layer", "99"), "blocks 0 …"),
     ((PHOTO, CAPTION, "--layer", "one"), "neither a number or"),
     ((PHOTO, CAPTION, "--quadrature", "simpson"), "known: gauss-legendre"),
@@ -113,15 +145,6 @@ BAD = [
     ((PHOTO, CAPTION, "--json", "e.html"), "must end in .json"),
     ((PHOTO, "word " * 600), "takes 602 tokens, the model reads 512"),
 ]
-
-
-@pytest.fixture
-def loaded(builtin, monkeypatch):
-    """The builtin model loaded once; everything else as the command does it."""
-    from secondsight.encoders import registry
-
-    real = registry.load
-    monkeypatch.setattr(registry, "load", lambda name: builtin if name == "builtin" else real(name))
 
 
 @pytest.mark.parametrize(("arguments", "words"), BAD, ids=[w for _, w in BAD])

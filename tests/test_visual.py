@@ -127,3 +127,29 @@ def test_two_images_and_two_texts_can_be_shown(builtin, tmp_path):
         e.save(tmp_path / f"{side.kind}.html")
         e.save(tmp_path / f"{side.kind}.png")
         assert e.error < 1e-3
+
+
+def test_a_grid_has_a_column_for_every_method_and_a_row_for_every_selection(e):
+    from secondsight.visual.figures import method_grid
+
+    other = ss.explain(
+        ss.wrap(
+            clip(torch.float32, text={"context_length": 40, "vocab_size": 49408}),
+            open_clip.image_transform(32, is_train=False),
+            open_clip.SimpleTokenizer(context_length=40),
+        ),
+        e.left_input,
+        CAPTION,
+        ss.TokenEmbeddings(),
+    )
+    figure = method_grid([e, other], ["dog", "cat", None])
+    assert len(figure.axes) == 6
+    labels = [text.get_text() for text in figure.texts]
+    assert {"dog", "cat", "all", "token-embeddings"} <= set(labels)
+    # Each map is on its own scale, whose end is written on it.
+    corner = figure.axes[0].texts[0].get_text()
+    assert float(corner.removeprefix("±")) == pytest.approx(float(e["dog"].abs().max()), rel=0.05)
+    with pytest.raises(ss.InputError, match="at least one"):
+        method_grid([], ["dog"])
+    with pytest.raises(ss.InputError, match="images on the left"):
+        method_grid([e.T], [None])

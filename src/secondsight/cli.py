@@ -234,6 +234,52 @@ def _strongest(e: Any, selection: Any, named: str) -> str:
 
 
 @app.command()
+def compare(
+    photo: Annotated[str, typer.Argument(help="Image file.", metavar="PHOTO")],
+    caption: Annotated[str, typer.Argument(help="Text, in quotes.", metavar="CAPTION")],
+    out_file: Annotated[Path, typer.Option("--out", help="Write .png, .svg or .pdf.")],
+    select: Annotated[list[str] | None, typer.Option(help="Words for a row of maps; may be repeated.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A column; may be repeated; default: every method. NAME:OPTION=VALUE,…")
+    ] = None,
+    model: Annotated[str, typer.Option(help="See: secondsight models.")] = "builtin",
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut captions longer than the context.")] = False,
+) -> None:
+    """Explain one pair by several methods: a picture with a column for every method, a row for every selection."""
+    with _plainly():
+        _writable(out_file, (".png", ".svg", ".pdf"), "--out")
+        with _progress("loading libraries"):
+            from secondsight.encoders.registry import load
+            from secondsight.explanation import explain as explain_pair
+            from secondsight.files import atomic
+            from secondsight.methods import METHODS, method_named
+            from secondsight.visual.figures import method_grid
+
+        chosen = []
+        for named in method or sorted(METHODS):
+            name, _, options = named.partition(":")
+            chosen.append(method_named(name, **_options(options.split(",") if options else [])))
+        with _progress(f"loading {model}"):
+            dual = load(model)
+        rows: list[Any] = [*(select or [])] or [None]
+        made = []
+        for one in chosen:
+            with _progress(f"explaining by {one.name}"):
+                made.append(explain_pair(dual, photo, caption, one, truncate=truncate))
+                for selection in rows:
+                    made[-1].right_layout.select(selection)
+            e = made[-1]
+            spent = e.about.get("left", {})
+            cost = next((f"{spent[k]} {k}" for k in ("encodings", "passes", "evaluations") if k in spent), "")
+            error = f"error {e.error:.1e}, {e.about['seconds']:.1f} s, {cost}"
+            out.print(f"{one.name:22} interaction {e.terms.interaction:+.4f}, {error}")
+        figure = method_grid(made, rows)
+        with atomic(out_file) as file:
+            figure.savefig(file, format=out_file.suffix[1:].lower(), dpi=200)
+        out.print(f"wrote {out_file}", soft_wrap=True)
+
+
+@app.command()
 def models() -> None:
     """List the kinds of models and how to name them."""
     from secondsight.encoders.registry import FAMILIES

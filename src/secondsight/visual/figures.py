@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,47 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: tuple[float, float
     equation = f"{e.called} {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
     figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333")
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777")
+
+
+def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) -> Figure:
+    """One pair by several methods, as in [M25] Figure 12: a column for every explanation, a row for every selection.
+
+    Every map has a colour scale of its own, red positive and blue negative, because methods differ in their units of
+    effect; its end stands in the corner. Raises `InputError` where the left sides are no images.
+    """
+    if not explanations or not selections:
+        raise InputError("a grid needs at least one explanation and one selection")
+    if not all(isinstance(e.left_layout, GridLayout) for e in explanations):
+        raise InputError("a grid of maps needs images on the left side")
+    layout = explanations[0].left_layout
+    wide = 1.7
+    tall = wide / _ratio(layout, None)
+    figure = Figure(figsize=(0.9 + wide * len(explanations), 0.45 + (tall + 0.06) * len(selections)))
+    FigureCanvasAgg(figure)
+    width, height = figure.get_size_inches()
+    for column, e in enumerate(explanations):
+        left = (0.9 + column * wide) / width
+        title = _titled(e)
+        figure.text(left + 0.48 * wide / width, 1 - 0.22 / height, title, ha="center", va="center", fontsize=8)
+        for row, selection in enumerate(selections):
+            bottom = 1 - (0.45 + (row + 1) * (tall + 0.06) - 0.06) / height
+            axes = figure.add_axes((left, bottom, 0.96 * wide / width, tall / height))
+            values = e.toward_left(selection)
+            limit = limit_of(_amounts(e.left_layout, values))
+            _picture(axes, e.left_layout, e.left_input, values, limit, None, "")
+            style = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.15", "alpha": 0.8}
+            corner = f"±{_short(limit)}"
+            axes.text(0.97, 0.05, corner, transform=axes.transAxes, ha="right", fontsize=6, bbox=style)
+            if column == 0:
+                label = selection if isinstance(selection, str) else "all" if selection is None else str(selection)
+                figure.text(0.82 / width, bottom + tall / height / 2, label, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def _titled(e: Explanation) -> str:
+    """The method's name and, where it is not the usual one, the layer."""
+    name, layer = str(e.about.get("method", "")), e.about.get("left", {}).get("layer")
+    return f"{name}\n(layer {layer})" if name == "integrated-jacobian" and layer is not None else name
 
 
 def _small_print(e: Explanation) -> str:
