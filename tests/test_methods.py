@@ -288,6 +288,28 @@ def test_on_a_linear_model_all_exact_methods_coincide():
         assert e.error < 1e-9
 
 
+def test_grad_cam_and_gradient_times_input_are_those_of_autograd():
+    example = FAMILIES["open-clip-resnet"](torch.float64)
+    host, model = example.host, example.model
+    image = model.left.encoder.prepare(example.left[0])
+    with torch.no_grad():
+        other = host.encode_text(model.right.encoder.prepare(example.right[0]).tensor)[0]
+    kept = []
+    handle = host.visual.layer4.register_forward_pre_hook(lambda _, args: kept.append(args[0].retain_grad() or args[0]))
+    g = host.encode_image(image.tensor.double().requires_grad_(True))[0]
+    handle.remove()
+    (g @ other / g.norm().detach() / other.norm()).backward()
+    activations, gradients = kept[0][0], kept[0].grad[0]
+    right = model.right.contributions([example.right[0]])[0]
+    for pooled, wanted in (
+        (False, (activations * gradients).sum(0)),
+        (True, (activations * gradients.mean((1, 2), keepdim=True)).sum(0)),
+    ):
+        method = ss.JacobianTimesInput(layer=3, pool_gradients=pooled)
+        left = method.contributions(model.left, [image])[0]
+        assert torch.allclose(left.layout.view(left.first_order(right)), wanted.detach(), atol=1e-9)
+
+
 @pytest.mark.parametrize("layer", ["input", 1, -1])
 def test_bent_paths_add_up_and_differ_from_the_straight_one(model, layer):
     straight = ss.IntegratedJacobian(layer=layer, tol=1e-4)

@@ -72,6 +72,15 @@ class Contributions:
         """First-order scores of every feature along directions of the joint space: U·d."""
         return direction @ self.vectors.T
 
+    def first_order(self, other: Contributions) -> Float[Tensor, " feature"]:
+        """First-order attribution of the pair's similarity to this side's features: U·h(b), the other input held fixed.
+
+        With `IntegratedJacobian` these are integrated gradients of the similarity, with `JacobianTimesInput` gradient ×
+        input, and with its `pool_gradients` at a convolutional layer Grad-CAM before its ReLU.
+        """
+        self._same_space(other)
+        return self.project(other.embedding.to(self.vectors)) * (self.scale * other.scale)
+
     def standard_error(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
         """Standard error of `project(direction)`; zero where the method does not sample."""
         if self.deviations is None:

@@ -62,7 +62,7 @@ class WaypointJacobian(IntegratedJacobian):
         total: Tensor | None = None
         first: Tensor | None = None
         last: Tensor | None = None
-        steps, residual = 0, 0.0
+        steps, evaluations, residual = 0, 0, 0.0
         for end in [*through, state]:
             # The stretch's own end may be pooled elsewhere by the host; the head pools where the input is.
             stretch = States(end.hidden, state.embedding, state.context)
@@ -75,7 +75,8 @@ class WaypointJacobian(IntegratedJacobian):
                 self._missed(side, layer, adapted)
             total = vectors if total is None else total + vectors
             first = low if first is None else first
-            steps, residual, start, last = steps + len(adapted.rule), max(residual, adapted.residual), end, high
+            steps, evaluations = steps + len(adapted.rule), evaluations + adapted.evaluations
+            residual, start, last = max(residual, adapted.residual), end, high
         assert total is not None
         assert first is not None
         assert last is not None
@@ -84,6 +85,7 @@ class WaypointJacobian(IntegratedJacobian):
             "layer": encoder.label(layer),
             "quadrature": self.quadrature,
             "steps": steps,
+            "evaluations": evaluations,
             "residual": residual,
             "waypoints": len(through),
         }
