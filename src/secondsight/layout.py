@@ -374,6 +374,10 @@ class JoinedLayout(Layout):
         kinds = {part.modality for part in self.parts}
         return kinds.pop() if len(kinds) == 1 else Layout.kind
 
+    def each(self, shown: Any) -> tuple[Any, ...]:
+        """What to show of every part: the inputs themselves, or None for each where they are not at hand."""
+        return shown if isinstance(shown, tuple) else (None,) * len(self.parts)
+
     def split(self, values: Float[Tensor, "... feature"]) -> list[Tensor]:
         """Per-feature values of every part."""
         return list(values.split([part.size for part in self.parts], dim=-1))

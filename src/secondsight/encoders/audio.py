@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondsight.encoders.base import Prepared, States
+from secondsight.encoders.base import Prepared, States, own_reference
 from secondsight.encoders.host import HostEncoder
 from secondsight.encoders.loading import needed
 from secondsight.errors import AdapterError, InputError
@@ -77,8 +77,7 @@ def _picture(spectrogram: Tensor) -> np.ndarray:
 class AudioEncoder(HostEncoder):
     """A `HostEncoder` of log-mel spectrograms (1, channel, frame, band), folded into a square of `chunks` time chunks.
 
-    `extractor` is the model's own feature extractor, or None; `channels` how many copies of the spectrogram it makes,
-    `frames` how many frames the square holds.
+    `extractor` is the model's own feature extractor, or None; `channels` how many copies of the spectrogram it makes.
     """
 
     kind = "audio"
@@ -86,7 +85,6 @@ class AudioEncoder(HostEncoder):
     extractor: Any
     chunks: int
     channels: int
-    frames: int
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """Sound through the feature extractor, its own output, or a model-ready spectrogram (1, channel, frame, band)."""
@@ -121,11 +119,7 @@ class AudioEncoder(HostEncoder):
         """Silence (default), the input's mean level, Gaussian noise around it, or the given spectrogram."""
         own = prepared.tensor
         if isinstance(which, Tensor):
-            if which.shape != own.shape:
-                raise InputError(
-                    f"the reference {tuple(which.shape)} does not have the input's shape {tuple(own.shape)}"
-                )
-            return which.to(own)
+            return own_reference(which, own)
         if which is None or which == "silence":
             return torch.full_like(own, _SILENCE)
         if which == "mean":

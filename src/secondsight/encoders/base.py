@@ -185,6 +185,13 @@ class Encoder(ABC):
         return hash((written, seen))
 
 
+def own_reference(which: Tensor, tensor: Tensor) -> Tensor:
+    """The user's reference as the input's kind of tensor; `InputError` for another shape."""
+    if which.shape != tensor.shape:
+        raise InputError(f"the reference {tuple(which.shape)} does not have the input's shape {tuple(tensor.shape)}")
+    return which.to(tensor)
+
+
 def as_list(inputs: Any) -> list[Any]:
     """Several inputs as a list: an iterable of raw inputs, or a model-ready batch split along its first axis."""
     if isinstance(inputs, Tensor):

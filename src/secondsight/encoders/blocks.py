@@ -214,9 +214,7 @@ def _asked(query: Tensor, width: int) -> Affine:
     return Affine(query.new_zeros(len(query), width), query)
 
 
-def probe_block(
-    block: Any, finish: Iterable[Any], dtype: torch.dtype, mask: Tensor | None = None
-) -> PooledBlock | None:
+def probe_block(block: Any, finish: Iterable[Any], dtype: torch.dtype) -> PooledBlock | None:
     """The closed form of an attention pool in which a learned probe asks: SigLIP's MAP head, CoCa's pooler, timm's.
 
     `finish` are the modules that follow the pool; None for pools that are not known.
@@ -226,8 +224,7 @@ def probe_block(
     if parts is None or any(s is None for s in rest):
         return None
     tail = Chain([parts.pop("tail"), *(s for s in rest if s is not None)])
-    row = None if mask is None else mask.to(dtype)
-    return PooledBlock(0, **parts, tail=tail, residual=False, mask=row)
+    return PooledBlock(0, **parts, tail=tail, residual=False)
 
 
 def _map_head(block: Any, dtype: torch.dtype) -> Parts | None:

@@ -28,6 +28,7 @@ from secondsight.encoders.texts import (
     TEXT_REFERENCES,
     Tokenized,
     check_ids,
+    check_range,
     check_text,
     ready_ids,
     text_reference,
@@ -192,9 +193,7 @@ class SentenceEncoder(Encoder):
         context: int = self.module.config.max_position_embeddings
         if isinstance(raw, Tensor):
             ready = check_ids(raw)
-            vocabulary: int = self.module.config.vocab_size
-            if int(ready.max()) >= vocabulary or int(ready.min()) < 0:
-                raise InputError(f"token id {int(ready.max())} is outside this model's vocabulary of {vocabulary}")
+            check_range(ready, self.module.config.vocab_size)
             spell = self.tokenizer.convert_ids_to_tokens
             return ready_ids(ready, lambda i: str(spell(i)), {0: "start", ready.shape[1] - 1: "end"})
         text = check_text(raw)

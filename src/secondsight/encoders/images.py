@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from secondsight.encoders.base import Prepared
+from secondsight.encoders.base import Prepared, own_reference
 from secondsight.errors import AdapterError, AssumptionWarning, InputError
 from secondsight.layout import Box, GridLayout
 
@@ -206,7 +206,7 @@ class ImageInput:
         """Black pixels (default), the input's mean colour, Gaussian noise, the blurred input, or the user's own image."""
         pixels = prepared.tensor
         if which is not None and not isinstance(which, str):
-            return self._own(which if isinstance(which, Tensor) else self.prepare(which).tensor, pixels)
+            return own_reference(which if isinstance(which, Tensor) else self.prepare(which).tensor, pixels)
         if which is None or which == "black":
             if self.assumed:
                 warnings.warn(
@@ -228,14 +228,6 @@ class ImageInput:
         raise InputError(
             f"unknown image reference {which!r}; known: {', '.join(IMAGE_REFERENCES)}, or an image or tensor of your own"
         )
-
-    @staticmethod
-    def _own(which: Tensor, pixels: Tensor) -> Tensor:
-        if which.shape != pixels.shape:
-            raise InputError(
-                f"the reference {tuple(which.shape)} does not have the input's shape {tuple(pixels.shape)}"
-            )
-        return which.to(pixels)
 
 
 def grid_layout(place: Placement, grid: tuple[int, int], special: dict[int, str]) -> GridLayout:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secondsight.encoders.base import Prepared
+from secondsight.encoders.base import Prepared, own_reference
 from secondsight.errors import InputError
 from secondsight.layout import TokenLayout
 
@@ -125,10 +125,7 @@ def text_reference(ids: Tensor, which: str | Tensor | None, *, keep: Sequence[in
     `keep` are the positions of the input's start and end tokens and whatever else is no word.
     """
     if isinstance(which, Tensor):
-        own = which[None] if which.ndim == 1 else which
-        if own.shape != ids.shape:
-            raise InputError(f"the reference {tuple(own.shape)} does not have the input's shape {tuple(ids.shape)}")
-        return own.to(ids)
+        return own_reference(which[None] if which.ndim == 1 else which, ids)
     if which not in (None, *TEXT_REFERENCES):
         known = ", ".join(TEXT_REFERENCES)
         raise InputError(f"unknown text reference {which!r}; known: {known}, or a tensor of token ids")

@@ -321,7 +321,6 @@ class HubAudioEncoder(_Hub, AudioEncoder):
         inner = self.module.tower.audio_encoder
         self.chunks: int = inner.freq_ratio
         self.channels = 4 if inner.enable_fusion else 1
-        self.frames: int = inner.spec_size * inner.freq_ratio
 
     def encode(self, module: Any, tensors: Tensor) -> Tensor:
         """The projected embeddings of log-mel spectrograms (batch, channel, frame, band)."""

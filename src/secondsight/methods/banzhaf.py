@@ -72,19 +72,18 @@ class Banzhaf(Method):
         if 2**g.players <= budget:
             masks = all_masks(g.players)
             weights: Tensor | None = banzhaf_weights(masks, self.p)
-            ridge: float | None = self.ridge or 0.0
             values = g.values(masks)
-            found = fit(masks.double(), values, ridge=ridge, weights=weights, groups=0)
+            found = fit(masks.double(), values, ridge=self.ridge or 0.0, weights=weights, groups=0)
         else:
-            masks, weights, ridge = bernoulli_masks(g.players, budget, self.p, self.seed), None, self.ridge
+            masks, weights = bernoulli_masks(g.players, budget, self.p, self.seed), None
             count = budget if self.tol is None else min(budget, max(2 * g.players, 16))
             values = g.values(masks[:count])
-            found = fit(masks[:count].double(), values, ridge=ridge, prior=prior)
+            found = fit(masks[:count].double(), values, ridge=self.ridge, prior=prior)
             while self.tol is not None and count < budget and _error(found) > self.tol:
                 more = min(2 * count, budget)
                 values = torch.cat([values, g.values(masks[count:more])])
                 count = more
-                found = fit(masks[:count].double(), values, ridge=ridge, prior=prior)
+                found = fit(masks[:count].double(), values, ridge=self.ridge, prior=prior)
             masks = masks[:count]
         about = {"masks": len(masks), "ridge": found.ridge, **cost}
         if len(found.deviations):

@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from secondsight.encoders.audio import AUDIO_REFERENCES
+from secondsight.encoders.images import IMAGE_REFERENCES
+from secondsight.encoders.texts import TEXT_REFERENCES
 from secondsight.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from secondsight.encoders.base import Prepared, Side
     from secondsight.interactions import Interactions
 
-REFERENCES = ("black", "mean", "noise", "blur", "padding", "empty", "silence")
+REFERENCES = frozenset({*IMAGE_REFERENCES, *TEXT_REFERENCES, *AUDIO_REFERENCES})
 """Names of references of any kind of input."""
 
 METHODS: dict[str, type[Method]] = {}

@@ -164,7 +164,7 @@ class _Panel:
         if not isinstance(self.layout, JoinedLayout):
             return [(self.layout, self.shown, self.values, self.chosen, "")]
         count = len(self.layout.parts)
-        shown = self.shown if isinstance(self.shown, tuple) else (None,) * count
+        shown = self.layout.each(self.shown)
         chosen = [None] * count if self.chosen is None else self.layout.split(self.chosen)
         signs = ["+" if sign > 0 else "−" for sign in self.layout.signs]
         return list(zip(self.layout.parts, shown, self.layout.split(self.values), chosen, signs, strict=True))

@@ -70,8 +70,7 @@ def _grouped(values: Tensor, owner: Tensor, groups: int) -> Tensor:
 def _side(layout: Layout, shown: Any) -> tuple[dict[str, Any], Tensor]:
     """A side as plain data, and the group of every feature; the number of groups where it belongs to none."""
     if isinstance(layout, JoinedLayout):
-        inputs = shown if isinstance(shown, tuple) else (None,) * len(layout.parts)
-        made = [_side(part, own) for part, own in zip(layout.parts, inputs, strict=True)]
+        made = [_side(part, own) for part, own in zip(layout.parts, layout.each(shown), strict=True)]
         sides = [{**side, "sign": sign} for (side, _), sign in zip(made, layout.signs, strict=True)]
         groups, owners, first = sum(side["groups"] for side in sides), [], 0
         for side, own in made:
