@@ -87,7 +87,6 @@ def test_padding_that_a_model_reads_is_kept():
 
 
 def test_slow_tokenizers_know_where_their_tokens_lie():
-    example = FAMILIES["hf-clip"](torch.float64)
     slow = transformers.ByT5Tokenizer()
     assert not slow.is_fast
     tokens_ = ss.encoders.texts.HubTokens(slow, vocabulary=400, context=64)
@@ -99,7 +98,6 @@ def test_slow_tokenizers_know_where_their_tokens_lie():
     assert [w.text for w in layout.words] == ["a", "naïve", "dog", ",", "2", "×"]
     weights = layout.select("dog")
     assert "".join(layout.tokens[i] for i in weights.nonzero().flatten().tolist()) == "dog"
-    assert example is not None
     spelled = ss.encoders.texts.spelled_offsets("A cat, sat", ["▁a", "▁cat", "▁s", "at", "</s>"], {4: "end"})
     assert spelled == ((0, 1), (2, 5), (7, 8), (8, 10), None)
 
@@ -218,10 +216,11 @@ def test_boxes_on_the_right_of_a_page_are_those_of_python():
 def test_pixels_are_summed_to_cells_for_the_page():
     model = clip(torch.float32, vision={"image_size": 96}, text={"context_length": 24, "vocab_size": 49408})
     dual = ss.wrap(model, open_clip.image_transform(96, is_train=False), open_clip.SimpleTokenizer(context_length=24))
+    before = snapshot(model)
     e = ss.explain(dual, photographs()[0], "a dog", ss.IntegratedJacobian(layer=("input", -1), steps=1))
     assert e.left_layout.grid == (96, 96)
     data = page_data(e)
     assert data["left"]["grid"] == [64, 64]
     whole = e.matrix[:, e.right_layout.visible].double().sum()
     assert np.array(data["matrix"]).sum() == pytest.approx(float(whole), rel=1e-3)
-    assert changed(snapshot(model), snapshot(model)) == []
+    assert changed(before, snapshot(model)) == []

@@ -14,6 +14,7 @@ from families import FAMILIES, photographs
 from models import clip
 from secondsight.encoders.base import Side
 from secondsight.engine.designs import all_masks, banzhaf_weights, bernoulli_masks, fit
+from secondsight.methods.banzhaf import _smooth_kernels
 from secondsight.methods.masking import game
 from secondsight.testing import changed, snapshot
 
@@ -125,7 +126,7 @@ def test_the_whole_and_the_empty_game_are_input_and_reference(games, normalize):
     for side, prepared in zip((model.left, model.right), inputs, strict=True):
         values = values_of(side, prepared, normalize)
         own = side.encoder.features(prepared.tensor, 2)[0]
-        reference = side.encoder.reference(prepared, None, 0)
+        reference = side.encoder.reference(prepared, "mean" if side.kind == "image" else None, 0)
         other = side.encoder.features(reference, 2, [own.context])[0]
         for row, state in ((15, own), (0, other)):
             wanted = state.embedding / state.embedding.norm() if normalize == "inside" else state.embedding
@@ -177,7 +178,7 @@ def _order(v, order) -> torch.Tensor:
 def test_the_joint_fit_of_a_pair_is_the_product_of_the_sides_fits(games, p):
     """FIxLIP's weighted least squares on all pairs of masks, by brute force: intercept, both sides' terms, interactions."""
     model, inputs = games
-    e = ss.Banzhaf(p=p, budget=16).interactions(model.left, model.right, *inputs)
+    e = ss.Banzhaf(p=p, budget=16).interactions(model.left, model.right, inputs[0], inputs[1:])[0]
     g, h = values_of(model.left, inputs[0]), values_of(model.right, inputs[1])
     masks = all_masks(4).double()
     weights = banzhaf_weights(all_masks(4), p)
@@ -208,7 +209,7 @@ def test_shapiq_agrees_on_a_small_game(games):
 
     exact = shapiq.ExactComputer(n_players=8, game=similarity)
     found = exact(index="BII", order=2)
-    e = ss.Banzhaf(budget=16).interactions(model.left, model.right, *inputs)
+    e = ss.Banzhaf(budget=16).interactions(model.left, model.right, inputs[0], inputs[1:])[0]
     a, b = e.left_layout.visible, e.right_layout.visible
     # A Banzhaf interaction of one player of each side is what both together add on average: U_i · V_j.
     for i, j in itertools.product(range(4), range(4)):
@@ -350,12 +351,9 @@ def test_token_embeddings_of_known_towers(model):
 def test_the_closed_form_of_bilinear_lime_is_the_minimum_that_descent_approaches(games):
     model, inputs = games
     options = dict(samples=200, width=1.0, decay=1e-4)
-    closed = ss.BilinearLime(solver="closed", **options).interactions(model.left, model.right, *inputs)
+    closed = ss.BilinearLime(solver="closed", **options).interactions(model.left, model.right, inputs[0], inputs[1:])[0]
     lime = ss.BilinearLime(**options)
-    g = [
-        game(side, x, "input", lime._filling(side), 0, "inside")
-        for side, x in zip((model.left, model.right), inputs, strict=True)
-    ]
+    g = [game(side, x, "input", None, 0, "inside") for side, x in zip((model.left, model.right), inputs, strict=True)]
     masks = [bernoulli_masks(4, 200, 0.7, k) for k in range(2)]
     y = (g[0].values(masks[0]) * g[1].values(masks[1])).sum(-1)
     pi = lime._closeness(*masks)
@@ -370,8 +368,10 @@ def test_the_closed_form_of_bilinear_lime_is_the_minimum_that_descent_approaches
     assert closed.base == pytest.approx(float(solution[-1]), abs=1e-8)
     # Weights near one and many epochs bring descent close.
     wide = dict(samples=200, width=100.0, decay=1e-4)
-    closed = ss.BilinearLime(solver="closed", **wide).interactions(model.left, model.right, *inputs)
-    down = ss.BilinearLime(solver="sgd", lr=0.2, epochs=1500, **wide).interactions(model.left, model.right, *inputs)
+    closed = ss.BilinearLime(solver="closed", **wide).interactions(model.left, model.right, inputs[0], inputs[1:])[0]
+    down = ss.BilinearLime(solver="sgd", lr=0.2, epochs=1500, **wide).interactions(
+        model.left, model.right, inputs[0], inputs[1:]
+    )[0]
     together = torch.stack([closed.matrix[a][:, b].flatten(), down.matrix[a][:, b].flatten()])
     assert torch.corrcoef(together)[0, 1] > 0.98
 
@@ -394,7 +394,7 @@ def test_a_seed_decides(model, name):
 )
 def test_standard_errors_are_what_repetition_shows(model, make):
     prepared = [model.left.encoder.prepare(photographs()[0]), model.right.encoder.prepare(CAPTION)]
-    runs = [make(seed).interactions(model.left, model.right, *prepared) for seed in range(12)]
+    runs = [make(seed).interactions(model.left, model.right, prepared[0], prepared[1:])[0] for seed in range(12)]
     spread = torch.stack([e.matrix for e in runs]).std(0)
     claimed = torch.stack([e.standard_errors for e in runs]).square().mean(0).sqrt()
     a, b = runs[0].left_layout.visible, runs[0].right_layout.visible
@@ -431,6 +431,21 @@ def test_a_tolerance_stops_when_it_is_met_and_a_prior_helps(model):
     assert errors[1] < errors[0]
     with pytest.raises(ss.InputError, match="the prior's features are not those of the masks"):
         ss.Banzhaf(prior=ss.IntegratedJacobian(layer="input", steps=1)).contributions(model.left, [prepared])
+
+
+def test_what_is_known_before_masks_is_used_and_told(model):
+    photo = model.left.encoder.prepare(photographs()[0])
+    c = ss.Banzhaf(budget=16).contributions(model.left, [photo])[0]
+    assert c.about["prior"]["method"] == "integrated-jacobian"
+    assert c.about["prior"]["scale"] >= 0
+    for off in (ss.Banzhaf(budget=16, prior=False, smooth=False), ss.Banzhaf(budget=16, ridge=0.0)):
+        about = off.contributions(model.left, [photo])[0].about
+        assert "prior" not in about
+        assert "smooth" not in about
+    # A guess stands on the same ground as the masks: the reference that absent features take.
+    path = ss.IntegratedJacobian(reference="mean", normalize="inside", steps=8)
+    given = ss.Banzhaf(budget=16, prior=path).contributions(model.left, [photo])[0]
+    assert torch.equal(given.vectors, c.vectors)
 
 
 def test_results_of_sampling_are_kept(model, tmp_path):
@@ -482,16 +497,67 @@ def test_the_fit_is_the_penalised_least_squares_solution(count, ridge):
     y = torch.randn(count, 3, generator=generator, dtype=torch.float64)
     w = torch.rand(count, generator=generator, dtype=torch.float64)
     prior = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    y = y + x @ prior
     found = fit(x, y, ridge=ridge, weights=w, prior=prior, groups=0)
     w = w / w.sum()
     centred = (x - w @ x) * w.sqrt()[:, None]
     unit = float((centred**2).sum()) / 20
     full = torch.cat([x, torch.ones(count, 1, dtype=torch.float64)], 1)
     penalty = ridge * unit * torch.diag(torch.tensor([1.0] * 20 + [0.0], dtype=torch.float64))
-    target = full.T @ (w[:, None] * y) + penalty @ torch.cat([prior, torch.zeros(1, 3, dtype=torch.float64)])
+    assert found.scale > 0
+    drawn = torch.cat([found.scale * prior, torch.zeros(1, 3, dtype=torch.float64)])
+    target = full.T @ (w[:, None] * y) + penalty @ drawn
     solution = torch.linalg.solve(full.T @ (w[:, None] * full) + penalty, target)
     assert torch.allclose(found.effects, solution[:20], atol=1e-9)
     assert torch.allclose(found.intercept, solution[20], atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [12, 60])
+def test_cross_validation_chooses_ridge_and_scale_together(count):
+    generator = torch.Generator().manual_seed(3)
+    x = bernoulli_masks(20, count, 0.5, 0).double()
+    truth = torch.randn(20, 4, generator=generator, dtype=torch.float64)
+    prior = truth / 3 + 0.1 * torch.randn(20, 4, generator=generator, dtype=torch.float64)
+    y = x @ truth + torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    found = fit(x, y, prior=prior, groups=0)
+
+    def score(ridge, scale):
+        """Generalised cross-validation by its definition: the hat matrix and its trace."""
+        centred, target = x - x.mean(0), (y - scale * x @ prior) - (y - scale * x @ prior).mean(0)
+        gram = centred.T @ centred / count
+        unit = float(gram.trace()) / 20
+        hat = centred @ torch.linalg.solve(gram + ridge * unit * torch.eye(20, dtype=torch.float64), centred.T) / count
+        return float((target - hat @ target).square().sum()) / (1 - (float(hat.trace()) + 2) / count) ** 2
+
+    best = score(found.ridge, found.scale)
+    assert 1 < found.scale < 4
+    for ridge in torch.logspace(-6, 3, 46, dtype=torch.float64).tolist():
+        for scale in (0.5, 1.0, 2.0, found.scale * 0.98, found.scale, found.scale * 1.02):
+            assert best <= score(ridge, scale) * (1 + 1e-6)
+
+
+def test_a_prior_against_the_values_is_not_followed():
+    x = bernoulli_masks(20, 60, 0.5, 0).double()
+    truth = torch.randn(20, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = fit(x, x @ truth, prior=-truth, groups=0)
+    assert found.scale == 0
+    assert torch.allclose(found.effects, truth, atol=1e-3)
+
+
+def test_neighbours_help_where_effects_are_smooth():
+    layout = ss.GridLayout(64, {}, (8, 8), (64, 64), (0.0, 0.0, 64.0, 64.0))
+    kernels = _smooth_kernels(layout)
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.linalg.cholesky(kernels[2]) @ torch.randn(64, 5, generator=generator, dtype=torch.float64)
+    rough = torch.randn(64, 5, generator=generator, dtype=torch.float64)
+    x = bernoulli_masks(64, 48, 0.5, 0).double()
+    errors = {}
+    for name, truth in (("smooth", smooth), ("rough", rough)):
+        alone, helped = fit(x, x @ truth, groups=0), fit(x, x @ truth, kernels=kernels, groups=0)
+        errors[name] = [float((found.effects - truth).norm() / truth.norm()) for found in (alone, helped)]
+        assert (helped.kernel > 0) == (name == "smooth")
+    assert errors["smooth"][1] < 0.6 * errors["smooth"][0]
+    assert errors["rough"][1] == errors["rough"][0]
 
 
 def test_masks_are_antithetic_and_have_the_wanted_share():

@@ -130,12 +130,12 @@ def explain(
     b = model.right.encoder.prepare(right, truncate=truncate)
     rivals = _others(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in _several(against)])
     begun = time.perf_counter()
-    pair, shown = method.interactions(model.left, model.right, a, b), b.shown
-    if rivals:
-        rival = _strongest(model, a, rivals)
-        other = method.interactions(model.left, model.right, a, rival)
-        similarities = [pair.similarity, other.similarity]
-        pair, shown = margin(pair, other), (b.shown, rival.shown)
+    asked = [b, _strongest(model, a, rivals)] if rivals else [b]
+    pair, *other = method.interactions(model.left, model.right, a, asked)
+    shown = b.shown
+    if other:
+        similarities = [pair.similarity, other[0].similarity]
+        pair, shown = margin(pair, other[0]), (b.shown, asked[1].shown)
         pair = replace(pair, about={**pair.about, "similarities": similarities})
     seconds = time.perf_counter() - begun
     if scale == "logit":

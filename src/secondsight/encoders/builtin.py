@@ -24,16 +24,7 @@ from torch import Tensor, nn
 
 from secondsight.encoders.base import DualEncoder, Encoder, Head, Prepared, States
 from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, grid_layout
-from secondsight.encoders.texts import (
-    TEXT_REFERENCES,
-    Tokenized,
-    check_ids,
-    check_range,
-    check_text,
-    ready_ids,
-    text_reference,
-    too_long,
-)
+from secondsight.encoders.texts import TEXT_REFERENCES, HubTokens, Tokenized
 from secondsight.engine.guard import capturing
 from secondsight.errors import InputError
 from secondsight.layout import Layout
@@ -183,31 +174,17 @@ class SentenceEncoder(Encoder):
 
     def __init__(self, bert: Any, tokenizer: Any, mean: Tensor, ridge: Tensor) -> None:
         super().__init__()
-        self.module, self.tokenizer = bert, tokenizer
+        self.module = bert
+        self.texts = HubTokens(
+            tokenizer, vocabulary=bert.config.vocab_size, context=bert.config.max_position_embeddings
+        )
         self.mean, self.ridge = mean, ridge
         self.blocks: Any = bert.encoder.layer
         self.depth = len(self.blocks)
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A caption as word pieces, or model-ready token ids (1, length)."""
-        context: int = self.module.config.max_position_embeddings
-        if isinstance(raw, Tensor):
-            ready = check_ids(raw)
-            check_range(ready, self.module.config.vocab_size)
-            spell = self.tokenizer.convert_ids_to_tokens
-            return ready_ids(ready, lambda i: str(spell(i)), {0: "start", ready.shape[1] - 1: "end"})
-        text = check_text(raw)
-        made = self.tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False)
-        ids: list[int]
-        ids, offsets = made["input_ids"], made["offset_mapping"]
-        if len(ids) > context:
-            if not truncate:
-                raise too_long(text, len(ids), context)
-            ids, offsets = [*ids[: context - 1], ids[-1]], [*offsets[: context - 1], offsets[-1]]
-        tokens = tuple(self.tokenizer.convert_ids_to_tokens(ids))
-        special = {0: "start", len(ids) - 1: "end"}
-        places = tuple(None if i in special else (int(s), int(e)) for i, (s, e) in enumerate(offsets))
-        return Prepared(torch.tensor([ids]), text, Tokenized(text, tokens, places, special))
+        return self.texts.prepare(raw, truncate=truncate)
 
     def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
         """Hidden states entering block `layer`."""
@@ -247,8 +224,7 @@ class SentenceEncoder(Encoder):
 
     def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
         """Padding between start and end, or see `text_reference`."""
-        ids = prepared.tensor
-        return text_reference(ids, which, keep=(0, ids.shape[1] - 1), padding=self.tokenizer.pad_token_id)
+        return self.texts.reference(prepared, which)
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """Start, word pieces, end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,14 +37,17 @@ def banzhaf_weights(masks: Bool[Tensor, "mask player"], p: float) -> Float[Tenso
 class Fit:
     """A linear model of vector values: value ≈ `intercept` (target,) + mask · `effects` (player, target).
 
-    `ridge` is the penalty that was used, `deviations` (group, player, target) how the effects move when a group of masks
-    is left out, scaled so that their squares add up to the effects' variance (delete-a-group jackknife).
+    `ridge` is the penalty that was used, `kernel` the number of the covariance (0 is none), `scale` the factor of the
+    prior. `deviations` (group, player, target) is how the effects move when a group of masks is left out, scaled so that
+    their squares add up to the effects' variance (delete-a-group jackknife).
     """
 
     intercept: Float[Tensor, " target"]
     effects: Float[Tensor, "player target"]
     ridge: float
     deviations: Float[Tensor, "group player target"]
+    kernel: int = 0
+    scale: float = 0.0
 
 
 def fit(
@@ -52,36 +56,56 @@ def fit(
     *,
     ridge: float | None = None,
     prior: Float[Tensor, "player target"] | None = None,
+    kernels: Sequence[Float[Tensor, "player player"]] = (),
     weights: Float[Tensor, " mask"] | None = None,
     groups: int = 8,
 ) -> Fit:
     """Multi-target weighted least squares with an intercept, all targets from one factorisation.
 
-    `ridge` penalises the effects' squared distance from `prior` (zero by default), relative to the design's mean
-    squared column; None chooses it by generalised cross-validation, which is next to nothing where masks abound. Rows
-    2k and 2k + 1 are taken for an antithetic pair and stay in one group of the jackknife.
+    `ridge` penalises what the effects are beyond a multiple of `prior`, relative to the design's mean squared column.
+    `kernels` are covariances that effects may have beside independence: the penalty is small where they vary as one of
+    them says. Generalised cross-validation chooses the ridge where it is None, the prior's factor (not below zero) and
+    the kernel; all of them come to matter little where masks abound. Rows 2k and 2k + 1 are taken for an antithetic
+    pair and stay in one group of the jackknife.
     """
     x, y = design.double(), values.double()
     w = torch.ones(len(x), dtype=torch.float64) if weights is None else weights.double()
     w = w / w.sum()
-    if prior is not None:
-        y = y - x @ prior.double()
-    system = _System(x, y, w)
-    chosen = system.best_ridge() if ridge is None else ridge * system.unit
-    intercept, effects = system.solve(chosen)
+    guess = None if prior is None else x @ prior.double()
+    choices: list[tuple[_Choice, Tensor]] = []
+    for kernel in (None, *kernels):
+        root = torch.eye(x.shape[1], dtype=torch.float64) if kernel is None else torch.linalg.cholesky(kernel.double())
+        choices.append((_System(x @ root, y, w).choose(guess, ridge), root))
+    kernel_number = min(range(len(choices)), key=lambda k: choices[k][0].score)
+    chosen, root = choices[kernel_number]
+    if guess is not None:
+        y = y - chosen.scale * guess
+    intercept, effects = _System(x @ root, y, w).solve(chosen.ridge)
     count = min(groups, len(x) // 2)
     moved = []
     for group in range(count if count > 1 else 0):
         kept = (torch.arange(len(x)) // 2) % count != group
-        moved.append(_System(x[kept], y[kept], w[kept] / w[kept].sum()).solve(chosen)[1])
+        left = _System(x[kept] @ root, y[kept], w[kept] / w[kept].sum())
+        moved.append(root @ left.solve(chosen.ridge)[1])
     if moved:
         stacked = torch.stack(moved)
         deviations = (stacked - stacked.mean(0)) * math.sqrt((count - 1) / count)
     else:
         deviations = torch.zeros(0, *effects.shape, dtype=torch.float64)
+    effects = root @ effects
     if prior is not None:
-        effects = effects + prior.double()
-    return Fit(intercept, effects, chosen / system.unit, deviations)
+        effects = effects + chosen.scale * prior.double()
+    return Fit(intercept, effects, chosen.ridge / chosen.unit, deviations, kernel_number, chosen.scale)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A penalty, the prior's factor, their cross-validation score, and the penalty's unit."""
+
+    ridge: float
+    scale: float
+    score: float
+    unit: float
 
 
 class _System:
@@ -89,8 +113,8 @@ class _System:
 
     def __init__(self, x: Tensor, y: Tensor, w: Tensor) -> None:
         self.mean_x, self.mean_y = w @ x, w @ y
-        root = w.sqrt()[:, None]
-        self.x, self.y = (x - self.mean_x) * root, (y - self.mean_y) * root
+        self.w, self.root = w, w.sqrt()[:, None]
+        self.x, self.y = (x - self.mean_x) * self.root, (y - self.mean_y) * self.root
         # The smaller of the two Gram matrices.
         self.dual = len(x) < x.shape[1]
         gram = self.x @ self.x.T if self.dual else self.x.T @ self.x
@@ -109,24 +133,39 @@ class _System:
             effects = self.vectors @ (inverse[:, None] * (self.vectors.T @ (self.x.T @ self.y)))
         return self.mean_y - self.mean_x @ effects, effects
 
-    def best_ridge(self) -> float:
-        """The penalty of least generalised cross-validation error over eight decades."""
+    def _along(self, values: Tensor) -> Tensor:
+        """Coordinates of centred values in the design's left singular vectors."""
+        if self.dual:
+            return self.vectors.T @ values
+        return (self.vectors.T @ (self.x.T @ values)) / self.values.clamp(min=1e-300).sqrt()[:, None]
+
+    def choose(self, guess: Tensor | None, ridge: float | None) -> _Choice:
+        """The penalty, over nine decades or as given, and the guess's factor of least generalised cross-validation."""
         m = len(self.x)
-        # Coordinates of the values in the design's left singular vectors.
-        along = (
-            (self.vectors.T @ self.y)
-            if self.dual
-            else ((self.vectors.T @ (self.x.T @ self.y)) / self.values.clamp(min=1e-300).sqrt()[:, None])
-        )
         known = self.values > self.floor
-        energy = torch.where(known, (along**2).sum(1), torch.zeros_like(self.values))
-        rest = max(float((self.y**2).sum() - energy.sum()), 0.0)
-        best, least = 0.0, math.inf
-        for ridge in self.unit * torch.logspace(-6, 2, 41, dtype=torch.float64):
-            kept = torch.where(known, self.values / (self.values + ridge), torch.zeros_like(self.values))
-            missed = rest + float((((1 - kept) ** 2) * energy).sum())
-            freedom = 1 - (float(kept.sum()) + 1) / m
-            score = missed / freedom**2 if freedom > 0 else math.inf
-            if score < least:
-                best, least = float(ridge), score
+        guessed = torch.zeros_like(self.y) if guess is None else (guess - self.w @ guess) * self.root
+        y_along, p_along = self._along(self.y), self._along(guessed)
+        # Energies of y, of y with the guess, and of the guess: along every singular vector, and what is left over.
+        energies, rests = [], []
+        for one, other, a, b in (
+            (y_along, y_along, self.y, self.y),
+            (y_along, p_along, self.y, guessed),
+            (p_along, p_along, guessed, guessed),
+        ):
+            along = torch.where(known, (one * other).sum(1), torch.zeros_like(self.values))
+            energies.append(along)
+            rests.append(float((a * b).sum() - along.sum()))
+        steps = torch.logspace(-6, 3, 46, dtype=torch.float64) if ridge is None else torch.tensor([ridge]).double()
+        best = _Choice(0.0, 0.0, math.inf, self.unit)
+        for penalty in (self.unit * steps).tolist():
+            kept = torch.where(known, self.values / (self.values + penalty), torch.zeros_like(self.values))
+            yy, yp, pp = (
+                rest + float(((1 - kept) ** 2 * along).sum()) for rest, along in zip(rests, energies, strict=True)
+            )
+            scale = max(yp / pp, 0.0) if pp > 1e-12 * max(yy, 1e-300) else 0.0
+            missed = max(yy - 2 * scale * yp + scale**2 * pp, 0.0)
+            freedom = 1 - (float(kept.sum()) + 1 + (scale > 0)) / m
+            score = missed / freedom**2 if freedom > 1e-9 else math.inf
+            if score < best.score or ridge is not None:
+                best = _Choice(penalty, scale, score, self.unit)
         return best

@@ -8,15 +8,41 @@ from itertools import combinations
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import Prepared, Side
 from secondsight.engine.designs import Fit, all_masks, banzhaf_weights, bernoulli_masks, fit
+from secondsight.engine.guard import untouched
 from secondsight.errors import InputError
 from secondsight.layout import GridLayout, Layout, SpectrogramLayout, TokenLayout
-from secondsight.methods.base import Method, one_of
+from secondsight.methods.base import Method, for_side, one_of
+from secondsight.methods.integrated_jacobian import IntegratedJacobian
 from secondsight.methods.masking import Game, game
+
+_LENGTHS = (0.7, 1.0, 1.5)
+"""Over how many cells vectors of a grid may be alike."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What a fit starts from: the masks' weights where all are there, a prior and covariances of the players' effects."""
+
+    weights: Tensor | None = None
+    prior: Tensor | None = None
+    kernels: tuple[Tensor, ...] = ()
+
+    def fit(self, design: Tensor, values: Tensor, ridge: float | None) -> Fit:
+        """The fit; features behind the players, such as pairs, have no prior and vary by themselves."""
+        prior, kernels = self.prior, list(self.kernels)
+        if prior is not None:
+            prior = F.pad(prior, (0, 0, 0, design.shape[1] - len(prior)))
+        for k, kernel in enumerate(kernels):
+            kernels[k] = torch.eye(design.shape[1], dtype=torch.float64)
+            kernels[k][: len(kernel), : len(kernel)] = kernel
+        groups = 8 if self.weights is None else 0
+        return fit(design, values, ridge=ridge, prior=prior, kernels=kernels, weights=self.weights, groups=groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +54,14 @@ class Banzhaf(Method):
     partner. What the fit gives to nothing, c, is the `reference_embedding`; vectors do not add up to the whole exactly.
 
     `budget` encodings a side, None for twice the features; all subsets where there are no more of them. `tol` goes on
-    doubling the masks, up to `budget`, until the standard errors' mean size is that share of the vectors'. `ridge` is
-    the penalty of the fit relative to the design, None chooses it by generalised cross-validation. `prior` is another
-    method whose vectors the penalty draws towards, such as `IntegratedJacobian(layer=0)`, so that fewer masks suffice.
+    doubling the masks, up to `budget`, until the standard errors' mean size is that share of the vectors'.
+
+    Where masks are few, three things help, and generalised cross-validation decides how much: `ridge`, the penalty of
+    the fit relative to the design (None: chosen); `prior`, a method to a multiple of whose vectors the penalty draws
+    (True: `IntegratedJacobian` at layer −1, for texts and where it has a closed form; False: none); and `smooth`,
+    neighbouring cells of an image or spectrogram having similar vectors. With `ridge` given the latter two are off
+    unless asked for: `ridge=0` is ordinary least squares.
+
     `pairs` adds interactions within the input among its strongest features (FIxLIP's intra-modal terms), that many of
     them; they are special features of the layout. Other options as in `Occlusion`.
     """
@@ -39,7 +70,8 @@ class Banzhaf(Method):
     budget: int | None = None
     tol: float | None = None
     ridge: float | None = None
-    prior: Method | None = None
+    prior: Method | bool | None = None
+    smooth: bool | None = None
     pairs: int = 0
     layer: Any = "input"
     reference: Any = None
@@ -67,46 +99,70 @@ class Banzhaf(Method):
 
     def _one(self, side: Side, prepared: Prepared) -> Contributions:
         g = game(side, prepared, self.layer, self.reference, self.seed, self.normalize)
-        prior, cost = self._prior(side, prepared, g)
         budget = self.budget or 2 * g.players
         if 2**g.players <= budget:
+            # With every subset there is nothing to guess.
             masks = all_masks(g.players)
-            weights: Tensor | None = banzhaf_weights(masks, self.p)
-            values = g.values(masks)
-            found = fit(masks.double(), values, ridge=self.ridge or 0.0, weights=weights, groups=0)
+            values, extra = g.values(masks), _Known(banzhaf_weights(masks, self.p))
+            more: dict[str, Any] = {}
+            found = extra.fit(masks.double(), values, self.ridge or 0.0)
         else:
-            masks, weights = bernoulli_masks(g.players, budget, self.p, self.seed), None
+            extra, more = self._known(side, prepared, g)
+            masks = bernoulli_masks(g.players, budget, self.p, self.seed)
             count = budget if self.tol is None else min(budget, max(2 * g.players, 16))
             values = g.values(masks[:count])
-            found = fit(masks[:count].double(), values, ridge=self.ridge, prior=prior)
+            found = extra.fit(masks[:count].double(), values, self.ridge)
             while self.tol is not None and count < budget and _error(found) > self.tol:
-                more = min(2 * count, budget)
-                values = torch.cat([values, g.values(masks[count:more])])
-                count = more
-                found = fit(masks[:count].double(), values, ridge=self.ridge, prior=prior)
+                goal = min(2 * count, budget)
+                values = torch.cat([values, g.values(masks[count:goal])])
+                count = goal
+                found = extra.fit(masks[:count].double(), values, self.ridge)
             masks = masks[:count]
-        about = {"masks": len(masks), "ridge": found.ridge, **cost}
+            more = {name: {**what, "scale": round(found.scale, 4)} for name, what in more.items()}
+        about = {"masks": len(masks), "ridge": found.ridge, **more}
+        if found.kernel:
+            about["smooth"] = _LENGTHS[found.kernel - 1]
         if len(found.deviations):
             about["standard_error"] = _error(found)
         if not self.pairs or g.players < 2:
             return g.contributions(found.effects, found.intercept, about, found.deviations)
-        return self._with_pairs(g, masks, values, weights, found, about)
+        return self._with_pairs(g, masks, values, extra, found, about)
 
-    def _prior(self, side: Side, prepared: Prepared, g: Game) -> tuple[Tensor | None, dict[str, Any]]:
+    def _known(self, side: Side, prepared: Prepared, g: Game) -> tuple[_Known, dict[str, Any]]:
+        """What is known of the effects before any mask, and the prior's costs."""
+        usual = self.ridge is None
+        kernels = _smooth_kernels(g.layout) if (usual if self.smooth is None else self.smooth) else ()
+        vectors, spent = self._prior(side, prepared, g, usual if self.prior is None else self.prior)
+        return _Known(None, vectors, kernels), spent
+
+    def _prior(self, side: Side, prepared: Prepared, g: Game, wanted: Any) -> tuple[Tensor | None, dict[str, Any]]:
         """The other method's vectors of the players, as they would be on unit vectors where the game is."""
-        if self.prior is None:
+        if wanted is False:
             return None, {}
-        c = self.prior.contributions(side, [prepared])[0]
+        own = wanted is True
+        if own:
+            if not (side.kind == "text" or _closed(side, prepared)):
+                return None, {}
+            reference = for_side(side, self.reference)[0]
+            reference = g.filling if reference is None else reference
+            # Eight nodes are plenty for a guess, and give no warning.
+            method: Method = IntegratedJacobian(reference=reference, normalize=self.normalize, steps=8, seed=self.seed)
+        else:
+            method = wanted
+        c = method.contributions(side, [prepared])[0]
         if c.layout != g.layout:
+            if own:
+                return None, {}
             raise InputError(
-                f"the prior's features are not those of the masks: give {self.prior.name} a layer with the same grid"
+                f"the prior's features are not those of the masks: give {method.name} a layer with the same grid"
             )
         vectors = c.vectors[g.layout.visible].double()
+        spent = {k: v for k, v in c.about.items() if k in ("encodings", "passes", "evaluations")}
         # Raw vectors are brought to the unit vectors' scale, not through the normalisation: a prior may be rough.
-        return vectors * (c.scale if g.unit else 1.0), {"prior": self.prior.name}
+        return vectors * (c.scale if g.unit else 1.0), {"prior": {"method": method.name, **spent}}
 
     def _with_pairs(
-        self, g: Game, masks: Tensor, values: Tensor, weights: Tensor | None, first: Fit, about: dict[str, Any]
+        self, g: Game, masks: Tensor, values: Tensor, known: _Known, first: Fit, about: dict[str, Any]
     ) -> Contributions:
         """A second fit with products of strong players' masks; their features are named as special ones."""
         strong = first.effects.norm(dim=-1).argsort(descending=True).tolist()
@@ -118,9 +174,8 @@ class Banzhaf(Method):
         wanted = wanted[: self.pairs]
         x = masks.double()
         products = torch.stack([x[:, i] * x[:, j] for i, j in wanted], 1)
-        groups = 8 if weights is None else 0
-        ridge = self.ridge if weights is None else self.ridge or 0.0
-        found = fit(torch.cat([x, products], 1), values, ridge=ridge, weights=weights, groups=groups)
+        ridge = self.ridge if known.weights is None else self.ridge or 0.0
+        found = known.fit(torch.cat([x, products], 1), values, ridge)
         whole = g.contributions(found.effects[: g.players], found.intercept, {**about, "ridge": found.ridge})
         visible = g.layout.visible
         names = {g.layout.size + k: f"pair {visible[i]},{visible[j]}" for k, (i, j) in enumerate(wanted)}
@@ -146,6 +201,29 @@ def _error(found: Fit) -> float:
     """Mean size of the effects' standard errors, relative to the effects' own."""
     errors = found.deviations.square().sum((0, 2)).sqrt().mean()
     return float(errors / found.effects.norm(dim=-1).mean().clamp(min=1e-300))
+
+
+def _closed(side: Side, prepared: Prepared) -> bool:
+    """Whether the last block's path is a closed form, below the cost of an encoding."""
+    encoder, layer = side.encoder.at(-1)
+    with untouched(encoder.module):
+        state = encoder.features(prepared.tensor, layer)[0]
+        return encoder.pooled(layer, state.context, encoder.dtype()) is not None
+
+
+def _smooth_kernels(layout: Layout) -> tuple[Tensor, ...]:
+    """Covariances of a grid's visible features that fall with their distance; none for other layouts."""
+    if not isinstance(layout, GridLayout | SpectrogramLayout):
+        return ()
+    features = layout.view(torch.arange(layout.size, dtype=torch.float64)).long()
+    places = torch.full((layout.size, 2), -1.0, dtype=torch.float64)
+    places[features.flatten()] = torch.cartesian_prod(*(torch.arange(n).double() for n in features.shape)).reshape(
+        -1, 2
+    )
+    at = places[layout.visible]
+    squared = torch.cdist(at, at).square()
+    own = 0.1 * torch.eye(len(at), dtype=torch.float64)
+    return tuple(0.9 * torch.exp(-squared / (2 * length**2)) + own for length in _LENGTHS)
 
 
 def _extended(layout: Layout, names: dict[int, str]) -> Layout:

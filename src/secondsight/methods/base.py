@@ -37,9 +37,10 @@ class Method(ABC):
     def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
         """Contributions of every input of one side."""
 
-    def interactions(self, left: Side, right: Side, a: Prepared, b: Prepared) -> Interactions:
-        """One pair's interactions; a method that need not make both sides' vectors overrides this."""
-        return self.contributions(left, [a])[0] @ self.contributions(right, [b])[0]
+    def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
+        """Interactions of one left input with every right one; who need not make both sides' vectors overrides this."""
+        u = self.contributions(left, [a])[0]
+        return [u @ v for v in self.contributions(right, others)]
 
 
 def method_named(name: str, **options: Any) -> Method:

@@ -15,10 +15,20 @@ from secondsight.engine.designs import bernoulli_masks
 from secondsight.errors import InputError
 from secondsight.interactions import Interactions
 from secondsight.methods.banzhaf import Banzhaf
-from secondsight.methods.base import Method, for_side, one_of
-from secondsight.methods.masking import game
+from secondsight.methods.base import Method, one_of
+from secondsight.methods.masking import Game, game
 
 SOLVERS = ("sgd", "closed", "factorised")
+
+
+@dataclass(frozen=True, eq=False)
+class _Perturbed:
+    """One input, the masks it was seen under, its embeddings then, and its embedding with nothing masked."""
+
+    game: Game
+    masks: Tensor
+    values: Tensor
+    whole: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,48 +75,45 @@ class BilinearLime(Method):
             p=1 - self.drop,
             budget=max(self.samples, 4),
             layer=self.layer,
-            reference=self._filling(side),
+            reference=self.reference,
             seed=self.seed + side.index,
         )
         return method.contributions(side, inputs)
 
-    def interactions(self, left: Side, right: Side, a: Prepared, b: Prepared) -> Interactions:
+    def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
         """The fitted W as attributions and c as base; the four terms miss the similarity by what the fit does."""
         if self.solver == "factorised":
-            return super().interactions(left, right, a, b)
-        games, masks, vectors = [], [], []
-        for side, prepared in ((left, a), (right, b)):
-            g = game(side, prepared, self.layer, self._filling(side), self.seed, "inside")
-            drawn = bernoulli_masks(g.players, self.samples, 1 - self.drop, self.seed + side.index)
-            games.append(g)
-            masks.append(drawn)
-            vectors.append(g.values(drawn))
-        similarities = (vectors[0] * vectors[1]).sum(-1)
-        weights = self._closeness(masks[0], masks[1])
-        za, zb = (m.double() / m.shape[1] ** 0.5 for m in masks)
-        w, c = (self._descend if self.solver == "sgd" else self._solve)(za, zb, similarities, weights)
+            return super().interactions(left, right, a, others)
+        drawn = self._perturbed(left, a)
+        return [self._fitted(drawn, self._perturbed(right, b)) for b in others]
+
+    def _perturbed(self, side: Side, prepared: Prepared) -> _Perturbed:
+        g = game(side, prepared, self.layer, self.reference, self.seed, "inside")
+        masks = bernoulli_masks(g.players, self.samples, 1 - self.drop, self.seed + side.index)
+        return _Perturbed(g, masks, g.values(masks), g.end(True))
+
+    def _fitted(self, a: _Perturbed, b: _Perturbed) -> Interactions:
+        """Both sides' samples taken in their order as pairs, and the bilinear model of them."""
+        za, zb = (side.masks.double() / side.masks.shape[1] ** 0.5 for side in (a, b))
+        solve = self._descend if self.solver == "sgd" else self._solve
+        w, c = solve(za, zb, (a.values * b.values).sum(-1), self._closeness(a.masks, b.masks))
         w = w / (za.shape[1] * zb.shape[1]) ** 0.5
-        whole = float(games[0].end(True) @ games[1].end(True))
-        layouts = [g.layout for g in games]
-        matrix = torch.zeros(layouts[0].size, layouts[1].size, dtype=games[0].embedding.dtype)
-        matrix[torch.tensor(layouts[0].visible)[:, None], torch.tensor(layouts[1].visible)] = w.to(matrix.dtype)
-        spent = {"left": {"layer": games[0].layer, "encodings": games[0].spent}}
-        spent["right"] = {"layer": games[1].layer, "encodings": games[1].spent}
+        rows, columns = a.game.layout, b.game.layout
+        matrix = torch.zeros(rows.size, columns.size, dtype=a.game.embedding.dtype)
+        matrix[torch.tensor(rows.visible)[:, None], torch.tensor(columns.visible)] = w.to(matrix.dtype)
+        spent = {
+            name: {"layer": side.game.layer, "encodings": side.game.spent} for name, side in (("left", a), ("right", b))
+        }
         return Interactions(
             attributions=matrix,
-            left_effects=matrix.new_zeros(layouts[0].size),
-            right_effects=matrix.new_zeros(layouts[1].size),
+            left_effects=matrix.new_zeros(rows.size),
+            right_effects=matrix.new_zeros(columns.size),
             base=float(c),
-            similarity=whole,
-            left_layout=layouts[0],
-            right_layout=layouts[1],
+            similarity=float(a.whole @ b.whole),
+            left_layout=rows,
+            right_layout=columns,
             about={**spent, "solver": self.solver},
         )
-
-    def _filling(self, side: Side) -> Any:
-        """What takes the place of dropped features: the mean pixel or padding, or the user's reference."""
-        which = for_side(side, self.reference)[0]
-        return "mean" if which is None and "mean" in side.encoder.references else which
 
     def _closeness(self, left: Tensor, right: Tensor) -> Tensor:
         """Weight of every pair: near 1 where little is dropped."""

@@ -89,14 +89,15 @@ class IntegratedJacobian(Method):
         with untouched(side.encoder.module):
             return [self._vectors(side, path) for path in self._integrals(side, inputs)]
 
-    def interactions(self, left: Side, right: Side, a: Prepared, b: Prepared) -> Interactions:
-        """One pair. Under "auto" and "paired" the right side's vectors are pulled back through the left encoder."""
+    def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
+        """Pairs. Under "auto" and "paired" the right side's vectors are pulled back through the left encoder."""
         if self.strategy not in ("auto", "paired"):
-            return super().interactions(left, right, a, b)
+            return super().interactions(left, right, a, others)
         with untouched(right.encoder.module):
-            v = self._vectors(right, next(self._integrals(right, [b])))
+            vectors = [self._vectors(right, path) for path in self._integrals(right, others)]
         with untouched(left.encoder.module):
-            return self._pair(left, next(self._integrals(left, [a])), v)
+            path = next(self._integrals(left, [a]))
+            return [self._pair(left, path, v) for v in vectors]
 
     def _integrals(self, side: Side, inputs: Sequence[Prepared]) -> Iterator[_Integral]:
         wanted, which = for_side(side, self.layer, self.reference)

@@ -45,10 +45,10 @@ class JacobianTimesInput(Method):
         with untouched(side.encoder.module):
             return [self._one(side, prepared) for prepared in inputs]
 
-    def interactions(self, left: Side, right: Side, a: Prepared, b: Prepared) -> Interactions:
-        """One pair's interactions, without the negative ones where `relu` says so."""
-        pair = super().interactions(left, right, a, b)
-        return replace(pair, attributions=pair.matrix.clamp(min=0)) if self.relu else pair
+    def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
+        """Pairs' interactions, without the negative ones where `relu` says so."""
+        pairs = super().interactions(left, right, a, others)
+        return [replace(pair, attributions=pair.matrix.clamp(min=0)) if self.relu else pair for pair in pairs]
 
     def _one(self, side: Side, prepared: Prepared) -> Contributions:
         encoder, layer = side.encoder.at(*for_side(side, self.layer))

@@ -26,7 +26,8 @@ _TOGETHER = 32
 class Game:
     """Embeddings of one input with features present or absent; absent ones take the reference's values.
 
-    Players are the visible features of `layout`; special positions always stay. `spent` counts inputs encoded so far.
+    Players are the visible features of `layout`; special positions always stay. `filling` is the reference that takes
+    the place of absent ones. `spent` counts inputs encoded so far.
     """
 
     side: Side
@@ -35,6 +36,7 @@ class Game:
     encode: Callable[[Tensor], Tensor]
     unit: bool
     layer: int | str
+    filling: Any = None
     spent: int = 0
     _ends: dict[bool, Tensor] = field(default_factory=dict)
 
@@ -90,12 +92,15 @@ class Game:
 def game(side: Side, prepared: Prepared, layer: Any, reference: Any, seed: int, normalize: str) -> Game:
     """The game of one input: features are taken away at `layer`, by default the model-ready input itself.
 
-    `layer` and `reference` take one value or a (left, right) pair.
+    `layer` and `reference` take one value or a (left, right) pair. Absent features are the mean pixel or the mean of a
+    spectrogram where the side knows it, else the usual reference.
 
     At the input an image's players are the cells of the last layer's grid, each a block of pixels, and a text's players
     its tokens; at a deeper layer they are that layer's positions.
     """
     layer, which = for_side(side, layer, reference)
+    if which is None and "mean" in side.encoder.references:
+        which = "mean"
     with untouched(side.encoder.module):
         encoder, number = side.encoder.at(layer)
         if layer == "input" and side.kind == "text" and side.encoder.table(torch.float32) is None:
@@ -127,7 +132,7 @@ def game(side: Side, prepared: Prepared, layer: Any, reference: Any, seed: int, 
 
     unit = normalize == "inside" and side.cosine
     embedding = state.embedding.cpu()
-    return Game(side, layout, embedding, encode, unit, encoder.label(number), spent=1)
+    return Game(side, layout, embedding, encode, unit, encoder.label(number), which, spent=1)
 
 
 def _owners(fine: Layout, coarse: Layout) -> Tensor:

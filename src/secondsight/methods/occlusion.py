@@ -19,8 +19,9 @@ class Occlusion(Method):
     """Contributions U_i = g(a) − g(a without i), features taken away one at a time; they need not add up.
 
     `layer`: where features are replaced by the reference's, "input" (default) or a block's input. `reference` as in
-    `IntegratedJacobian`; both take one value or a (left, right) pair. `normalize` "inside" (default) looks at unit
-    vectors where the similarity is a cosine, "outside" at raw embeddings. `seed` makes the noise reference.
+    `IntegratedJacobian`, but "mean" by default where the side knows it; both take one value or a (left, right) pair.
+    `normalize` "inside" (default) looks at unit vectors where the similarity is a cosine, "outside" at raw embeddings.
+    `seed` makes the noise reference.
     """
 
     layer: Any = "input"

@@ -15,7 +15,7 @@ from secondsight.encoders.base import Prepared, Side, States
 from secondsight.engine.guard import differentiable, untouched
 from secondsight.errors import InputError
 from secondsight.interactions import Interactions
-from secondsight.methods.base import for_side
+from secondsight.methods.base import Method, for_side
 from secondsight.methods.integrated_jacobian import IntegratedJacobian
 
 
@@ -46,9 +46,9 @@ class WaypointJacobian(IntegratedJacobian):
         with untouched(side.encoder.module):
             return [self._along(side, prepared) for prepared in inputs]
 
-    def interactions(self, left: Side, right: Side, a: Prepared, b: Prepared) -> Interactions:
+    def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
         """Both sides' vectors multiplied."""
-        return self.contributions(left, [a])[0] @ self.contributions(right, [b])[0]
+        return Method.interactions(self, left, right, a, others)
 
     def _along(self, side: Side, prepared: Prepared) -> Contributions:
         wanted, which = for_side(side, self.layer, self.reference)
