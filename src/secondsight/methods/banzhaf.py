@@ -26,7 +26,7 @@ _LENGTHS = (0.7, 1.0, 1.5)
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
+class Known:
     """What a fit starts from: the masks' weights where all are there, a prior and covariances of the players' effects."""
 
     weights: Tensor | None = None
@@ -103,11 +103,11 @@ class Banzhaf(Method):
         if 2**g.players <= budget:
             # With every subset there is nothing to guess.
             masks = all_masks(g.players)
-            values, extra = g.values(masks), _Known(banzhaf_weights(masks, self.p))
+            values, extra = g.values(masks), Known(banzhaf_weights(masks, self.p))
             more: dict[str, Any] = {}
             found = extra.fit(masks.double(), values, self.ridge or 0.0)
         else:
-            extra, more = self._known(side, prepared, g)
+            extra, more = self.known(side, prepared, g)
             masks = bernoulli_masks(g.players, budget, self.p, self.seed)
             count = budget if self.tol is None else min(budget, max(2 * g.players, 16))
             values = g.values(masks[:count])
@@ -128,12 +128,12 @@ class Banzhaf(Method):
             return g.contributions(found.effects, found.intercept, about, found.deviations)
         return self._with_pairs(g, masks, values, extra, found, about)
 
-    def _known(self, side: Side, prepared: Prepared, g: Game) -> tuple[_Known, dict[str, Any]]:
-        """What is known of the effects before any mask, and the prior's costs."""
+    def known(self, side: Side, prepared: Prepared, g: Game) -> tuple[Known, dict[str, Any]]:
+        """What is known of the effects before any mask is looked at, and what a prior has cost."""
         usual = self.ridge is None
         kernels = _smooth_kernels(g.layout) if (usual if self.smooth is None else self.smooth) else ()
         vectors, spent = self._prior(side, prepared, g, usual if self.prior is None else self.prior)
-        return _Known(None, vectors, kernels), spent
+        return Known(None, vectors, kernels), spent
 
     def _prior(self, side: Side, prepared: Prepared, g: Game, wanted: Any) -> tuple[Tensor | None, dict[str, Any]]:
         """The other method's vectors of the players, as they would be on unit vectors where the game is."""
@@ -162,7 +162,7 @@ class Banzhaf(Method):
         return vectors * (c.scale if g.unit else 1.0), {"prior": {"method": method.name, **spent}}
 
     def _with_pairs(
-        self, g: Game, masks: Tensor, values: Tensor, known: _Known, first: Fit, about: dict[str, Any]
+        self, g: Game, masks: Tensor, values: Tensor, known: Known, first: Fit, about: dict[str, Any]
     ) -> Contributions:
         """A second fit with products of strong players' masks; their features are named as special ones."""
         strong = first.effects.norm(dim=-1).argsort(descending=True).tolist()
