@@ -104,6 +104,14 @@ def _options(given: list[str]) -> dict[str, Any]:
     return made
 
 
+def _method(named: str) -> Any:
+    """NAME or NAME:OPTION=VALUE,…"""
+    from secondsight.methods import method_named
+
+    name, _, options = named.partition(":")
+    return method_named(name, **_options(options.split(",") if options else []))
+
+
 def _writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:
     """Refuse before any work what could not be written after it."""
     if path is None:
@@ -252,13 +260,10 @@ def compare(
             from secondsight.encoders.registry import load
             from secondsight.explanation import explain as explain_pair
             from secondsight.files import atomic
-            from secondsight.methods import METHODS, method_named
+            from secondsight.methods import METHODS
             from secondsight.visual.figures import method_grid
 
-        chosen = []
-        for named in method or sorted(METHODS):
-            name, _, options = named.partition(":")
-            chosen.append(method_named(name, **_options(options.split(",") if options else [])))
+        chosen = [_method(named) for named in method or sorted(METHODS)]
         with _progress(f"loading {model}"):
             dual = load(model)
         rows: list[Any] = [*(select or [])] or [None]
@@ -277,6 +282,86 @@ def compare(
         with atomic(out_file) as file:
             figure.savefig(file, format=out_file.suffix[1:].lower(), dpi=200)
         out.print(f"wrote {out_file}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Argument(help="See: secondsight experiments.", metavar="NAME")],
+    data: Annotated[str, typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for records, tables, figures and the report.")],
+    model: Annotated[list[str] | None, typer.Option(help="May be repeated; default: builtin.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME:OPTION=VALUE,…; may be repeated; 'all' for every method.")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="A layer, LEFT,RIGHT, or 'all' of the image side; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Look at the first captions only.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    rule: Annotated[str, typer.Option(help="How maps meet boxes: pixel, centre, touch.")] = "pixel",
+    option: Annotated[
+        list[str] | None, typer.Option(help="An option of the experiment as NAME=VALUE; may be repeated.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run an experiment on a data set: tables here, and a report in a folder; starts again where it was stopped."""
+    with _plainly():
+        with _progress("loading libraries"):
+            from secondsight.encoders.registry import load
+            from secondsight.evaluation import EXPERIMENTS
+            from secondsight.evaluation import evaluate as run
+            from secondsight.methods import METHODS
+
+        if name not in EXPERIMENTS:
+            raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}")
+        named = sorted(METHODS) if method == ["all"] else method or []
+        methods = [(one, _method(one)) for one in named]
+        layers = ["all"] if layer == ["all"] else [_layer(one) for one in layer or []]
+        chosen = model or ["builtin"]
+        with _progress(f"loading {', '.join(chosen)}"):
+            models = [(one, load(one)) for one in chosen]
+        watched = err.is_terminal and not quiet
+
+        def tell(label: str, done: int, whole: int) -> None:
+            if watched:
+                err.print(f"\r{label}: {done} of {whole}", end="" if done < whole else "\n", soft_wrap=True)
+
+        tables = run(
+            name, data, models, methods, layers=layers, out=out_dir, limit=limit, seed=seed, rule=rule, progress=tell,
+            **_options(option or []),
+        )  # fmt: skip
+        if not quiet:
+            for title in [t for t in tables if t not in ("classes", "failures")]:
+                out.print(_plain_table(title, tables[title]))
+            out.print(f"wrote {out_dir / name / 'report.html'}", soft_wrap=True)
+
+
+def _plain_table(title: str, table: Any) -> Any:
+    """A data frame as the terminal shows it."""
+    import pandas as pd
+    from rich.table import Table
+
+    shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index(names="setting")
+    made = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for number, column in enumerate(shown.columns):
+        made.add_column(str(column), no_wrap=not number)
+    for row in shown.itertuples(index=False):
+        made.add_row(*(f"{v:.3f}" if isinstance(v, float) and (abs(v) >= 1e-3 or v == 0) else
+                       f"{v:.1e}" if isinstance(v, float) else str(v) for v in row))  # fmt: skip
+    return made
+
+
+@app.command()
+def experiments() -> None:
+    """List the experiments and the kinds of data."""
+    with _plainly():
+        from secondsight.data import KINDS
+        from secondsight.evaluation import EXPERIMENTS
+
+        for name, experiment in sorted(EXPERIMENTS.items()):
+            summary = (experiment.__doc__ or "").strip().splitlines()[0]
+            out.print(Text.assemble((name, "bold"), f"\n  {summary}"), soft_wrap=True)
+        out.print(Text.assemble(("--data", "bold"), *(f"\n  {about}" for about in KINDS.values())), soft_wrap=True)
 
 
 @app.command()

@@ -14,11 +14,10 @@ from torch import Tensor
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import Prepared, Side
 from secondsight.engine.designs import Fit, all_masks, banzhaf_weights, bernoulli_masks, fit
-from secondsight.engine.guard import untouched
 from secondsight.errors import InputError
 from secondsight.layout import GridLayout, Layout, SpectrogramLayout, TokenLayout
 from secondsight.methods.base import Method, for_side, one_of
-from secondsight.methods.integrated_jacobian import IntegratedJacobian
+from secondsight.methods.integrated_jacobian import IntegratedJacobian, closed_form
 from secondsight.methods.masking import Game, game
 
 _LENGTHS = (0.7, 1.0, 1.5)
@@ -141,7 +140,7 @@ class Banzhaf(Method):
             return None, {}
         own = wanted is True
         if own:
-            if not (side.kind == "text" or _closed(side, prepared)):
+            if not (side.kind == "text" or closed_form(side, prepared)):
                 return None, {}
             reference = for_side(side, self.reference)[0]
             reference = g.filling if reference is None else reference
@@ -201,14 +200,6 @@ def _error(found: Fit) -> float:
     """Mean size of the effects' standard errors, relative to the effects' own."""
     errors = found.deviations.square().sum((0, 2)).sqrt().mean()
     return float(errors / found.effects.norm(dim=-1).mean().clamp(min=1e-300))
-
-
-def _closed(side: Side, prepared: Prepared) -> bool:
-    """Whether the last block's path is a closed form, below the cost of an encoding."""
-    encoder, layer = side.encoder.at(-1)
-    with untouched(encoder.module):
-        state = encoder.features(prepared.tensor, layer)[0]
-        return encoder.pooled(layer, state.context, encoder.dtype()) is not None
 
 
 def _smooth_kernels(layout: Layout) -> tuple[Tensor, ...]:

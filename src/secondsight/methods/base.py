@@ -42,6 +42,10 @@ class Method(ABC):
         u = self.contributions(left, [a])[0]
         return [u @ v for v in self.contributions(right, others)]
 
+    def pairwise(self, left: Side, a: Prepared) -> bool:
+        """Whether pairs are more, or cheaper, than products of both sides' vectors, so that vectors are not for keeping."""
+        return False
+
 
 def method_named(name: str, **options: Any) -> Method:
     """The method of that name with these options; `InputError` that lists the known ones."""

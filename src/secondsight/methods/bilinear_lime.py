@@ -87,6 +87,10 @@ class BilinearLime(Method):
         drawn = self._perturbed(left, a)
         return [self._fitted(drawn, self._perturbed(right, b)) for b in others]
 
+    def pairwise(self, left: Side, a: Prepared) -> bool:
+        """Joint fits are of pairs."""
+        return self.solver != "factorised"
+
     def _perturbed(self, side: Side, prepared: Prepared) -> _Perturbed:
         g = game(side, prepared, self.layer, self.reference, self.seed, "inside")
         masks = bernoulli_masks(g.players, self.samples, 1 - self.drop, self.seed + side.index)

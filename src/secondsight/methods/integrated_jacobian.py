@@ -99,6 +99,10 @@ class IntegratedJacobian(Method):
             path = next(self._integrals(left, [a]))
             return [self._pair(left, path, v) for v in vectors]
 
+    def pairwise(self, left: Side, a: Prepared) -> bool:
+        """Without a closed form, pulling a few words back costs less than pushing every feature through."""
+        return self.strategy == "paired" or (self.strategy == "auto" and not closed_form(left, a, self.layer))
+
     def _integrals(self, side: Side, inputs: Sequence[Prepared]) -> Iterator[_Integral]:
         wanted, which = for_side(side, self.layer, self.reference)
         encoder, layer = side.encoder.at(wanted)
@@ -265,6 +269,14 @@ class _Guarded:
 def _probe(path: Path, difference: Tensor) -> Callable[[Rule], Tensor]:
     """Every position's contribution along the embedding's own move."""
     return lambda rule: path.pull(rule, difference[None])[0]
+
+
+def closed_form(side: Side, prepared: Prepared, layer: Any = -1) -> bool:
+    """Whether the path at this layer is a closed form of a pooled last block, below the cost of an encoding."""
+    encoder, number = side.encoder.at(*for_side(side, layer))
+    with untouched(encoder.module):
+        state = encoder.features(prepared.tensor, number)[0]
+        return encoder.pooled(number, state.context, encoder.dtype()) is not None
 
 
 def _same_shapes(inputs: Sequence[Prepared]) -> Iterator[list[Prepared]]:

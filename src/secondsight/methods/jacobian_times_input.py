@@ -50,6 +50,10 @@ class JacobianTimesInput(Method):
         pairs = super().interactions(left, right, a, others)
         return [replace(pair, attributions=pair.matrix.clamp(min=0)) if self.relu else pair for pair in pairs]
 
+    def pairwise(self, left: Side, a: Prepared) -> bool:
+        """Cut off at zero, interactions are no products."""
+        return self.relu
+
     def _one(self, side: Side, prepared: Prepared) -> Contributions:
         encoder, layer = side.encoder.at(*for_side(side, self.layer))
         state = encoder.features(prepared.tensor, layer)[0]

@@ -50,6 +50,10 @@ class WaypointJacobian(IntegratedJacobian):
         """Both sides' vectors multiplied."""
         return Method.interactions(self, left, right, a, others)
 
+    def pairwise(self, left: Side, a: Prepared) -> bool:
+        """Stretches are summed as vectors."""
+        return False
+
     def _along(self, side: Side, prepared: Prepared) -> Contributions:
         wanted, which = for_side(side, self.layer, self.reference)
         encoder, layer = side.encoder.at(wanted)

@@ -1,0 +1,132 @@
+"""Measures of explanations on plain arrays (DESIGN §8), so that anybody's maps can be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secondsight.errors import InputError
+from secondsight.layout import GridLayout
+
+RULES = ("pixel", "centre", "touch")
+Box = Sequence[float]
+
+
+def grid_of(map_: Any, size: tuple[int, int], frame: Box | None = None) -> tuple[Tensor, GridLayout]:
+    """A (rows, columns) map as values and the layout that places them in an image of `size` (width, height).
+
+    `frame` is the part of the image that the map covers, x0, y0, x1, y1 in pixels; the whole by default. Raises
+    `InputError` for anything but a finite matrix.
+    """
+    values = torch.as_tensor(np.asarray(map_), dtype=torch.float64)
+    if values.ndim != 2 or not values.numel():
+        raise InputError(f"a map has rows and columns, this one has the shape {tuple(values.shape)}")
+    if not bool(torch.isfinite(values).all()):
+        raise InputError("the map has NaN or infinite values")
+    x0, y0, x1, y1 = (float(v) for v in (frame or (0, 0, *size)))
+    rows, columns = values.shape
+    return values, GridLayout(rows * columns, {}, (rows, columns), (int(size[0]), int(size[1])), (x0, y0, x1, y1))
+
+
+def inside(
+    map_: Any, boxes: Sequence[Box], size: tuple[int, int], frame: Box | None = None, rule: str = "pixel"
+) -> Any:
+    """The map's values as the rule measures them, and which of them lie in one of the boxes: two equal arrays.
+
+    "pixel" upsamples the map bilinearly to the image, as it is shown; "centre" counts a cell as in a box when its centre
+    is, "touch" when they overlap at all. A map of the image's own size is taken as it is.
+    """
+    if rule not in RULES:
+        raise InputError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
+    values, layout = grid_of(map_, size, frame)
+    width, height = size
+    if rule == "pixel":
+        if tuple(values.shape) != (height, width):
+            values = layout.heatmap(values.flatten())
+        centres = torch.arange(height).double() + 0.5, torch.arange(width).double() + 0.5
+        within = torch.zeros(height, width, dtype=torch.bool)
+        for x0, y0, x1, y1 in boxes:
+            rows, columns = (centres[0] > y0) & (centres[0] < y1), (centres[1] > x0) & (centres[1] < x1)
+            within |= rows[:, None] & columns[None]
+        return values.numpy(), within.numpy()
+    cells = layout.cell_boxes().double()
+    within = torch.zeros(len(cells), dtype=torch.bool)
+    for x0, y0, x1, y1 in boxes:
+        if rule == "centre":
+            x, y = (cells[:, 0] + cells[:, 2]) / 2, (cells[:, 1] + cells[:, 3]) / 2
+            within |= (x > x0) & (x < x1) & (y > y0) & (y < y1)
+        else:
+            within |= (cells[:, 0] < x1) & (cells[:, 2] > x0) & (cells[:, 1] < y1) & (cells[:, 3] > y0)
+    return values.numpy(), within.reshape(values.shape).numpy()
+
+
+def pointing(
+    map_: Any, boxes: Sequence[Box], size: tuple[int, int], frame: Box | None = None, rule: str = "pixel"
+) -> float:
+    """Whether the highest value lies in a box (PGA): 1 or 0, and of equal highest ones the share that does.
+
+    The highest value need not be positive.
+    """
+    values, within = inside(map_, boxes, size, frame, rule)
+    top = values == values.max()
+    return float(within[top].mean())
+
+
+def energy(
+    map_: Any, boxes: Sequence[Box], size: tuple[int, int], frame: Box | None = None, rule: str = "pixel"
+) -> float:
+    """Positive attribution in the boxes over positive attribution everywhere (PGE), 0 … 1; 0 where none is positive."""
+    values, within = inside(map_, boxes, size, frame, rule)
+    positive = np.clip(values, 0, None)
+    total = positive.sum()
+    return float(positive[within].sum() / total) if total > 0 else 0.0
+
+
+def signed_share(
+    map_: Any, boxes: Sequence[Box], size: tuple[int, int], frame: Box | None = None, rule: str = "centre"
+) -> float:
+    """Attribution in the boxes over all attribution's absolute sum, −1 … 1: collage pointing when a box is a quadrant."""
+    values, within = inside(map_, boxes, size, frame, rule)
+    total = np.abs(values).sum()
+    return float(values[within].sum() / total) if total > 0 else 0.0
+
+
+def curve_area(similarities: Sequence[float], shares: Sequence[float] | None = None) -> float:
+    """Area under a curve of similarity over the share of features removed or inserted, 0 … 1, by trapezoids."""
+    y = np.asarray(similarities, dtype=np.float64)
+    x = np.linspace(0, 1, len(y)) if shares is None else np.asarray(shares, dtype=np.float64)
+    if y.ndim != 1 or len(y) < 2 or x.shape != y.shape:
+        raise InputError("a curve needs two or more values, and as many shares")
+    return float(np.trapezoid(y, x))
+
+
+def correlation(predicted: Any, actual: Any) -> float:
+    """Pearson's correlation; NaN where either is constant. With masks' similarities this is faithfulness."""
+    a, b = (np.asarray(v, dtype=np.float64).ravel() for v in (predicted, actual))
+    if a.shape != b.shape or len(a) < 2:
+        raise InputError("a correlation needs two equally long rows of at least two numbers")
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / size) if size > 0 else float("nan")
+
+
+def clipped(box: Box, frame: Box) -> tuple[float, float, float, float] | None:
+    """The part of a box that a frame shows; None where it shows nothing."""
+    x0, y0 = max(float(box[0]), float(frame[0])), max(float(box[1]), float(frame[1]))
+    x1, y1 = min(float(box[2]), float(frame[2])), min(float(box[3]), float(frame[3]))
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def area(box: Box) -> float:
+    """Width times height."""
+    return max(float(box[2]) - float(box[0]), 0.0) * max(float(box[3]) - float(box[1]), 0.0)
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Share of `a` that lies in `b`, 0 … 1."""
+    common = clipped(a, b)
+    return 0.0 if common is None or not area(a) else area(common) / area(a)

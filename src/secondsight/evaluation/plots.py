@@ -1,0 +1,145 @@
+"""Figures of experiments, in one hand: matplotlib, colour-blind safe lines, no titles that repeat the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
+"""Okabe and Ito's, the yellow darkened for white paper."""
+
+
+def _axes(width: float = 6.0, height: float = 3.6) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(axes: Any, count: int) -> None:
+    if count > 1:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def distributions(named: Mapping[Any, Any], label: str, low: float = 0.0) -> Figure:
+    """Cumulative distributions: the share of cases at or below every value."""
+    figure, axes = _axes()
+    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+        x = np.sort(np.asarray(values, float))
+        axes.step([low, *x, 1.0], [0.0, *(np.arange(1, len(x) + 1) / len(x)), 1.0], where="post", color=colour,
+                  label=f"{name} (median {np.median(x):.2f}, n = {len(x)})")  # fmt: skip
+    axes.set(xlabel=label, ylabel="share of cases at or below", xlim=(low, 1), ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def histograms(named: Mapping[str, Any], label: str, title: str) -> Figure:
+    """Overlaid histograms on common bins, zero marked."""
+    figure, axes = _axes()
+    everything = np.concatenate([np.asarray(v, float) for v in named.values()])
+    low, high = min(everything.min(), 0.0), max(everything.max(), 0.0)
+    bins = np.linspace(low, high if high > low else low + 1e-6, 41)
+    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+        v = np.asarray(values, float)
+        axes.hist(v, bins=bins, color=colour, alpha=0.5, label=f"{name} ({(v < 0).mean():.0%} negative)")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel=label, ylabel="cases")
+    axes.set_title(title, fontsize=9)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> Figure:
+    """Classes with most cases, mean ± sd, a bar a setting."""
+    counts = table.groupby("class").cases.max().sort_values(ascending=False, kind="stable")
+    chosen = list(counts.index[:most])
+    settings = list(dict.fromkeys(table.setting))
+    means = table[table.setting == settings[0]].set_index("class")[value]
+    chosen.sort(key=lambda name: (-means.get(name, -1.0), name))
+    figure, axes = _axes(6.4, 1.0 + 0.17 * len(chosen) * max(len(settings), 1.4))
+    thick = 0.8 / len(settings)
+    for i, (setting, colour) in enumerate(zip(settings, _cycle(len(settings)), strict=True)):
+        own = table[table.setting == setting].set_index("class")
+        at = [k + (i - (len(settings) - 1) / 2) * thick for k, name in enumerate(chosen) if name in own.index]
+        there = [name for name in chosen if name in own.index]
+        axes.barh(at, own.loc[there, value], thick, xerr=own.loc[there, spread], color=colour, label=str(setting),
+                  error_kw={"elinewidth": 0.6, "ecolor": "#555555"})  # fmt: skip
+    axes.set_yticks(range(len(chosen)), [f"{name} ({counts[name]})" for name in chosen], fontsize=7)
+    axes.set(xlabel=f"{value} ± sd (cases in brackets)", xlim=(0, 1))
+    axes.invert_yaxis()
+    _legend(axes, len(settings))
+    return figure
+
+
+def curves(named: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
+    """Mean curves over shares 0 … 1, with standard errors as bands; `named` has (pair, share) arrays."""
+    figure, axes = _axes()
+    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+        v = np.asarray(values, float)
+        at, mean = np.linspace(0, 1, v.shape[1]), v.mean(0)
+        error = v.std(0) / np.sqrt(len(v))
+        axes.plot(at, mean, color=colour, label=name)
+        axes.fill_between(at, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel=x, ylabel=y, xlim=(0, 1))
+    axes.set_title(title, fontsize=9)
+    _legend(axes, len(named))
+    return figure
+
+
+def lines(named: Mapping[str, tuple[Sequence[float], Any]], x: str, y: str, title: str, *, log: bool = False) -> Figure:
+    """Plain lines with points, on doubly logarithmic axes where `log`."""
+    figure, axes = _axes()
+    for (name, (at, values)), colour in zip(named.items(), _cycle(len(named)), strict=True):
+        axes.plot(at, values, marker="o", markersize=3, color=colour, label=name)
+    if log:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+    axes.set(xlabel=x, ylabel=y)
+    axes.set_title(title, fontsize=9)
+    _legend(axes, len(named))
+    return figure
+
+
+def stacked_counts(table: pd.DataFrame) -> Figure:
+    """Counts of the columns' categories, a stacked bar a row."""
+    figure, axes = _axes(6.4, 1.2 + 0.4 * len(table))
+    start = np.zeros(len(table))
+    for column, colour in zip(table.columns, _cycle(len(table.columns)), strict=True):
+        counts = table[column].to_numpy(float)
+        axes.barh(range(len(table)), counts, left=start, color=colour, label=str(column))
+        start += counts
+    axes.set_yticks(range(len(table)), [str(name) for name in table.index], fontsize=8)
+    axes.set(xlabel="failures (PGE < 0.2) by proposed category")
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def clusters(evidence: np.ndarray[Any, Any], categories: Sequence[str], names: Sequence[str]) -> Figure:
+    """Cases in the plane of their evidence's two principal directions, coloured by category."""
+    spread = evidence.std(0)
+    x = (evidence - evidence.mean(0)) / np.where(spread > 0, spread, 1)
+    _, _, directions = np.linalg.svd(x, full_matrices=False)
+    # A direction's sign is nobody's choice but must be the same on every machine.
+    directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[:, None]
+    at = x @ directions[:2].T
+    figure, axes = _axes(6.4, 4.6)
+    kinds = list(dict.fromkeys(sorted(categories)))
+    for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
+        chosen = [i for i, own in enumerate(categories) if own == kind]
+        axes.scatter(at[chosen, 0], at[chosen, 1], color=colour, s=18, label=kind)
+    for i, name in list(enumerate(names))[:80]:
+        axes.annotate(name, at[i], fontsize=5, xytext=(2, 2), textcoords="offset points", color="#444444")
+    axes.set(xlabel="evidence, first principal direction", ylabel="second")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
