@@ -59,7 +59,8 @@ def coco_folder(folder, split="val2017", modes=("RGB", "L", "RGBA")):
         (2, 17, [4, 4, 8, 8], 0),
         (2, 17, [4, 4, 0, 8], 0),
     ):
-        objects.append({"image_id": image, "category_id": category, "bbox": box, "iscrowd": crowd})
+        one = {"id": 500 + len(objects), "image_id": image, "category_id": category}
+        objects.append({**one, "bbox": box, "iscrowd": crowd})
     write = {"captions": {"images": images, "annotations": captions}}
     write["instances"] = {"images": images, "annotations": objects, "categories": CATEGORIES}
     for kind, data in write.items():
@@ -144,7 +145,7 @@ def test_coco_files_that_are_none(tmp_path):
         Coco(tmp_path)
     folder = coco_folder(tmp_path)
     (folder / "annotations" / "instances_val2017.json").write_text("{")
-    with pytest.raises(ss.InputError, match="no readable JSON"):
+    with pytest.raises(ss.InputError, match="no COCO annotation file"):
         Coco(folder)
     (folder / "annotations" / "instances_val2017.json").write_text("[]")
     with pytest.raises(ss.InputError, match="no COCO annotation file"):

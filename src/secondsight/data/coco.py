@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -29,8 +32,6 @@ Synonyms = Mapping[str, list[str]]
 @lru_cache(maxsize=1)
 def coco_synonyms() -> dict[str, list[str]]:
     """Words for each of COCO's 80 classes, singular and irregular plural forms; "word!" has no other forms."""
-    import json
-
     found: dict[str, list[str]] = json.loads(
         files("secondsight.data").joinpath("coco_synonyms.json").read_text(encoding="utf-8")
     )
@@ -185,8 +186,19 @@ class Coco(GroundedDataset):
 
 
 def _coco_file(path: Path) -> dict[str, Any]:
-    data = read_json(path)
-    if not isinstance(data, dict) or not isinstance(data.get("annotations"), list) or "images" not in data:
+    try:
+        from pycocotools.coco import COCO
+    except ModuleNotFoundError as problem:
+        raise InputError("COCO needs the package 'pycocotools': pip install 'secondsight[eval]'") from problem
+    if not path.is_file():
+        raise InputError(f"{str(path)!r} does not exist")
+    try:
+        # It tells its progress on the standard output, which is not its own here.
+        with contextlib.redirect_stdout(io.StringIO()):
+            data: dict[str, Any] = COCO(str(path)).dataset
+    except (ValueError, AssertionError, KeyError, TypeError, OSError) as problem:
+        raise InputError(f"{str(path)!r} is no COCO annotation file ({problem})") from problem
+    if not isinstance(data.get("annotations"), list) or not isinstance(data.get("images"), list):
         raise InputError(f"{str(path)!r} is no COCO annotation file: it needs images and annotations")
     data.setdefault("categories", [])
     return data

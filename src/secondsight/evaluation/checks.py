@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from secondsight.data.grounded import GroundedCaption
@@ -20,10 +22,6 @@ from secondsight.evaluation import measures
 from secondsight.evaluation.grounding import Pointing, by, only, whole
 from secondsight.evaluation.run import Experiment, Record, Setting
 from secondsight.methods import IntegratedJacobian
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 
 class Approximation(Experiment):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from secondsight.data.grounded import GroundedCaption
@@ -17,10 +19,6 @@ from secondsight.evaluation.run import Experiment, Record, Setting
 from secondsight.interactions import Interactions
 from secondsight.layout import GridLayout, Layout
 from secondsight.methods.masking import Game, game
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 MEASURES = {
     "CID": "conditional image deletion, the lower the better",
@@ -107,8 +105,6 @@ class Perturbation(Experiment):
 
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Areas under the curves, mean ± sd over pairs."""
-        import pandas as pd
-
         rows = []
         for setting, group in by(frame, "setting"):
             one: dict[str, Any] = {"setting": setting, "pairs": int((group.kind == "CID").sum())}
@@ -168,8 +164,6 @@ class Faithfulness(Experiment):
 
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Median and spread of the correlation."""
-        import pandas as pd
-
         rows = []
         for setting, group in by(frame, "setting"):
             c = group.correlation

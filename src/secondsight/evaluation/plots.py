@@ -121,7 +121,7 @@ def stacked_counts(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def clusters(evidence: np.ndarray[Any, Any], categories: Sequence[str], names: Sequence[str]) -> Figure:
+def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[str]) -> Figure:
     """Cases in the plane of their evidence's two principal directions, coloured by category."""
     spread = evidence.std(0)
     x = (evidence - evidence.mean(0)) / np.where(spread > 0, spread, 1)

@@ -9,9 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from secondsight.contributions import Contributions
@@ -23,10 +25,6 @@ from secondsight.files import atomic
 from secondsight.interactions import Interactions
 from secondsight.layout import GridLayout
 from secondsight.methods import Method
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 Record = dict[str, Any]
 
@@ -240,8 +238,9 @@ class Journal:
 
     def add(self, key: str, records: list[Record]) -> None:
         """One example's records, on disk when this returns."""
-        self.done[key] = records
         line = json.dumps({"key": key, "records": records}, sort_keys=True)
+        # As they will be read by a run that goes on from here, so that nothing depends on when it was stopped.
+        self.done[key] = json.loads(line)["records"]
         self._stream.write((line + "\n").encode())
         self._stream.flush()
         os.fsync(self._stream.fileno())
@@ -277,8 +276,6 @@ def run(
     `limit` takes the first captions that the experiment can use. A caption or image that cannot be used is listed in
     `problems`, never fatal. `progress` is told the setting's label, how many captions are done and how many there are.
     """
-    import pandas as pd
-
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     problems: dict[str, str] = {}
@@ -331,7 +328,8 @@ def run(
             journal.close()
     frame = pd.DataFrame(rows)
     if frame.empty:
-        raise InputError(f"{data.name} has nothing that {experiment.name!r} can judge ({data.summary()})")
+        why = next(iter(problems.values()), data.summary())
+        raise InputError(f"{data.name} has nothing that {experiment.name!r} can judge: {why}")
     return Run(experiment, frame, {**data.problems, **problems}, tuned, data, shown)
 
 
