@@ -352,6 +352,56 @@ def _plain_table(title: str, table: Any) -> Any:
 
 
 @app.command()
+def finetune(
+    data: Annotated[str, typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments.")],
+    model: Annotated[str, typer.Option(help="open_clip:ARCHITECTURE/TAG_OR_PATH.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, log and report.")],
+    epochs: Annotated[int, typer.Option(help="Times through the data.")] = 5,
+    batch: Annotated[int, typer.Option(help="Pairs in a batch, of all processes together.")] = 64,
+    lr: Annotated[float, typer.Option(help="Learning rate after the warm-up.")] = 1e-5,
+    start_lr: Annotated[float, typer.Option(help="Learning rate before it.")] = 1e-7,
+    warm_up: Annotated[int | None, typer.Option(help="Steps of the rise; default: the first epoch's.")] = None,
+    weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = 1e-4,
+    precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no",
+    limit: Annotated[int | None, typer.Option(help="Use the first pairs only.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order of pairs.")] = 0,
+    evaluate_on: Annotated[
+        str | None, typer.Option("--evaluate", help="Data on which to compare grounding before and after.")
+    ] = None,
+    evaluate_limit: Annotated[int | None, typer.Option(help="Captions of it to look at.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fine-tune an open_clip model on captions, and compare what it grounds before and after."""
+    with _plainly():
+        with _progress("loading libraries"):
+            from secondsight.data import open_data
+            from secondsight.encoders.registry import load
+            from secondsight.evaluation import evaluate as run
+            from secondsight.training import Recipe
+            from secondsight.training import finetune as tune
+
+        recipe = Recipe(epochs, batch, lr, start_lr, warm_up, weight_decay, precision, seed)
+        opened = open_data(data)
+        judged = open_data(evaluate_on) if evaluate_on else None
+        watched = err.is_terminal and not quiet
+
+        def tell(step: int, whole: int, loss: float) -> None:
+            if watched:
+                err.print(f"\rstep {step} of {whole}, loss {loss:.4f}", end="" if step < whole else "\n")
+
+        final = tune(model, opened, out_dir, recipe, limit=limit, progress=tell)
+        if not quiet:
+            out.print(f"wrote {final}", soft_wrap=True)
+        if judged is not None:
+            architecture = model.removeprefix("open_clip:").partition("/")[0]
+            both = [("before", load(model)), ("after", load(f"open_clip:{architecture}/{final}"))]
+            tables = run("compare", judged, both, out=out_dir, limit=evaluate_limit, seed=seed)
+            if not quiet:
+                out.print(_plain_table("overall", tables["overall"]))
+                out.print(f"wrote {out_dir / 'compare' / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
 def experiments() -> None:
     """List the experiments and the kinds of data."""
     with _plainly():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -18,6 +19,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer, VisionTransformer
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from secondsight.encoders.base import ATTENTION_POOL, DualEncoder, Encoder, Head, Prepared, States
@@ -522,6 +524,12 @@ def load_open_clip(name: str, cache_dir: str | None = None) -> DualEncoder:
     The part behind the first slash is a pretrained tag or a local checkpoint. Raises `InputError` for unknown names and
     where weights cannot be had.
     """
+    model, preprocess, tokenizer = open_clip_parts(name, cache_dir)
+    return wrap_open_clip(model, preprocess, tokenizer, f"open_clip:{name}")
+
+
+def open_clip_parts(name: str, cache_dir: str | None = None) -> tuple[nn.Module, Preprocess, Any]:
+    """The model object, its preprocessing and its tokenizer by open_clip's names, as `load_open_clip` takes them."""
     hub = name.startswith(("hf-hub:", "local-dir:"))
     architecture, _, weights = (name, "", "") if hub else name.partition("/")
     if not hub:
@@ -529,14 +537,29 @@ def load_open_clip(name: str, cache_dir: str | None = None) -> DualEncoder:
     with loading(f"open_clip:{name}", "a local checkpoint (open_clip:ARCHITECTURE/PATH)"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="QuickGELU mismatch")
         model, _, preprocess = open_clip.create_model_and_transforms(
-            architecture, pretrained=weights or None, cache_dir=cache_dir, **_quick_gelu(architecture, weights)
+            architecture, pretrained=weights or None, cache_dir=cache_dir, **_made_for(architecture, weights)
         )
         tokenizer = open_clip.get_tokenizer(architecture)
-    return wrap_open_clip(model, preprocess, tokenizer, f"open_clip:{name}")
+    return model, preprocess, tokenizer
 
 
-def _quick_gelu(architecture: str, tag: str) -> dict[str, bool]:
-    """OpenAI's, DFN's and MetaCLIP's weights were trained with quick-GELU, which some plain names leave out."""
+_KEPT = ("force_quick_gelu", "image_mean", "image_std", "image_interpolation", "image_resize_mode")
+
+FACTS = "secondsight"
+"""Where a fine-tuned checkpoint says how its model was made and its images prepared."""
+
+
+def _made_for(architecture: str, weights: str) -> dict[str, Any]:
+    """What weights were trained with and their architecture's name does not say.
+
+    OpenAI's, DFN's and MetaCLIP's weights want quick-GELU, which some plain names leave out; checkpoints that
+    `secondsight finetune` wrote say it themselves.
+    """
+    if weights.endswith(".safetensors") and os.path.isfile(weights):
+        with safe_open(weights, framework="pt") as file:
+            own: dict[str, Any] = json.loads((file.metadata() or {}).get(FACTS, "{}"))
+        return {key: tuple(v) if isinstance(v, list) else v for key, v in own.items() if key in _KEPT}
+    tag = weights
     config = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
     return {"force_quick_gelu": True} if config.get("quick_gelu") else {}
 
