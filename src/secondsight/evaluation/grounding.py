@@ -105,7 +105,7 @@ class Pointing(Grounding):
         tables = {"overall": whole(overall), "classes": pd.DataFrame(classes)}
         left = only(frame, "skipped")
         if len(left):
-            counts = left.groupby(["setting", "reason"], sort=False)["count"].sum().reset_index()
+            counts = left.groupby(["setting", "reason"], sort=False)["count"].sum().astype(int).reset_index()
             tables["left out"] = counts
         names = list(found.setting.unique())
         orders = []
