@@ -4,9 +4,12 @@ import json
 import math
 import shutil
 
+import open_clip
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from open_clip.factory import add_model_config
 from safetensors.torch import load_file, save_file
 
@@ -15,6 +18,7 @@ from models import clip
 from secondsight.data import Jsonl
 from secondsight.encoders.images import open_image
 from secondsight.encoders.open_clip import open_clip_parts
+from secondsight.evaluation.paper import MEASURES, configuration, paper
 from secondsight.training import Recipe, finetune
 from test_evaluation import write_data
 
@@ -140,3 +144,54 @@ def test_another_run_is_refused(start, data, tuned, tmp_path):
 def test_what_cannot_be_trained(start, data, tmp_path, make, words):
     with pytest.raises(ss.InputError, match=words):
         make(start, data, tmp_path / "out")
+
+
+# The paper's experiments ---------------------------------------------------------------------------------------------
+
+
+def test_the_papers_models_are_ones_that_open_clip_knows():
+    known = configuration()
+    assert len(known["models"]) == 9
+    for spec in known["models"].values():
+        architecture, tag = spec.removeprefix("open_clip:").split("/")
+        assert tag in open_clip.list_pretrained_tags_by_model(architecture), spec
+    for kind, model, state, measure, value in known["published"]:
+        assert kind in known["experiments"]
+        assert model == "any" or model in known["models"]
+        assert state in ("before", "after", "gain")
+        assert any(measure in measures for measures in MEASURES.values())
+        assert 0 < value < 1
+
+
+def test_the_paper_in_small_before_and_after(start, tmp_path):
+    file = write_data(tmp_path / "data", 4)
+    config = tmp_path / "paper.yaml"
+    experiments = ["pointing", "discrimination", "hard-negatives"]
+    published = [["jsonl", "any", "before", "PGA", 0.79], ["jsonl", "tiny", "gain", "PGA", 0.187]]
+    config.write_text(
+        yaml.safe_dump({"models": {"tiny": start}, "experiments": {"jsonl": experiments}, "published": published})
+    )
+    recipe = Recipe(epochs=1, batch=4, lr=1e-3)
+    table = paper([f"jsonl:{file}"], tmp_path / "out", config=config, train=str(file), recipe=recipe)
+    assert table.groupby("fine-tuning", sort=False).size().to_dict() == {"before": 6, "after": 6, "gain": 6}
+    one = table[table.measure == "PGA"].set_index("fine-tuning")
+    assert one.ours["gain"] == pytest.approx(one.ours["after"] - one.ours["before"])
+    assert (one.published["before"], one.published["gain"]) == (0.79, 0.187)
+    assert math.isnan(one.published["after"])
+    report = tmp_path / "out" / "jsonl" / "tiny--after" / "pointing" / "overall.csv"
+    assert float(one.ours["after"]) == pytest.approx(pd.read_csv(report)["PGA"].item())
+    assert (tmp_path / "out" / "paper.json").is_file()
+    for asked, words in (([], "needs data sets"), ([f"jsonl:{file}"] * 2, "different kinds")):
+        with pytest.raises(ss.InputError, match=words):
+            paper(asked, tmp_path / "other", config=config)
+    config.write_text("models: [")
+    with pytest.raises(ss.InputError, match="cannot be read as YAML"):
+        paper([f"jsonl:{file}"], tmp_path / "other", config=config)
+
+
+def test_weights_that_cannot_be_had_are_said_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    file = write_data(tmp_path / "data", 2)
+    with pytest.raises(ss.InputError, match="ViT-B-16/dfn2b") as problem:
+        paper([str(file)], tmp_path / "out", models={"DFN": "open_clip:ViT-B-16/dfn2b"})
+    assert "\n" not in str(problem.value)

@@ -286,8 +286,10 @@ def compare(
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="See: secondsight experiments.", metavar="NAME")],
-    data: Annotated[str, typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments.")],
+    name: Annotated[str, typer.Argument(help="See: secondsight experiments; or paper.", metavar="NAME")],
+    data: Annotated[
+        list[str], typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments. Several for paper.")
+    ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for records, tables, figures and the report.")],
     model: Annotated[list[str] | None, typer.Option(help="May be repeated; default: builtin.")] = None,
     method: Annotated[
@@ -310,24 +312,36 @@ def evaluate(
             from secondsight.encoders.registry import load
             from secondsight.evaluation import EXPERIMENTS
             from secondsight.evaluation import evaluate as run
+            from secondsight.evaluation.paper import paper
             from secondsight.methods import METHODS
 
-        if name not in EXPERIMENTS:
-            raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}")
-        named = sorted(METHODS) if method == ["all"] else method or []
-        methods = [(one, _method(one)) for one in named]
-        layers = ["all"] if layer == ["all"] else [_layer(one) for one in layer or []]
-        chosen = model or ["builtin"]
-        with _progress(f"loading {', '.join(chosen)}"):
-            models = [(one, load(one)) for one in chosen]
         watched = err.is_terminal and not quiet
 
         def tell(label: str, done: int, whole: int) -> None:
             if watched:
                 err.print(f"\r{label}: {done} of {whole}", end="" if done < whole else "\n", soft_wrap=True)
 
+        if name == "paper":
+            named_models = {one: one for one in model} if model else None
+            table = paper(
+                data, out_dir, models=named_models, limit=limit, seed=seed, progress=tell, **_options(option or [])
+            )
+            if not quiet:
+                out.print(_plain_table("ours beside the published numbers", table))
+                out.print(f"wrote {out_dir / 'paper.csv'}", soft_wrap=True)
+            return
+        if name not in EXPERIMENTS:
+            raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, paper")
+        if len(data) > 1:
+            raise InputError(f"{name!r} looks at one data set: give one --data")
+        named = sorted(METHODS) if method == ["all"] else method or []
+        methods = [(one, _method(one)) for one in named]
+        layers = ["all"] if layer == ["all"] else [_layer(one) for one in layer or []]
+        chosen = model or ["builtin"]
+        with _progress(f"loading {', '.join(chosen)}"):
+            models = [(one, load(one)) for one in chosen]
         tables = run(
-            name, data, models, methods, layers=layers, out=out_dir, limit=limit, seed=seed, rule=rule, progress=tell,
+            name, data[0], models, methods, layers=layers, out=out_dir, limit=limit, seed=seed, rule=rule, progress=tell,
             **_options(option or []),
         )  # fmt: skip
         if not quiet:

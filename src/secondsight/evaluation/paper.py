@@ -1,0 +1,127 @@
+"""The paper's own experiments on one's copy of its data: our numbers beside those that [M25] states."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from secondsight.data import KINDS, open_data
+from secondsight.encoders.registry import load
+from secondsight.errors import InputError
+from secondsight.files import atomic
+from secondsight.methods import IntegratedJacobian
+
+MEASURES = {
+    "pointing": ("PGA", "median PGE"),
+    "discrimination": ("own positive", "cross negative"),
+    "hard-negatives": ("δS negative", "δA negative"),
+}
+
+
+def configuration(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """The models, experiments and published numbers; the package's own, or a YAML file of the same form."""
+    try:
+        text = (
+            files("secondsight.evaluation").joinpath("paper.yaml").read_text()
+            if path is None
+            else Path(path).read_text()
+        )
+        made = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError) as problem:
+        raise InputError(f"{str(path)!r} cannot be read as YAML ({problem})") from problem
+    if not isinstance(made, dict) or not isinstance(made.get("models"), dict) or not made["models"]:
+        raise InputError(f"{str(path)!r} needs 'models', names with what ss.load takes")
+    return {"experiments": {}, "published": [], **made}
+
+
+def paper(
+    data: Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    models: Mapping[str, str] | None = None,
+    train: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    recipe: Any = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Every model on every data set, before and, with `train`, after fine-tuning on that data; [M25] Tables 1-4.
+
+    `data` are what `open_data` opens, each of a kind once; `models` are names with what `ss.load` takes, by default those
+    of the configuration. Reports go to `out`/DATA/MODEL, the table of all to `out`/paper.csv and paper.json, with the
+    published number where the paper's text gives one. Hub weights are needed where they are not cached: the error says
+    which.
+    """
+    from secondsight.evaluation import evaluate
+    from secondsight.training import Recipe, finetune
+
+    known = configuration(config)
+    chosen = dict(models or known["models"])
+    kinds = [one.partition(":")[0] if one.partition(":")[0] in KINDS else "jsonl" for one in data]
+    if not data or len(set(kinds)) < len(kinds):
+        raise InputError("'paper' needs data sets of different kinds: --data coco:… --data flickr30k:… --data hnc:…")
+    # Data first: it is read sooner than weights are fetched, and either is an end.
+    opened = {kind: open_data(one) for kind, one in zip(kinds, data, strict=True)}
+    training = open_data(train) if train else None
+    place = Path(out)
+    rows: list[dict[str, Any]] = []
+    for name, spec in chosen.items():
+        states = [("before", spec)]
+        if training is not None:
+            tuned = finetune(spec, training, place / "tuned" / _slug(name), recipe or Recipe(seed=seed))
+            architecture = spec.removeprefix("open_clip:").partition("/")[0]
+            states.append(("after", f"open_clip:{architecture}/{tuned}"))
+        for state, wanted in states:
+            model = load(wanted)
+            for kind, one in opened.items():
+                for experiment in known["experiments"].get(kind, ["pointing"]):
+                    label = f"{name}, {state}"
+                    tables = evaluate(
+                        experiment,
+                        one,
+                        [(wanted, model)],
+                        [(label, IntegratedJacobian())],
+                        out=place / kind / _slug(label),
+                        limit=limit,
+                        seed=seed,
+                        progress=progress,
+                    )
+                    row = tables["overall"].iloc[0]
+                    found = {"data": kind, "model": name, "fine-tuning": state}
+                    rows += [{**found, "measure": m, "ours": float(row[m])} for m in MEASURES.get(experiment, ())]
+    table = with_published(pd.DataFrame(rows), known["published"])
+    with atomic(place / "paper.csv") as file:
+        file.write(table.to_csv(index=False).encode())
+    with atomic(place / "paper.json") as file:
+        file.write(json.dumps(json.loads(table.to_json(orient="records")), indent=1, ensure_ascii=False).encode())
+    return table
+
+
+def with_published(table: pd.DataFrame, published: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """The table with gains of fine-tuning appended, and the paper's number where it states one."""
+    gains = []
+    for (kind, name, measure), group in table.groupby(["data", "model", "measure"], sort=False):
+        both = group.set_index("fine-tuning")["ours"]
+        if {"before", "after"} <= set(both.index):
+            found = {"data": kind, "model": name, "fine-tuning": "gain", "measure": measure}
+            gains.append({**found, "ours": float(both["after"] - both["before"])})
+    whole = pd.concat([table, pd.DataFrame(gains)], ignore_index=True) if gains else table
+    stated = {(kind, model, state, measure): float(value) for kind, model, state, measure, value in published}
+
+    def of(row: pd.Series) -> float:
+        key = (row["fine-tuning"], row["measure"])
+        return stated.get((row["data"], row["model"], *key), stated.get((row["data"], "any", *key), float("nan")))
+
+    return whole.assign(published=[of(row) for _, row in whole.iterrows()])
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text).strip("-")
