@@ -175,3 +175,47 @@ def test_the_lists():
     assert "integrated-jacobian" in methods.stdout
     assert run("--version").stdout.startswith("secondsight 0.")
     assert "explain" in run("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing", "--data", "x"], "unknown experiment 'nothing'; known: approximation"),
+        (["pointing", "--data", "nowhere"], "data 'nowhere' does not exist"),
+        (["pointing", "--data", "a.jsonl", "--data", "b.jsonl"], "looks at one data set"),
+        (["pointing", "--data", "data.jsonl", "--limit", "0"], "leaves nothing to look at"),
+        (["pointing", "--data", "data.jsonl", "--rule", "cell"], "unknown rule 'cell'"),
+        (["pointing", "--data", "data.jsonl", "--method", "nope"], "unknown method 'nope'"),
+        (["compare", "--data", "data.jsonl"], "needs two settings"),
+        (["pointing", "--data", "data.jsonl"], "missing image"),
+        (["paper", "--data", "data.jsonl", "--option", "config=none.yaml"], "cannot be read as YAML"),
+    ],
+)
+def test_experiments_refuse_bad_input_in_one_sentence(tmp_path, loaded, monkeypatch, arguments, words):
+    del loaded
+    monkeypatch.chdir(tmp_path)
+    line = {"image": "gone.png", "caption": "a dog", "phrases": [{"span": "dog", "boxes": [[1, 1, 9, 9]]}]}
+    Path("data.jsonl").write_text(json.dumps(line))
+    command = ["evaluate", *arguments, "--out", "results"]
+    done = CliRunner().invoke(app, command, env={"COLUMNS": "100", "NO_COLOR": "1"})
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert not list(tmp_path.rglob("*.html"))
+
+
+def test_an_experiment_from_the_command_line(tmp_path, loaded):
+    del loaded
+    with Image.open(PHOTO) as photo:
+        box = [0, 0, photo.width // 2, photo.height]
+    line = {"image": str(PHOTO), "caption": CAPTION, "phrases": [{"span": "coffee", "boxes": [box]}]}
+    (tmp_path / "data.jsonl").write_text(json.dumps(line))
+    command = ["evaluate", "pointing", "--data", str(tmp_path / "data.jsonl"), "--out", str(tmp_path / "results")]
+    done = CliRunner().invoke(app, command, env={"COLUMNS": "120", "NO_COLOR": "1"})
+    assert done.exit_code == 0, done.stderr
+    assert "PGA" in done.stdout
+    assert (tmp_path / "results" / "pointing" / "report.html").is_file()
+    listed = CliRunner().invoke(app, ["experiments"]).stdout
+    assert "hard-negatives" in listed
+    assert "flickr30k:FOLDER" in listed

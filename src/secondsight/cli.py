@@ -425,6 +425,8 @@ def experiments() -> None:
         for name, experiment in sorted(EXPERIMENTS.items()):
             summary = (experiment.__doc__ or "").strip().splitlines()[0]
             out.print(Text.assemble((name, "bold"), f"\n  {summary}"), soft_wrap=True)
+        about = "The models of [M25] Tables 1-4 on your data, beside the published numbers."
+        out.print(Text.assemble(("paper", "bold"), f"\n  {about}"), soft_wrap=True)
         out.print(Text.assemble(("--data", "bold"), *(f"\n  {about}" for about in KINDS.values())), soft_wrap=True)
 
 
