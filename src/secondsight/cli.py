@@ -351,18 +351,26 @@ def evaluate(
 
 
 def _plain_table(title: str, table: Any) -> Any:
-    """A data frame as the terminal shows it."""
+    """A data frame as the terminal shows it; a wide one with few rows stands on its side."""
     import pandas as pd
     from rich.table import Table
 
     shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index(names="setting")
+    columns, rows = [str(c) for c in shown.columns], [[_cell(v) for v in row] for row in shown.itertuples(index=False)]
     made = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for number, column in enumerate(shown.columns):
-        made.add_column(str(column), no_wrap=not number)
-    for row in shown.itertuples(index=False):
-        made.add_row(*(f"{v:.3f}" if isinstance(v, float) and (abs(v) >= 1e-3 or v == 0) else
-                       f"{v:.1e}" if isinstance(v, float) else str(v) for v in row))  # fmt: skip
+    if len(columns) > 6 and len(rows) <= 4:
+        columns, *rows = [list(line) for line in zip(columns, *rows, strict=True)]
+    for number, column in enumerate(columns):
+        made.add_column(column, no_wrap=not number, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
     return made
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if abs(value) >= 1e-3 or value == 0 else "–" if value != value else f"{value:.1e}"
 
 
 @app.command()

@@ -114,7 +114,8 @@ def _table(table: pd.DataFrame, most: int = 120) -> str:
             cells.append(f"<td{' class=n' if number else ''}>{escape(_shown(value))}</td>")
         rows.append("<tr>" + "".join(cells) + "</tr>")
     more = f"<p class=small>{len(shown) - most} more rows in the CSV file</p>" if len(shown) > most else ""
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{more}"
+    made = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{more}"
+    return f"<details><summary>{len(shown)} rows</summary>{made}</details>" if len(shown) > 20 else made
 
 
 def thumbnail(run: Run, record: Record) -> bytes | None:
@@ -188,7 +189,7 @@ body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width
 h1{font-size:1.5em;margin-bottom:.2em}h2{font-size:1.15em;margin-top:2em}
 .small{color:#555;font-size:.85em}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.87em}th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:left;
-vertical-align:top}th{border-bottom:2px solid #999}td.n{text-align:right;font-variant-numeric:tabular-nums}
+vertical-align:top;white-space:nowrap}th{border-bottom:2px solid #999}td.n{text-align:right;font-variant-numeric:tabular-nums}
 .figures{display:flex;flex-wrap:wrap;gap:1em}.figures>div{flex:1 1 420px;max-width:620px}
 .figures svg{width:100%;height:auto}
 .cards{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0;width:260px}figure img{display:block;width:100%}
