@@ -30,7 +30,7 @@ from secondsight.evaluation.metrics import (
     SignShare,
 )
 from secondsight.evaluation.run import Journal, cases
-from secondsight.evaluation.statistics import almost_stochastic_order
+from secondsight.evaluation.statistics import almost_stochastic_order, violation_ratio
 from secondsight.layout import GridLayout
 from secondsight.testing import changed, snapshot
 from test_methods import small
@@ -156,14 +156,30 @@ def test_almost_stochastic_order():
     assert almost_stochastic_order(a, b, seed=1) < 0.05
     assert almost_stochastic_order(b, a, seed=1) > 0.95
     assert almost_stochastic_order(a, b, seed=1) == almost_stochastic_order(a, b, seed=1)
-    assert almost_stochastic_order(a, a) == 0.5
+    assert violation_ratio(a, a) == 0.5
+    assert almost_stochastic_order(a, a) > 0.5
     # The bound lies above the sample's own violation, and comes down to it with more data.
-    wide, narrow = generator.normal(0.2, 1, 4000), generator.normal(0, 1.5, 4000)
+    wide, narrow = generator.normal(0.2, 1, 4000), generator.normal(0, 1.5, 3000)
+    assert violation_ratio(wide, narrow) == pytest.approx(violation(wide, narrow), abs=1e-12)
     bound = almost_stochastic_order(wide, narrow, seed=0, bootstraps=200)
     assert violation(wide, narrow) < bound < violation(wide, narrow) + 0.1
+    # By hand: quantiles 0, 2 against 1, 1 are below on one half and above on the other, by as much.
+    assert violation_ratio([0.0, 2.0], [1.0, 1.0]) == 0.5
+    assert violation_ratio([0.0, 3.0], [1.0, 1.0]) == pytest.approx(1 / 5)
     for wrong in ([], [1.0, float("nan")]):
         with pytest.raises(ss.InputError, match="finite numbers"):
             almost_stochastic_order(wrong, [1.0])
+
+
+@pytest.mark.parametrize(("shift", "width"), [(0.5, 1.0), (0.0, 1.0), (0.2, 1.5)])
+def test_deepsig_agrees(shift, width):
+    deepsig = pytest.importorskip("deepsig", reason="the package deepsig is the oracle here")
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(shift, 1, 40), generator.normal(0, width, 30)
+    options = {"confidence_level": 0.95, "num_bootstrap_iterations": 200, "seed": 1}
+    theirs = deepsig.aso(a, b, show_progress=False, **options)
+    # Both bootstrap, with numbers of their own.
+    assert almost_stochastic_order(a, b) == pytest.approx(theirs, abs=0.1)
 
 
 # Cases ---------------------------------------------------------------------------------------------------------------

@@ -97,12 +97,7 @@ class Pointing(Grounding):
 
         found = only(frame, "case")
         overall = [self.row(group).rename(setting) for setting, group in by(found, "setting")]
-        classes = []
-        for (setting, label), group in by(found, ["setting", "label"]):
-            one = {"setting": setting, "class": label, "cases": len(group), "PGA": group.hit.mean()}
-            one |= {"mean PGE": group.energy.mean(), "sd PGE": group.energy.std(ddof=0)}
-            classes.append({**one, "mean area": group.chance.mean()})
-        tables = {"overall": whole(overall), "classes": pd.DataFrame(classes)}
+        tables = {"overall": whole(overall), "classes": self.classes(found)}
         left = only(frame, "skipped")
         if len(left):
             counts = left.groupby(["setting", "reason"], sort=False)["count"].sum().astype(int).reset_index()
@@ -118,6 +113,16 @@ class Pointing(Grounding):
         if orders:
             tables["almost stochastic order"] = pd.DataFrame(orders)
         return tables
+
+    @staticmethod
+    def classes(found: pd.DataFrame) -> pd.DataFrame:
+        """PGA and PGE by class."""
+        classes = []
+        for (setting, label), group in by(found, ["setting", "label"]):
+            one = {"setting": setting, "class": label, "cases": len(group), "PGA": group.hit.mean()}
+            one |= {"mean PGE": group.energy.mean(), "sd PGE": group.energy.std(ddof=0)}
+            classes.append({**one, "mean area": group.chance.mean()})
+        return pd.DataFrame(classes)
 
     @staticmethod
     def row(group: pd.DataFrame) -> pd.Series:
@@ -140,7 +145,7 @@ class Pointing(Grounding):
         found = only(frame, "case")
         named = {setting: group.energy.to_numpy() for setting, group in by(found, "setting")}
         made = {"energy": distributions(named, "PGE: positive attribution in the box")}
-        classes = self.tables(frame)["classes"]
+        classes = self.classes(found)
         if classes["class"].nunique() > 1:
             made["classes"] = class_bars(classes, "mean PGE", "sd PGE")
         return made
@@ -355,7 +360,7 @@ class Failures(Grounding):
         made = {"categories": stacked_counts(counts)}
         evidence = failed[["around", "on_others", "on_alike", "covered", "area"]].to_numpy(float)
         if len(evidence) > 2:
-            made["clusters"] = clusters(evidence, failed.category.tolist(), failed.words.tolist())
+            made["clusters"] = clusters(evidence, failed.category.tolist(), failed.words.tolist(), self.kinds)
         return made
 
     def gallery(self, frame: pd.DataFrame) -> list[Record]:

@@ -121,8 +121,8 @@ def stacked_counts(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[str]) -> Figure:
-    """Cases in the plane of their evidence's two principal directions, coloured by category."""
+def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[str], kinds: Sequence[str]) -> Figure:
+    """Cases in the plane of their evidence's two principal directions, coloured by category, of which `kinds` are all."""
     spread = evidence.std(0)
     x = (evidence - evidence.mean(0)) / np.where(spread > 0, spread, 1)
     _, _, directions = np.linalg.svd(x, full_matrices=False)
@@ -130,9 +130,10 @@ def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[st
     directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[:, None]
     at = x @ directions[:2].T
     figure, axes = _axes(6.4, 4.6)
-    kinds = list(dict.fromkeys(sorted(categories)))
     for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
         chosen = [i for i, own in enumerate(categories) if own == kind]
+        if not chosen:
+            continue
         axes.scatter(at[chosen, 0], at[chosen, 1], color=colour, s=18, label=kind)
     for i, name in list(enumerate(names))[:80]:
         axes.annotate(name, at[i], fontsize=5, xytext=(2, 2), textcoords="offset points", color="#444444")

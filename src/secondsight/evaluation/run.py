@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -41,7 +42,8 @@ class Setting:
     label: str
     spec: dict[str, Any] = field(default_factory=dict)
     cache: Path | None = None
-    _image: tuple[str, Prepared, Contributions | None] | None = None
+    together: dict[str, list[str]] = field(default_factory=dict)
+    _image: tuple[str, Prepared, Contributions | None] | None = field(default=None, init=False, repr=False)
 
     def prepared(self, example: GroundedCaption) -> tuple[Prepared, Prepared]:
         """Both inputs as tensors; captions that are too long are cut."""
@@ -61,21 +63,21 @@ class Setting:
         What is kept is read back, so a resumed run sees the same numbers as one that was not stopped.
         """
         asked = list(captions) or [example.caption]
-        files = [self._file(example, caption) for caption in asked]
-        missing = [i for i, file in enumerate(files) if file is None or not file.is_file()]
-        made: dict[int, Interactions] = {}
+        if self.cache is None:
+            return self._made(example, [self.text(caption) for caption in asked])
+        files = {caption: self._file(self.cache, example, caption) for caption in asked}
+        missing = {caption: self.text(caption) for caption, file in files.items() if not file.is_file()}
         if missing:
-            pairs = self._made(example, [self.text(asked[i]) for i in missing])
-            for i, pair in zip(missing, pairs, strict=True):
-                made[i] = pair
-                file = files[i]
-                if file is not None:
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    pair.save(file)
-        return [
-            made[i] if i in made and files[i] is None else Interactions.load(_there(files[i]))
-            for i in range(len(asked))
-        ]
+            # The image's other captions will be asked for next, and its path is the same for all.
+            for caption in self.together.get(example.image_key, ()):
+                file = self._file(self.cache, example, caption)
+                if caption not in missing and not file.is_file():
+                    with contextlib.suppress(InputError):
+                        missing[caption], files[caption] = self.text(caption), file
+            for caption, pair in zip(missing, self._made(example, list(missing.values())), strict=True):
+                files[caption].parent.mkdir(parents=True, exist_ok=True)
+                pair.save(files[caption])
+        return [Interactions.load(files[caption]) for caption in asked]
 
     def _made(self, example: GroundedCaption, others: list[Prepared]) -> list[Interactions]:
         """Interactions with the captions; the image's vectors serve them all where the method has such."""
@@ -87,21 +89,14 @@ class Setting:
         _, a, u = self._image
         if u is None:
             return self.method.interactions(left, right, a, others)
-        return [u @ v for v in self.method.contributions(right, others)]
+        return [u @ self.method.contributions(right, [b])[0] for b in others]
 
-    def _file(self, example: GroundedCaption, caption: str) -> Path | None:
-        if self.cache is None:
-            return None
+    def _file(self, cache: Path, example: GroundedCaption, caption: str) -> Path:
         image = example.image
         source = str(image) if isinstance(image, Path) else hashlib.sha256(image.tobytes()).hexdigest()
         named = json.dumps([self.spec, source, caption], sort_keys=True)
         digest = hashlib.sha256(named.encode()).hexdigest()[:32]
-        return self.cache / digest[:2] / f"{digest}.npz"
-
-
-def _there(file: Path | None) -> Path:
-    assert file is not None
-    return file
+        return cache / digest[:2] / f"{digest}.npz"
 
 
 @dataclass(frozen=True)
@@ -291,12 +286,16 @@ def run(
     # Captions of one image follow each other, so that its vectors are made once.
     first = {one.image_key: i for i, one in reversed(list(enumerate(chosen)))}
     chosen.sort(key=lambda one: first[one.image_key])
+    together: dict[str, list[str]] = {}
+    for example in chosen:
+        together.setdefault(example.image_key, []).append(example.caption)
     labels = [setting.label for setting in tuned]
     if len(set(labels)) < len(labels):
         raise InputError(f"two settings have the same name {max(labels, key=labels.count)!r}")
     for setting in tuned:
         if setting.cache is None:
             setting.cache = folder / "pairs"
+        setting.together = together
         digest = hashlib.sha256(json.dumps(setting.spec, sort_keys=True).encode()).hexdigest()[:8]
         place = folder / experiment.name / f"{_slug(setting.label)}-{digest}" / "records.jsonl"
         head = {

@@ -1,13 +1,28 @@
-"""Significance: almost stochastic order of two samples of scores (del Barrio et al. 2018; Dror et al. 2019)."""
+"""Significance: almost stochastic order of two samples of scores (del Barrio et al. 2018; Dror et al. 2019).
+
+The package deepsig has the same test and is the oracle of ours. It takes seconds a comparison, ours milliseconds, and a
+model's depths compared with each other are hundreds of comparisons.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from secondsight.errors import InputError
+
+
+def violation_ratio(a: Any, b: Any) -> float:
+    """ε of two samples: the part of their quantiles' squared distance where B's are above A's; 1/2 where they are equal.
+
+    Quantile functions of samples are steps, so the integral over (0, 1) is exact.
+    """
+    x, y = _sample(a), _sample(b)
+    widths, at_x, at_y = _steps(len(x), len(y))
+    return float(_ratio((y[at_y] - x[at_x])[None], widths)[0])
 
 
 def almost_stochastic_order(
@@ -18,25 +33,47 @@ def almost_stochastic_order(
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> float:
-    """ε_min of "scores A are almost stochastically larger than scores B", 0 … 1, by the package `deepsig`.
+    """ε_min of "scores A are almost stochastically larger than scores B", 0 … 1.
 
-    It bounds, with this confidence, the part of the quantiles' squared distance where B's are above A's: A dominates B
-    almost where it is below a threshold under 1/2 ([M25] uses 0.01), 1/2 means no order. Raises `InputError` for empty
-    samples or numbers that are not finite.
+    It bounds, with this confidence, the violation ratio ε: A dominates B almost where it is below a threshold under 1/2
+    ([M25] uses 0.01), 1/2 means no order. ε_min = ε − σ̂ √((n + m) / (n m)) Φ⁻¹(1 − confidence) with σ̂ the bootstrap's
+    standard deviation of √(n m / (n + m)) (ε* − ε) (del Barrio et al. 2018). Raises `InputError` for empty samples or
+    numbers that are not finite.
     """
-    from deepsig import aso
-
     x, y = _sample(a), _sample(b)
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence!r} is no probability between 0 and 1")
-    if np.array_equal(np.sort(x), np.sort(y)):
-        return 0.5  # deepsig divides by the distance of the two, which is zero
-    options = {"confidence_level": confidence, "num_bootstrap_iterations": bootstraps, "seed": seed}
-    return float(aso(x, y, show_progress=False, **options))
+    violation = violation_ratio(x, y)
+    generator = np.random.default_rng(seed)
+    widths, at_x, at_y = _steps(len(x), len(y))
+    drawn = []
+    for part in np.array_split(np.arange(max(bootstraps, 2)), max(bootstraps * len(widths) // 2_000_000, 1)):
+        own, other = (np.sort(generator.choice(v, (len(part), len(v))), axis=1) for v in (x, y))
+        drawn.append(_ratio(other[:, at_y] - own[:, at_x], widths))
+    spread = float(np.std(np.concatenate(drawn) - violation))
+    # The factors of √(n m / (n + m)) in σ̂ and before it cancel.
+    bound = violation - spread * NormalDist().inv_cdf(1 - confidence)
+    return float(min(max(bound, 0.0), 1.0))
+
+
+def _steps(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where two step functions with n and m equal steps are constant: widths, and the steps that hold there."""
+    cuts = np.unique(np.concatenate([np.arange(1, n + 1) / n, np.arange(1, m + 1) / m]))
+    widths = np.diff(np.concatenate([[0.0], cuts]))
+    middles = cuts - widths / 2
+    return widths, np.minimum((middles * n).astype(int), n - 1), np.minimum((middles * m).astype(int), m - 1)
+
+
+def _ratio(gaps: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Violation ratios of rows of gaps, B's quantiles less A's."""
+    squared = gaps**2 * widths
+    total = squared.sum(1)
+    violated = np.where(gaps > 0, squared, 0.0).sum(1)
+    return np.where(total > 0, violated / np.where(total > 0, total, 1.0), 0.5)
 
 
 def _sample(values: Any) -> np.ndarray:
-    x = np.asarray(values, dtype=np.float64).ravel()
+    x = np.sort(np.asarray(values, dtype=np.float64).ravel())
     if not len(x) or not np.isfinite(x).all():
         raise InputError("a sample needs one or more finite numbers")
     return x

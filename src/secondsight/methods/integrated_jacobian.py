@@ -94,7 +94,8 @@ class IntegratedJacobian(Method):
         if self.strategy not in ("auto", "paired"):
             return super().interactions(left, right, a, others)
         with untouched(right.encoder.module):
-            vectors = [self._vectors(right, path) for path in self._integrals(right, others)]
+            # One by one: in a batch, rounding would make a pair depend on what it was asked for together with.
+            vectors = [self._vectors(right, next(self._integrals(right, [b]))) for b in others]
         with untouched(left.encoder.module):
             path = next(self._integrals(left, [a]))
             return [self._pair(left, path, v) for v in vectors]
