@@ -29,6 +29,7 @@ from secondsight.evaluation.metrics import (
     PointingEnergy,
     SignShare,
 )
+from secondsight.evaluation.plots import histograms
 from secondsight.evaluation.run import Journal, cases
 from secondsight.evaluation.statistics import almost_stochastic_order, violation_ratio
 from secondsight.layout import GridLayout
@@ -535,3 +536,11 @@ def test_wrong_requests(model, data, tmp_path, change, words):
 def test_every_experiment_is_listed():
     wanted = "approximation collage compare discrimination failures faithfulness hard-negatives perturbation pointing "
     assert sorted(EXPERIMENTS) == (wanted + "references sanity").split()
+
+
+def test_histograms_have_zero_between_their_bars():
+    for named in ({"a": [0.0, 0.0]}, {"a": [-0.3, 0.2], "b": [0.1]}, {"a": [0.5, 0.7]}, {"a": [-2.0, -1.0]}):
+        (axes,) = histograms({k: np.array(v) for k, v in named.items()}, "x", "").axes
+        edges = [bar.get_x() for bar in axes.patches] + [bar.get_x() + bar.get_width() for bar in axes.patches]
+        assert min(abs(edge) for edge in edges) < 1e-9
+        assert sum(bar.get_height() for bar in axes.patches) == sum(len(v) for v in named.values())

@@ -44,7 +44,10 @@ def histograms(named: Mapping[str, Any], label: str, title: str) -> Figure:
     figure, axes = _axes()
     everything = np.concatenate([np.asarray(v, float) for v in named.values()])
     low, high = min(everything.min(), 0.0), max(everything.max(), 0.0)
-    bins = np.linspace(low, high if high > low else low + 1e-6, 41)
+    # Zero is an edge, so that no bar has both signs.
+    width = (high - low) / 40 if high > low else 1e-6
+    first = np.floor(low / width)
+    bins = np.arange(first, max(np.ceil(high / width), first + 1) + 1) * width
     for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
         v = np.asarray(values, float)
         axes.hist(v, bins=bins, color=colour, alpha=0.5, label=f"{name} ({(v < 0).mean():.0%} negative)")
