@@ -30,7 +30,7 @@ from secondsight.evaluation.metrics import (
     SignShare,
 )
 from secondsight.evaluation.plots import histograms
-from secondsight.evaluation.run import Journal, cases
+from secondsight.evaluation.run import Journal, cases, fingerprint
 from secondsight.evaluation.statistics import almost_stochastic_order, violation_ratio
 from secondsight.layout import GridLayout
 from secondsight.testing import changed, snapshot
@@ -544,3 +544,11 @@ def test_histograms_have_zero_between_their_bars():
         edges = [bar.get_x() for bar in axes.patches] + [bar.get_x() + bar.get_width() for bar in axes.patches]
         assert min(abs(edge) for edge in edges) < 1e-9
         assert sum(bar.get_height() for bar in axes.patches) == sum(len(v) for v in named.values())
+
+
+def test_other_weights_under_the_same_name_are_another_run(model, data, tmp_path):
+    evaluate("pointing", data, [("checkpoint", model)], [OURS], out=tmp_path, limit=1)
+    first = records(tmp_path, "pointing")
+    evaluate("pointing", data, [("checkpoint", shuffled(model, 1))], [OURS], out=tmp_path, limit=1)
+    assert not first.energy.equals(records(tmp_path, "pointing").energy)
+    assert fingerprint(model) == fingerprint(small())

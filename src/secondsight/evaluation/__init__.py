@@ -18,7 +18,7 @@ try:
     from secondsight.evaluation import masked as _masked
     from secondsight.evaluation.grounding import Pointing
     from secondsight.evaluation.report import write
-    from secondsight.evaluation.run import EXPERIMENTS, Experiment, Run, Setting, run
+    from secondsight.evaluation.run import EXPERIMENTS, Experiment, Run, Setting, fingerprint, run
 except ModuleNotFoundError as problem:
     raise InputError(f"experiments need the package {problem.name!r}: pip install 'secondsight[eval]'") from problem
 from secondsight.methods import IntegratedJacobian, Method
@@ -49,6 +49,7 @@ def settings(
     made = []
     chosen = list(methods) or [("integrated-jacobian", IntegratedJacobian())]
     for model_name, model in models:
+        weights = fingerprint(model)
         for method_name, method in chosen:
             depths: list[Any] = [None]
             if layers:
@@ -62,11 +63,9 @@ def settings(
                 parts = [model_name] if len(models) > 1 or len(chosen) < 2 else []
                 parts += [method_name] if len(chosen) > 1 or len(models) < 2 else []
                 parts += [f"layer {_layer(layer)}"] if layer is not None else []
-                spec = {
-                    "model": model_name,
-                    "method": own.name,
-                    "options": {k: repr(v) for k, v in _options(own).items()},
-                }
+                # A checkpoint may be written anew under its old name, so weights are told apart by themselves.
+                spec: dict[str, Any] = {"model": model_name, "weights": weights, "method": own.name}
+                spec["options"] = {k: repr(v) for k, v in _options(own).items()}
                 made.append(Setting(model, own, " · ".join(parts), spec))
     return made
 

@@ -95,9 +95,12 @@ class Perturbation(Experiment):
             chance = torch.rand(len(ranked), generator=generator, dtype=torch.float64)
             steps = min(self.steps, g.players)
             shares = [i / steps for i in range(steps + 1)]
-            for name, insert in zip(names, (False, True), strict=True):
-                masks = torch.cat([order_masks(v, shares, insert=insert) for v in (ranked, chance)])
-                curves = (g.values(masks) @ other).reshape(2, -1).tolist()
+            runs = [(insert, v) for insert in (False, True) for v in (ranked, chance)]
+            masks = torch.cat([order_masks(v, shares, insert=insert) for insert, v in runs])
+            # All four begin or end with everything and with nothing: each is encoded once.
+            distinct, places = torch.unique(masks, dim=0, return_inverse=True)
+            found = (g.values(distinct) @ other)[places].reshape(len(runs), -1).tolist()
+            for name, curves in zip(names, (found[:2], found[2:]), strict=True):
                 areas = [measures.curve_area(curve, shares) for curve in curves]
                 even = np.interp(np.linspace(0, 1, self.steps + 1), shares, curves[0]).tolist()
                 made.append({"kind": name, "area": areas[0], "random": areas[1], "curve": even})
