@@ -18,6 +18,7 @@ import torch
 import secondsight as ss
 from secondsight.encoders.base import Prepared, Side
 from secondsight.engine.designs import Fit, bernoulli_masks
+from secondsight.evaluation.measures import correlation
 from secondsight.methods.masking import game
 
 SHARES = (0.5, 1, 2, 4, 8)
@@ -36,10 +37,6 @@ def pairs(folder: Path, count: int) -> list[tuple[Path, str]]:
     for annotation in captions["annotations"]:
         first.setdefault(annotation["image_id"], annotation["caption"])
     return [(next(folder.rglob(names[i])), caption) for i, caption in list(first.items())[:count]]
-
-
-def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(torch.corrcoef(torch.stack([a, b]))[0, 1])
 
 
 def fits(side: Side, prepared: Prepared) -> tuple[torch.Tensor, torch.Tensor, dict[tuple[float, str], Fit]]:

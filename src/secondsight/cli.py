@@ -352,11 +352,15 @@ def evaluate(
 
 def _plain_table(title: str, table: Any) -> Any:
     """A data frame as the terminal shows it; a wide one with few rows stands on its side."""
-    import pandas as pd
     from rich.table import Table
 
-    shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index(names="setting")
-    columns, rows = [str(c) for c in shown.columns], [[_cell(v) for v in row] for row in shown.itertuples(index=False)]
+    from secondsight.evaluation.report import shown_value, with_names
+
+    shown = with_names(table)
+    columns, rows = (
+        list(map(str, shown.columns)),
+        [list(map(shown_value, row)) for row in shown.itertuples(index=False)],
+    )
     made = Table(title=title, title_justify="left", box=None, header_style="bold")
     if len(columns) > 6 and len(rows) <= 4:
         columns, *rows = [list(line) for line in zip(columns, *rows, strict=True)]
@@ -365,12 +369,6 @@ def _plain_table(title: str, table: Any) -> Any:
     for row in rows:
         made.add_row(*row)
     return made
-
-
-def _cell(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.3f}" if abs(value) >= 1e-3 or value == 0 else "–" if value != value else f"{value:.1e}"
 
 
 @app.command()

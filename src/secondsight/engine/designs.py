@@ -72,21 +72,22 @@ def fit(
     w = torch.ones(len(x), dtype=torch.float64) if weights is None else weights.double()
     w = w / w.sum()
     guess = None if prior is None else x @ prior.double()
-    choices: list[tuple[_Choice, Tensor]] = []
+    choices: list[tuple[_Choice, _System, Tensor]] = []
     for kernel in (None, *kernels):
         root = torch.eye(x.shape[1], dtype=torch.float64) if kernel is None else torch.linalg.cholesky(kernel.double())
-        choices.append((_System(x @ root, y, w).choose(guess, ridge), root))
+        system = _System(x @ root, w)
+        choices.append((system.choose(y, guess, ridge), system, root))
     kernel_number = min(range(len(choices)), key=lambda k: choices[k][0].score)
-    chosen, root = choices[kernel_number]
+    chosen, system, root = choices[kernel_number]
     if guess is not None:
         y = y - chosen.scale * guess
-    intercept, effects = _System(x @ root, y, w).solve(chosen.ridge)
+    intercept, effects = system.solve(y, chosen.ridge)
     count = min(groups, len(x) // 2)
     moved = []
     for group in range(count if count > 1 else 0):
         kept = (torch.arange(len(x)) // 2) % count != group
-        left = _System(x[kept] @ root, y[kept], w[kept] / w[kept].sum())
-        moved.append(root @ left.solve(chosen.ridge)[1])
+        left = _System(x[kept] @ root, w[kept] / w[kept].sum())
+        moved.append(root @ left.solve(y[kept], chosen.ridge)[1])
     if moved:
         stacked = torch.stack(moved)
         deviations = (stacked - stacked.mean(0)) * math.sqrt((count - 1) / count)
@@ -109,12 +110,11 @@ class _Choice:
 
 
 class _System:
-    """Weighted, centred normal equations, solved for any ridge from one eigendecomposition."""
+    """A weighted, centred design, whose normal equations one eigendecomposition solves for any values and ridge."""
 
-    def __init__(self, x: Tensor, y: Tensor, w: Tensor) -> None:
-        self.mean_x, self.mean_y = w @ x, w @ y
-        self.w, self.root = w, w.sqrt()[:, None]
-        self.x, self.y = (x - self.mean_x) * self.root, (y - self.mean_y) * self.root
+    def __init__(self, x: Tensor, w: Tensor) -> None:
+        self.w, self.root, self.mean_x = w, w.sqrt()[:, None], w @ x
+        self.x = (x - self.mean_x) * self.root
         # The smaller of the two Gram matrices.
         self.dual = len(x) < x.shape[1]
         gram = self.x @ self.x.T if self.dual else self.x.T @ self.x
@@ -123,15 +123,20 @@ class _System:
         self.unit = float((self.x**2).sum() / max(x.shape[1], 1)) or 1.0
         self.floor = float(self.values.max()) * len(gram) * torch.finfo(torch.float64).eps if len(gram) else 0.0
 
-    def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
+    def _centred(self, values: Tensor) -> Tensor:
+        """Values less their weighted mean, times the roots of the weights."""
+        return (values - self.w @ values) * self.root
+
+    def solve(self, y: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
         """Intercept and effects; with ridge 0 the solution of least norm."""
         shrunk = self.values + ridge
         inverse = torch.where(self.values > self.floor, 1 / shrunk.clamp(min=1e-300), torch.zeros_like(shrunk))
+        centred = self._centred(y)
         if self.dual:
-            effects = self.x.T @ (self.vectors @ (inverse[:, None] * (self.vectors.T @ self.y)))
+            effects = self.x.T @ (self.vectors @ (inverse[:, None] * (self.vectors.T @ centred)))
         else:
-            effects = self.vectors @ (inverse[:, None] * (self.vectors.T @ (self.x.T @ self.y)))
-        return self.mean_y - self.mean_x @ effects, effects
+            effects = self.vectors @ (inverse[:, None] * (self.vectors.T @ (self.x.T @ centred)))
+        return self.w @ y - self.mean_x @ effects, effects
 
     def _along(self, values: Tensor) -> Tensor:
         """Coordinates of centred values in the design's left singular vectors."""
@@ -139,17 +144,18 @@ class _System:
             return self.vectors.T @ values
         return (self.vectors.T @ (self.x.T @ values)) / self.values.clamp(min=1e-300).sqrt()[:, None]
 
-    def choose(self, guess: Tensor | None, ridge: float | None) -> _Choice:
+    def choose(self, y: Tensor, guess: Tensor | None, ridge: float | None) -> _Choice:
         """The penalty, over nine decades or as given, and the guess's factor of least generalised cross-validation."""
         m = len(self.x)
         known = self.values > self.floor
-        guessed = torch.zeros_like(self.y) if guess is None else (guess - self.w @ guess) * self.root
-        y_along, p_along = self._along(self.y), self._along(guessed)
+        centred = self._centred(y)
+        guessed = torch.zeros_like(y) if guess is None else self._centred(guess)
+        y_along, p_along = self._along(centred), self._along(guessed)
         # Energies of y, of y with the guess, and of the guess: along every singular vector, and what is left over.
         energies, rests = [], []
         for one, other, a, b in (
-            (y_along, y_along, self.y, self.y),
-            (y_along, p_along, self.y, guessed),
+            (y_along, y_along, centred, centred),
+            (y_along, p_along, centred, guessed),
             (p_along, p_along, guessed, guessed),
         ):
             along = torch.where(known, (one * other).sum(1), torch.zeros_like(self.values))

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from secondsight.data.grounded import GroundedCaption, GroundedDataset, Phrase
+from secondsight.data.grounded import GroundedCaption, GroundedDataset
 from secondsight.data.negatives import hard_negatives
 from secondsight.errors import InputError
 from secondsight.evaluation import measures
@@ -486,8 +486,3 @@ def paired(frame: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     wide = frame.assign(case=frame["key"] + frame["words"] + frame["span"].astype(str))
     table = wide.pivot_table(index="case", columns="setting", values="energy", aggfunc="first", sort=False)
     return table[[a, b]].dropna()
-
-
-def phrase_of(record: Record) -> Phrase:
-    """The phrase that a record is about."""
-    return Phrase(tuple(record["span"]), (tuple(record["box"]),), record["label"])

@@ -15,6 +15,7 @@ import yaml
 from secondsight.data import KINDS, open_data
 from secondsight.encoders.registry import load
 from secondsight.errors import InputError
+from secondsight.evaluation.run import slug
 from secondsight.files import atomic
 from secondsight.methods import IntegratedJacobian
 
@@ -76,7 +77,7 @@ def paper(
     for name, spec in chosen.items():
         states = [("before", spec)]
         if training is not None:
-            tuned = finetune(spec, training, place / "tuned" / _slug(name), recipe or Recipe(seed=seed))
+            tuned = finetune(spec, training, place / "tuned" / slug(name), recipe or Recipe(seed=seed))
             architecture = spec.removeprefix("open_clip:").partition("/")[0]
             states.append(("after", f"open_clip:{architecture}/{tuned}"))
         for state, wanted in states:
@@ -89,7 +90,7 @@ def paper(
                         one,
                         [(wanted, model)],
                         [(label, IntegratedJacobian())],
-                        out=place / kind / _slug(label),
+                        out=place / kind / slug(label),
                         limit=limit,
                         seed=seed,
                         progress=progress,
@@ -121,7 +122,3 @@ def with_published(table: pd.DataFrame, published: Sequence[Sequence[Any]]) -> p
         return stated.get((row["data"], row["model"], *key), stated.get((row["data"], "any", *key), float("nan")))
 
     return whole.assign(published=[of(row) for _, row in whole.iterrows()])
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text).strip("-")

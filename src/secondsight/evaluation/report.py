@@ -74,8 +74,13 @@ def _named(table: pd.DataFrame) -> bool:
     return not isinstance(table.index, pd.RangeIndex)
 
 
+def with_names(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its rows' names, if it has any, as a first column."""
+    return table.reset_index(names="setting") if _named(table) else table
+
+
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    shown = table.reset_index(names="setting") if _named(table) else table
+    shown = with_names(table)
     rows: list[dict[str, Any]] = json.loads(shown.to_json(orient="records", double_precision=12))
     return rows
 
@@ -94,7 +99,8 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A cell as people read it."""
     if isinstance(value, (float, np.floating)):
         if math.isnan(value):
             return "–"
@@ -104,14 +110,14 @@ def _shown(value: Any) -> str:
 
 
 def _table(table: pd.DataFrame, most: int = 120) -> str:
-    shown = table.reset_index(names="setting") if _named(table) else table
+    shown = with_names(table)
     head = "".join(f"<th>{escape(str(column))}</th>" for column in shown.columns)
     rows = []
     for _, row in shown.head(most).iterrows():
         cells = []
         for value in row:
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            cells.append(f"<td{' class=n' if number else ''}>{escape(_shown(value))}</td>")
+            cells.append(f"<td{' class=n' if number else ''}>{escape(shown_value(value))}</td>")
         rows.append("<tr>" + "".join(cells) + "</tr>")
     more = f"<p class=small>{len(shown) - most} more rows in the CSV file</p>" if len(shown) > most else ""
     made = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{more}"

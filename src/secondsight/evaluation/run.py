@@ -162,7 +162,6 @@ class Experiment(ABC):
     """
 
     name: ClassVar[str]
-    about: ClassVar[str] = ""
 
     def __init__(self, *, rule: str = "pixel", seed: int = 0, **options: Any) -> None:
         measures.inside([[0.0]], [], (1, 1), None, rule)
@@ -308,7 +307,7 @@ def run(
             setting.cache = folder / "pairs"
         setting.together = together
         digest = hashlib.sha256(json.dumps(setting.spec, sort_keys=True).encode()).hexdigest()[:8]
-        place = folder / experiment.name / f"{_slug(setting.label)}-{digest}" / "records.jsonl"
+        place = folder / experiment.name / f"{slug(setting.label)[:60]}-{digest}" / "records.jsonl"
         head = {
             "experiment": experiment.name,
             "data": data.name,
@@ -343,5 +342,6 @@ def run(
     return Run(experiment, frame, {**data.problems, **problems}, tuned, data, shown)
 
 
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text).strip("-")[:60]
+def slug(text: str) -> str:
+    """A label as a part of a file's name."""
+    return "".join(c if c.isalnum() else "-" for c in text).strip("-")
