@@ -374,7 +374,7 @@ def _plain_table(title: str, table: Any) -> Any:
 @app.command()
 def finetune(
     data: Annotated[str, typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments.")],
-    model: Annotated[str, typer.Option(help="open_clip:ARCHITECTURE/TAG_OR_PATH.")],
+    model: Annotated[str, typer.Option(help="open_clip:ARCHITECTURE/TAG_OR_PATH, or scenes.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for checkpoints, log and report.")],
     epochs: Annotated[int, typer.Option(help="Times through the data.")] = 5,
     batch: Annotated[int, typer.Option(help="Pairs in a batch, of all processes together.")] = 64,
@@ -391,13 +391,13 @@ def finetune(
     evaluate_limit: Annotated[int | None, typer.Option(help="Captions of it to look at.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Fine-tune an open_clip model on captions, and compare what it grounds before and after."""
+    """Fine-tune an open_clip model, or the scenes model, on captions, and compare what it grounds before and after."""
     with _plainly():
         with _progress("loading libraries"):
             from secondsight.data import open_data
             from secondsight.encoders.registry import load
             from secondsight.evaluation import evaluate as run
-            from secondsight.training import Recipe
+            from secondsight.training import Recipe, tuned_name
             from secondsight.training import finetune as tune
 
         recipe = Recipe(epochs, batch, lr, start_lr, warm_up, weight_decay, precision, seed)
@@ -413,12 +413,31 @@ def finetune(
         if not quiet:
             out.print(f"wrote {final}", soft_wrap=True)
         if judged is not None:
-            architecture = model.removeprefix("open_clip:").partition("/")[0]
-            both = [("before", load(model)), ("after", load(f"open_clip:{architecture}/{final}"))]
+            both = [("before", load(model)), ("after", load(tuned_name(model, final)))]
             tables = run("compare", judged, both, out=out_dir, limit=evaluate_limit, seed=seed)
             if not quiet:
                 out.print(_plain_table("overall", tables["overall"]))
                 out.print(f"wrote {out_dir / 'compare' / 'report.html'}", soft_wrap=True)
+
+
+@app.command("scenes")
+def export_scenes(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for images and annotations in COCO's format.")],
+    n: Annotated[int, typer.Option("--n", help="How many scenes.")] = 200,
+    style: Annotated[str, typer.Option(help="noto, twemoji or fluent.")] = "noto",
+    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    captions: Annotated[int, typer.Option(help="Captions a scene.")] = 1,
+    size: Annotated[int, typer.Option(help="Pixels of the square images.")] = 96,
+    split: Annotated[str, typer.Option(help="The split's name in the files.")] = "val",
+) -> None:
+    """Draw scenes with known objects, captions, boxes and masks, as a data set in COCO's format."""
+    with _plainly():
+        with _progress("loading libraries"):
+            from secondsight.data.scenes import Scenes, export_coco
+        made = Scenes(n, style=style, seed=seed, captions=captions, size=size)
+        with _progress(f"drawing {n} scenes"):
+            place = export_coco(made, out_dir, split)
+        out.print(f"wrote {place}: read it as --data coco:{place}#{split}", soft_wrap=True)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from secondsight.data.grounded import (
 )
 from secondsight.data.hnc import Hnc
 from secondsight.data.negatives import hard_negatives
+from secondsight.data.scenes import Scenes, export_coco, open_scenes
 from secondsight.errors import InputError
 
 KINDS = {
@@ -24,6 +25,7 @@ KINDS = {
     "flickr30k": "flickr30k:FOLDER[#SPLIT]: Sentences, Annotations, flickr30k-images",
     "hnc": "hnc:FILE.json#IMAGES: HNC's captions and the folder of Visual Genome's images",
     "jsonl": "jsonl:FILE.jsonl[#IMAGES]: a JSON object a line",
+    "scenes": "scenes:STYLE[/COUNT][#SEED]: the package's own world, drawn as it is read; noto, twemoji or fluent",
     "sugarcrepe": "sugarcrepe:FILE.json#IMAGES: SugarCrepe and the folder of COCO's val2017",
 }
 """Kinds of data sets and how to name them."""
@@ -36,6 +38,8 @@ def open_data(spec: str | Path) -> GroundedDataset:
         if found and "/" not in kind and "\\" not in kind and not Path(spec).exists():
             raise InputError(f"unknown kind of data {kind!r}; known: {', '.join(KINDS)}")
         kind, rest = _recognised(str(spec)), str(spec)
+    if kind == "scenes":
+        return open_scenes(rest)
     where, _, part = rest.partition("#")
     if kind == "coco":
         return Coco(where, part or None)
@@ -74,8 +78,10 @@ __all__ = [
     "Phrase",
     "PhraseFinder",
     "Region",
+    "Scenes",
     "SentencePair",
     "coco_synonyms",
+    "export_coco",
     "hard_negatives",
     "open_data",
     "stsb",

@@ -120,7 +120,13 @@ class Coco(GroundedDataset):
             wanted = self._of_karpathy(Path(karpathy), part)
             self.captions = [c for c in self.captions if c.get("image_id") in wanted]
             self.name = f"COCO Karpathy {part}"
-        self.finder = PhraseFinder(coco_synonyms() if synonyms is None else synonyms)
+        if synonyms is None:
+            # Files in this format may have classes of their own, whose names then mean nothing else.
+            known = coco_synonyms()
+            named = [str(c["name"]) for c in self.categories.values() if c.get("name")]
+            own = {name: [name] for name in named if name not in known}
+            synonyms = own | known
+        self.finder = PhraseFinder(synonyms)
 
     def _add(self, annotations: Path, split: str) -> None:
         instances = _coco_file(annotations / f"instances_{split}.json")
@@ -169,7 +175,8 @@ class Coco(GroundedDataset):
             if box is None or "name" not in category:
                 continue
             crowd = bool(one.get("iscrowd"))
-            regions.append(Region(category["name"], box, category.get("supercategory", ""), crowd))
+            seen = float(one.get("visible", 1.0))
+            regions.append(Region(category["name"], box, category.get("supercategory", ""), crowd, seen))
             if crowd:
                 crowded.add(category["name"])
             else:

@@ -29,8 +29,8 @@ class Jsonl(GroundedDataset):
     """One JSON object a line: "image" (path, relative to `images` or the file) and "caption", and where there are any:
 
     "phrases": [{"span": [start, end] or the words, "boxes": [[x0, y0, x1, y1], …], "label": …}],
-    "regions": [{"label": …, "box": […], "group": …, "crowd": false}] (all objects; the phrases' by default),
-    "negatives": [{"caption": …, "span": …, "phrase": …, "kind": …}] or plain captions, and "key".
+    "regions": [{"label": …, "box": […], "group": …, "crowd": false, "visible": 1}] (all objects; the phrases' by default),
+    "negatives": [{"caption": …, "span": …, "phrase": …, "kind": …}] or plain captions, "key", and "facts" {name: text}.
     """
 
     def __init__(self, file: str | Path, images: str | Path | None = None) -> None:
@@ -72,7 +72,8 @@ class Jsonl(GroundedDataset):
             regions = tuple(_region(one) for one in given)
         negatives = tuple(_wrong(one, caption) for one in entry.get("negatives", []))
         key = str(entry.get("key", number))
-        return GroundedCaption(key, entry["image"], image, caption, phrases, regions, negatives)
+        facts = {str(name): str(value) for name, value in dict(entry.get("facts") or {}).items()}
+        return GroundedCaption(key, entry["image"], image, caption, phrases, regions, negatives, facts)
 
 
 def _span(given: Any, text: str) -> tuple[int, int] | None:
@@ -108,7 +109,11 @@ def _region(one: Any) -> Region:
     box = usable_box(one.get("box", ())) if isinstance(one, dict) else None
     if box is None:
         raise Broken("region without four numbers x0 < x1, y0 < y1")
-    return Region(str(one.get("label", "")), box, str(one.get("group", "")), bool(one.get("crowd", False)))
+    seen = one.get("visible", 1.0)
+    if isinstance(seen, bool) or not isinstance(seen, int | float) or not 0 <= seen <= 1:
+        raise Broken("region whose visible share is no number in 0 … 1")
+    crowd = bool(one.get("crowd", False))
+    return Region(str(one.get("label", "")), box, str(one.get("group", "")), crowd, float(seen))
 
 
 def _wrong(one: Any, caption: str) -> Negative:
@@ -134,10 +139,14 @@ def write_jsonl(path: str | Path, captions: Any) -> None:
                 "image": str(one.image),
                 "caption": one.caption,
                 "phrases": [{"span": p.span, "boxes": p.boxes, "label": p.label} for p in one.phrases],
-                "regions": [{"label": r.label, "box": r.box, "group": r.group, "crowd": r.crowd} for r in one.regions],
+                "regions": [
+                    {"label": r.label, "box": r.box, "group": r.group, "crowd": r.crowd, "visible": r.visible}
+                    for r in one.regions
+                ],
                 "negatives": [
                     {"caption": n.caption, "span": n.span, "phrase": n.phrase, "kind": n.kind} for n in one.negatives
                 ],
+                "facts": dict(one.facts),
             }
             file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,16 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Region:
-    """An object annotated in an image, named in the caption or not; `group` is its supercategory, `crowd` many in one."""
+    """An object annotated in an image, named in the caption or not; `group` is its supercategory, `crowd` many in one.
+
+    `visible` is the share of it that other objects leave to be seen, where the data set knows it.
+    """
 
     label: str
     box: Box
     group: str = ""
     crowd: bool = False
+    visible: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Negative:
 class GroundedCaption:
     """An image, a caption of it, its phrases with their boxes, all annotated objects, and captions that are wrong.
 
-    `key` names it in its data set, `image_key` the image, which several captions share.
+    `key` names it in its data set, `image_key` the image, which several captions share; `facts` is what else the data
+    set knows of the image.
     """
 
     key: str
@@ -67,6 +72,7 @@ class GroundedCaption:
     phrases: tuple[Phrase, ...] = ()
     regions: tuple[Region, ...] = ()
     negatives: tuple[Negative, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, phrase: Phrase) -> str:
         """The phrase's characters."""

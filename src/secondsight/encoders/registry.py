@@ -34,6 +34,13 @@ def _made_by(library: str) -> Callable[[Any], bool]:
 
 FAMILIES = (
     Family("builtin", "secondsight.encoders.builtin:load_builtin", "builtin", "photographs, offline, no hub; not CLIP"),
+    Family("scenes", "secondsight.encoders.scenes:load_scenes", "scenes", "a small CLIP of the package's own world"),
+    Family(
+        "scenes:",
+        "secondsight.encoders.scenes:load_scenes",
+        "scenes:tuned/model.safetensors",
+        "the scenes model with other weights, such as fine-tuned ones",
+    ),
     Family(
         "open_clip:",
         "secondsight.encoders.open_clip:load_open_clip",
@@ -78,7 +85,7 @@ def load(name: str) -> DualEncoder:
             loader = _function(family.loader)
             return loader() if whole else loader(name.removeprefix(family.prefix))
     known = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
-    raise InputError(f"unknown model {name!r}; known: {known} (such as {FAMILIES[1].example!r})")
+    raise InputError(f"unknown model {name!r}; known: {known} (such as 'open_clip:ViT-B-16/openai')")
 
 
 def wrap(model: Any, preprocess: Any = None, tokenizer: Any = None, *, name: str | None = None) -> DualEncoder:

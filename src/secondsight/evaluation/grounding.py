@@ -325,6 +325,7 @@ class Failures(Grounding):
         edge = whole[0] <= margin or whole[1] <= margin or whole[2] >= layout.image_size[0] - margin
         edge = edge or whole[3] >= layout.image_size[1] - margin
         covered = max((measures.overlap(case.box, box) for box in other_boxes), default=0.0)
+        covered = max(covered, 1 - own.visible) if own is not None else covered
         peak = [b for b in alike if measures.pointing(map_, [b], layout.image_size, layout.frame, self.rule) > 0]
         return {
             "around": share([around]) - inner,

@@ -62,7 +62,7 @@ def paper(
     which.
     """
     from secondsight.evaluation import evaluate
-    from secondsight.training import Recipe, finetune
+    from secondsight.training import Recipe, finetune, tuned_name
 
     known = configuration(config)
     chosen = dict(models or known["models"])
@@ -78,8 +78,7 @@ def paper(
         states = [("before", spec)]
         if training is not None:
             tuned = finetune(spec, training, place / "tuned" / slug(name), recipe or Recipe(seed=seed))
-            architecture = spec.removeprefix("open_clip:").partition("/")[0]
-            states.append(("after", f"open_clip:{architecture}/{tuned}"))
+            states.append(("after", tuned_name(spec, tuned)))
         for state, wanted in states:
             model = load(wanted)
             for kind, one in opened.items():

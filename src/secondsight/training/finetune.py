@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
+from secondsight.encoders import scenes
 from secondsight.encoders.images import open_image
 from secondsight.encoders.open_clip import FACTS, open_clip_parts
 from secondsight.errors import InputError
@@ -71,7 +72,10 @@ def finetune(
     limit: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Path:
-    """Fine-tune "open_clip:ARCHITECTURE/WEIGHTS" on a data set's captions; returns the checkpoint that `ss.load` reads.
+    """Fine-tune an open_clip model, or the scenes model, on a data set's captions; returns the checkpoint.
+
+    `model` is "open_clip:ARCHITECTURE/WEIGHTS", "scenes" or "scenes:WEIGHTS"; `tuned_name` says how `ss.load` is asked for
+    the checkpoint.
 
     Under `out`: model.safetensors after the last epoch, epoch-N.safetensors after each, log.jsonl with every step's loss
     and rate, state.pt to go on from where a run was stopped (the last whole epoch). Several processes (`accelerate
@@ -79,11 +83,8 @@ def finetune(
     run.
     """
     recipe = recipe or Recipe()
-    name = model.removeprefix("open_clip:")
-    if name == model:
-        raise InputError(f"cannot fine-tune {model!r}: only open_clip models, as open_clip:ARCHITECTURE/WEIGHTS")
+    host, preprocess, tokenizer = _parts(model)
     accelerator = Accelerator(mixed_precision=recipe.precision)
-    host, preprocess, tokenizer = open_clip_parts(name)
     pairs = [one for one, _ in zip(data, range(limit), strict=False)] if limit is not None else list(data)
     share = recipe.batch // accelerator.num_processes
     an_epoch = len(pairs) // recipe.batch
@@ -138,6 +139,26 @@ def finetune(
         with atomic(final) as file:
             file.write(_weights(host))
     return final
+
+
+def tuned_name(model: str, checkpoint: str | os.PathLike[str]) -> str:
+    """What `ss.load` takes for a checkpoint that `finetune` made of `model`."""
+    if model.partition(":")[0] == "scenes":
+        return f"scenes:{os.fspath(checkpoint)}"
+    architecture = model.removeprefix("open_clip:").partition("/")[0]
+    return f"open_clip:{architecture}/{os.fspath(checkpoint)}"
+
+
+def _parts(model: str) -> tuple[Any, Any, Any]:
+    """The host model, its preprocessing and its tokenizer."""
+    kind, _, name = model.partition(":")
+    if kind == "scenes":
+        return scenes.parts(name or None)
+    if kind != "open_clip":
+        raise InputError(
+            f"cannot fine-tune {model!r}: only open_clip models, as open_clip:ARCHITECTURE/WEIGHTS, and scenes"
+        )
+    return open_clip_parts(name)
 
 
 class _Pair(nn.Module):
