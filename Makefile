@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format clean train-scenes
 
 demo: $(STAMP)
 	$(BIN)/secondsight explain examples/coffee.jpg "a cup of coffee and a spoon on a wooden table" \
@@ -22,6 +22,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Hours on two cores, minutes on a GPU; goes on where it was stopped. Add INSTALL=--install to put it into the package.
+train-scenes: $(STAMP)
+	$(BIN)/python scripts/train_scenes.py --out runs/scenes $(INSTALL)
 
 # An unfinished install leaves no stamp, so the next call takes it up again.
 $(STAMP): pyproject.toml

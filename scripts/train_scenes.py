@@ -45,7 +45,7 @@ class Stage:
     end: float
 
 
-RECIPE = (Stage("window", 400, 2e-3, 1.5e-3), Stage("half", 1100, 1.5e-3, 5e-4), Stage("whole", 300, 5e-4, 1e-6))
+RECIPE = (Stage("window", 400, 2e-3, 1.5e-3), Stage("half", 850, 1.5e-3, 5e-4), Stage("whole", 300, 5e-4, 1e-6))
 BATCH = 192
 WARM_UP = 60
 

@@ -286,11 +286,12 @@ def compare(
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="See: secondsight experiments; or paper.", metavar="NAME")],
-    data: Annotated[
-        list[str], typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments. Several for paper.")
-    ],
+    name: Annotated[str, typer.Argument(help="See: secondsight experiments; or paper, scenes-paper.", metavar="NAME")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for records, tables, figures and the report.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments. Several for paper."),
+    ] = None,
     model: Annotated[list[str] | None, typer.Option(help="May be repeated; default: builtin.")] = None,
     method: Annotated[
         list[str] | None, typer.Option(help="NAME or NAME:OPTION=VALUE,…; may be repeated; 'all' for every method.")
@@ -321,6 +322,21 @@ def evaluate(
             if watched:
                 err.print(f"\r{label}: {done} of {whole}", end="" if done < whole else "\n", soft_wrap=True)
 
+        if name == "scenes-paper":
+            from secondsight.evaluation.scenes_paper import scenes_paper
+
+            _none_of(name, data=data, method=method, layer=layer, limit=limit)
+            if model is not None and len(model) > 1:
+                raise InputError("'scenes-paper' looks at one model: give one --model")
+            table = scenes_paper(
+                out_dir, model=(model or ["scenes"])[0], seed=seed, progress=tell, **_options(option or [])
+            )
+            if not quiet:
+                out.print(_plain_table("what holds in the scenes' world", table.drop(columns=["source", "cases"])))
+                out.print(f"wrote {out_dir / 'findings.html'}", soft_wrap=True)
+            return
+        if not data:
+            raise InputError(f"{name!r} needs data: give --data; see: secondsight experiments")
         if name == "paper":
             named_models = {one: one for one in model} if model else None
             table = paper(
@@ -328,7 +344,7 @@ def evaluate(
             )
             if not quiet:
                 out.print(_plain_table("ours beside the published numbers", table))
-                out.print(f"wrote {out_dir / 'paper.csv'}", soft_wrap=True)
+                out.print(f"wrote {out_dir / 'paper.html'}", soft_wrap=True)
             return
         if name not in EXPERIMENTS:
             raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, paper")
@@ -348,6 +364,13 @@ def evaluate(
             for title in [t for t in tables if t not in ("classes", "failures")]:
                 out.print(_plain_table(title, tables[title]))
             out.print(f"wrote {out_dir / name / 'report.html'}", soft_wrap=True)
+
+
+def _none_of(name: str, **given: Any) -> None:
+    """`InputError` for options that an experiment with its own data and methods does not take."""
+    wrong = [option for option, value in given.items() if value]
+    if wrong:
+        raise InputError(f"{name!r} chooses its own data and methods: leave out --{wrong[0]}")
 
 
 def _plain_table(title: str, table: Any) -> Any:
@@ -452,6 +475,8 @@ def experiments() -> None:
             out.print(Text.assemble((name, "bold"), f"\n  {summary}"), soft_wrap=True)
         about = "The models of [M25] Tables 1-4 on your data, beside the published numbers."
         out.print(Text.assemble(("paper", "bold"), f"\n  {about}"), soft_wrap=True)
+        about = "All experiments on the scenes model in its own world, and which of the paper's findings hold there."
+        out.print(Text.assemble(("scenes-paper", "bold"), f"\n  {about}"), soft_wrap=True)
         out.print(Text.assemble(("--data", "bold"), *(f"\n  {about}" for about in KINDS.values())), soft_wrap=True)
 
 

@@ -122,10 +122,9 @@ class Coco(GroundedDataset):
             self.name = f"COCO Karpathy {part}"
         if synonyms is None:
             # Files in this format may have classes of their own, whose names then mean nothing else.
-            known = coco_synonyms()
+            usual = coco_synonyms()
             named = [str(c["name"]) for c in self.categories.values() if c.get("name")]
-            own = {name: [name] for name in named if name not in known}
-            synonyms = own | known
+            synonyms = {name: [name] for name in named if name not in usual} | usual
         self.finder = PhraseFinder(synonyms)
 
     def _add(self, annotations: Path, split: str) -> None:

@@ -31,7 +31,7 @@ CONTEXT = 32
 """Tokens of the longest caption, start and end included."""
 
 _MERGES_SHA256 = "c395bcc91ce20e76089d58db4be60831b69bc9662194d9074bc621f48ec46bd4"
-WEIGHTS_SHA256 = ""
+WEIGHTS_SHA256 = "f418f9e47b25642a21273aa9a19535cb20e23e98c57f0c7e9c7f80a2359bdcd1"
 """Of the weights that the package carries."""
 
 ARCHITECTURE: dict[str, Any] = {

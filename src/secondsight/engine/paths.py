@@ -179,7 +179,11 @@ class PairedMatrix:
         return float(self.along.double() @ self.other.double().sum(0)) * self.scale
 
     def dense(self) -> Float[Tensor, "left right"]:
-        """The whole matrix by one cotangent per row of the other side."""
+        """The whole matrix by one cotangent per row of the other side that is not zero, as a start token's often is."""
         if self._dense is None:
-            self._dense = self.path.pull(self.rule, self.other).T * self.scale
+            some = self.other.any(1)
+            some[:1] |= not bool(some.any())
+            rows = self.path.pull(self.rule, self.other[some])
+            self._dense = rows.new_zeros(rows.shape[1], len(self.other))
+            self._dense[:, some] = rows.T * self.scale
         return self._dense

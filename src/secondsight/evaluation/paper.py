@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 
 from secondsight.data import KINDS, open_data
 from secondsight.encoders.registry import load
 from secondsight.errors import InputError
+from secondsight.evaluation.report import overview
 from secondsight.evaluation.run import slug
 from secondsight.files import atomic
 from secondsight.methods import IntegratedJacobian
@@ -57,7 +59,7 @@ def paper(
     """Every model on every data set, before and, with `train`, after fine-tuning on that data; [M25] Tables 1-4.
 
     `data` are what `open_data` opens, each of a kind once; `models` are names with what `ss.load` takes, by default those
-    of the configuration. Reports go to `out`/DATA/MODEL, the table of all to `out`/paper.csv and paper.json, with the
+    of the configuration. Reports go to `out`/DATA/MODEL, the table of all to `out`/paper.html, .csv and .json, with the
     published number where the paper's text gives one. Hub weights are needed where they are not cached: the error says
     which.
     """
@@ -74,6 +76,7 @@ def paper(
     training = open_data(train) if train else None
     place = Path(out)
     rows: list[dict[str, Any]] = []
+    energies: dict[str, dict[str, Any]] = {}
     for name, spec in chosen.items():
         states = [("before", spec)]
         if training is not None:
@@ -95,14 +98,34 @@ def paper(
                         progress=progress,
                     )
                     row = tables["overall"].iloc[0]
+                    if experiment == "pointing":
+                        records = pd.read_parquet(place / kind / slug(label) / "pointing" / "records.parquet")
+                        energies.setdefault(kind, {})[label] = records.energy.dropna().to_numpy()
                     found = {"data": kind, "model": name, "fine-tuning": state}
                     rows += [{**found, "measure": m, "ours": float(row[m])} for m in MEASURES.get(experiment, ())]
     table = with_published(pd.DataFrame(rows), known["published"])
     with atomic(place / "paper.csv") as file:
         file.write(table.to_csv(index=False).encode())
+    about = "Our numbers beside those that the paper's text states; a published number is a mean over models where it says so."
+    with atomic(place / "paper.html") as file:
+        file.write(overview("the paper's models", about, {"all": table}, place, _figures(energies, table)).encode())
     with atomic(place / "paper.json") as file:
         file.write(json.dumps(json.loads(table.to_json(orient="records")), indent=1, ensure_ascii=False).encode())
     return table
+
+
+def _figures(energies: Mapping[str, Mapping[str, Any]], table: pd.DataFrame) -> dict[str, Figure]:
+    """All models together: distributions of PGE, and every measure by model, before and after."""
+    from secondsight.evaluation.plots import bars, distributions
+
+    made = {
+        f"PGE {kind}": distributions(named, f"PGE on {kind}: positive attribution in the box")
+        for kind, named in energies.items()
+    }
+    for (kind, measure), group in table.groupby(["data", "measure"], sort=False):
+        wide = group.pivot_table(index="model", columns="fine-tuning", values="ours", sort=False)
+        made[f"{kind} {measure}"] = bars(wide, f"{measure} on {kind}")
+    return made
 
 
 def with_published(table: pd.DataFrame, published: Sequence[Sequence[Any]]) -> pd.DataFrame:

@@ -80,6 +80,22 @@ def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> 
     return figure
 
 
+def bars(table: pd.DataFrame, label: str) -> Figure:
+    """A group of bars a row, a bar a column, values printed at their ends."""
+    figure, axes = _axes(6.4, 1.2 + 0.24 * table.size)
+    thick = 0.8 / max(table.shape[1], 1)
+    for i, (column, colour) in enumerate(zip(table.columns, _cycle(table.shape[1]), strict=True)):
+        at = np.arange(len(table)) + (i - (table.shape[1] - 1) / 2) * thick
+        drawn = axes.barh(at, table[column].fillna(0).to_numpy(float), thick, color=colour, label=str(column))
+        shown = ["" if np.isnan(v) else f"{v:.2f}" for v in table[column].to_numpy(float)]
+        axes.bar_label(drawn, shown, fontsize=7, padding=2)
+    axes.set_yticks(range(len(table)), [str(name) for name in table.index], fontsize=8)
+    axes.set(xlabel=label)
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
 def curves(named: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
     """Mean curves over shares 0 … 1, with standard errors as bands; `named` has (pair, share) arrays."""
     figure, axes = _axes()

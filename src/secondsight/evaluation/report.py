@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -226,19 +227,42 @@ def _page(run: Run, tables: dict[str, pd.DataFrame], drawn: dict[str, bytes], su
     )
     options = ", ".join(f"{key} = {value}" for key, value in run.experiment.options().items())
     figures = "".join(f"<div>{svg[svg.index(b'<svg') :].decode()}</div>" for svg in drawn.values())
-    listed = "".join(f"<h2>{escape(title.capitalize())}</h2>{_table(table)}" for title, table in tables.items())
     problems = "".join(f"<li>{escape(key)}: {escape(why)}</li>" for key, why in list(run.problems.items())[:200])
     left = f"<details><summary>{len(run.problems)} entries could not be used</summary><ul>{problems}</ul></details>"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(name)} · secondsight</title><style>{_STYLE}</style></head><body>
-<h1>{escape(name)}</h1>
-<p>{escape(" ".join(" ".join(first).split()))}</p>
-<p class=small>{escape(summary["data"])}. {summary["captions"]} captions looked at. {escape(options)}.</p>
+    body = f"""<p class=small>{escape(summary["data"])}. {summary["captions"]} captions looked at. {escape(options)}.</p>
 <ul>{settings}</ul>
 {left if run.problems else ""}
-{listed}
+{_tables(tables)}
 <h2>Figures</h2><div class=figures>{figures or "<p>none</p>"}</div>
 {_gallery(run)}
-<script>{_SCRIPT}</script></body></html>
+<script>{_SCRIPT}</script>"""
+    return _framed(name, " ".join(" ".join(first).split()), body)
+
+
+def _tables(tables: Mapping[str, pd.DataFrame]) -> str:
+    return "".join(f"<h2>{escape(title[:1].upper() + title[1:])}</h2>{_table(t)}" for title, t in tables.items())
+
+
+def _framed(title: str, about: str, body: str) -> str:
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{escape(title)} · secondsight</title><style>{_STYLE}</style></head><body>
+<h1>{escape(title[:1].upper() + title[1:])}</h1>
+<p>{escape(about)}</p>
+{body}</body></html>
 """
+
+
+def overview(
+    title: str,
+    about: str,
+    tables: Mapping[str, pd.DataFrame],
+    place: Path,
+    figures: Mapping[str, Figure] | None = None,
+) -> str:
+    """One HTML page over several runs under `place`: tables, figures, and links to every run's own report."""
+    drawn = "".join(f"<div>{svg[svg.index(b'<svg') :].decode()}</div>" for svg in map(_svg, (figures or {}).values()))
+    reports = sorted(p.relative_to(place).as_posix() for p in place.glob("*/**/report.html"))
+    links = "".join(f'<li><a href="{escape(p)}">{escape(p.removesuffix("/report.html"))}</a></li>' for p in reports)
+    shown = f"<h2>Figures</h2><div class=figures>{drawn}</div>" if drawn else ""
+    return _framed(title, about, f"{_tables(tables)}{shown}<h2>Reports</h2><ul>{links}</ul>")
