@@ -3,8 +3,8 @@
 A symmetric contrastive loss over images and captions of the Noto world. Every image brings a wrong caption of its own
 (one object, relation, size or place replaced) as one more negative. Three stages make it affordable on a CPU: windows of
 6 × 6 patches around one object with a caption of it alone, whole scenes of which the tower sees half of the patches,
-whole scenes. Batches depend on the seed and their number alone. The folder gets log.jsonl, state.pt to go on from, and
-scenes.safetensors (float16), which --install copies into the package.
+whole scenes. Batches depend on the seed and their number alone. The folder gets log.jsonl, curves.png, state.pt to go on
+from, and scenes.safetensors (float16), which --install copies into the package.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -247,10 +249,28 @@ def main() -> None:
     finish(model, log, given.out, given.install)
 
 
+def curves(log: list[dict[str, float | int | str]], path: Path) -> None:
+    """Loss of every batch and retrieval on held-out scenes over the steps."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([line["step"] for line in log], [line["loss"] for line in log], linewidth=0.6, color="#0072B2")
+    axes.set(xlabel="step", ylabel="loss (blue)", ylim=(0, None))
+    other = axes.twinx()
+    tried = [line for line in log if "retrieval" in line]
+    other.plot([x["step"] for x in tried], [x["retrieval"] for x in tried], marker="o", markersize=3, color="#D55E00")
+    other.set(ylabel="retrieval of 192 (orange)", ylim=(0, 1))
+    for before, after in pairwise(log):
+        if before["stage"] != after["stage"]:
+            axes.axvline(after["step"], color="#999999", linewidth=0.6)
+    with atomic(path) as file:
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+
+
 def finish(model: torch.nn.Module, log: list[dict[str, float | int | str]], out: Path, install: bool) -> None:
-    """Writes log and weights; into the package too, with the hash that it checks, where asked."""
+    """Writes log, curves and weights; into the package too, with the hash that it checks, where asked."""
     with atomic(out / "log.jsonl") as file:
         file.write("".join(json.dumps(line) + "\n" for line in log).encode())
+    curves(log, out / "curves.png")
     data = save({key: value.detach().cpu().half().contiguous() for key, value in model.state_dict().items()})
     weights = out / "scenes.safetensors"
     with atomic(weights) as file:

@@ -117,7 +117,7 @@ def finetune(
             value = loss(*(f.float() for f in features[:2]), features[2].float())
             if not bool(torch.isfinite(value)):
                 raise InputError(
-                    f"the loss became {float(value)} at step {step}: use a smaller lr, or precision bf16 or no"
+                    f"the loss became {value.item()} at step {step}: use a smaller lr, or precision bf16 or no"
                 )
             optimizer.zero_grad()
             accelerator.backward(value)
@@ -125,10 +125,10 @@ def finetune(
             with torch.no_grad():
                 # CLIP's own bound, without which a few steps can make the loss diverge.
                 inner.logit_scale.clamp_(0, math.log(100))
-            line = {"step": step, "epoch": epoch, "loss": float(value), "lr": recipe.rate(step, an_epoch)}
+            line = {"step": step, "epoch": epoch, "loss": value.item(), "lr": recipe.rate(step, an_epoch)}
             made.write(json.dumps(line) + "\n")
             if progress and accelerator.is_main_process:
-                progress(step + 1, total, float(value))
+                progress(step + 1, total, value.item())
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             _kept(folder, epoch, facts, host, optimizer, made.getvalue())
