@@ -110,11 +110,12 @@ def shown_value(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def _table(table: pd.DataFrame, most: int = 120) -> str:
+def _table(table: pd.DataFrame, most: int = 120, longest: int = 20) -> str:
+    """A table with at most `most` rows; folded away where it has more than `longest`."""
     shown = with_names(table)
     head = "".join(f"<th>{escape(str(column))}</th>" for column in shown.columns)
     rows = []
-    for _, row in shown.head(most).iterrows():
+    for row in shown.head(most).itertuples(index=False):
         cells = []
         for value in row:
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
@@ -122,7 +123,7 @@ def _table(table: pd.DataFrame, most: int = 120) -> str:
         rows.append("<tr>" + "".join(cells) + "</tr>")
     more = f"<p class=small>{len(shown) - most} more rows in the CSV file</p>" if len(shown) > most else ""
     made = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{more}"
-    return f"<details><summary>{len(shown)} rows</summary>{made}</details>" if len(shown) > 20 else made
+    return f"<details><summary>{len(shown)} rows</summary>{made}</details>" if len(shown) > longest else made
 
 
 def thumbnail(run: Run, record: Record) -> bytes | None:
@@ -240,14 +241,18 @@ def _page(run: Run, tables: dict[str, pd.DataFrame], drawn: dict[str, bytes], su
 
 
 def _tables(tables: Mapping[str, pd.DataFrame]) -> str:
-    return "".join(f"<h2>{escape(title[:1].upper() + title[1:])}</h2>{_table(t)}" for title, t in tables.items())
+    return "".join(f"<h2>{_titled(title)}</h2>{_table(table)}" for title, table in tables.items())
+
+
+def _titled(title: str) -> str:
+    return escape(title[:1].upper() + title[1:])
 
 
 def _framed(title: str, about: str, body: str) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{escape(title)} · secondsight</title><style>{_STYLE}</style></head><body>
-<h1>{escape(title[:1].upper() + title[1:])}</h1>
+<h1>{_titled(title)}</h1>
 <p>{escape(about)}</p>
 {body}</body></html>
 """
@@ -265,4 +270,8 @@ def overview(
     reports = sorted(p.relative_to(place).as_posix() for p in place.glob("*/**/report.html"))
     links = "".join(f'<li><a href="{escape(p)}">{escape(p.removesuffix("/report.html"))}</a></li>' for p in reports)
     shown = f"<h2>Figures</h2><div class=figures>{drawn}</div>" if drawn else ""
-    return _framed(title, about, f"{_tables(tables)}{shown}<h2>Reports</h2><ul>{links}</ul>")
+    # What the page is about comes first and is never folded.
+    first, *others = tables
+    head = f"<h2>{_titled(first)}</h2>{_table(tables[first], longest=1000)}"
+    rest = _tables({title: tables[title] for title in others})
+    return _framed(title, about, f"{head}{rest}{shown}<h2>Reports</h2><ul>{links}</ul>")
