@@ -124,7 +124,7 @@ def test_a_local_checkpoint_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("clip", "known: builtin, open_clip"),
+        ("clip", "known: builtin, scenes, scenes:…, open_clip"),
         ("open_clip:ViT-B-999/openai", "near it: .*ViT-B"),
         ("open_clip:ViT-B-32", "names no weights"),
         ("open_clip:ViT-B-32/nonsense", "neither a file nor one of"),
