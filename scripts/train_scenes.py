@@ -17,7 +17,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +52,11 @@ BATCH = 192
 WARM_UP = 60
 
 
+def as_input(pixels: Sequence[np.ndarray]) -> Tensor:
+    """Drawn scenes as the model takes them; what `scenes.preprocess` makes of images of its size."""
+    return torch.from_numpy((np.stack(pixels).astype(np.float32) - 127.5) / 127.5).permute(0, 3, 1, 2).contiguous()
+
+
 class Batches(Dataset):
     """Batch number i: pixels, tokens of true captions, tokens of wrong ones, and the patches that the tower sees."""
 
@@ -69,9 +74,8 @@ class Batches(Dataset):
         pixels, texts, wrongs, kept = zip(*made, strict=True)
         tokens = self.tokenize([*texts, *wrongs])
         tokens = tokens[:, : int((tokens != 0).sum(1).max())]
-        images = torch.from_numpy((np.stack(pixels).astype(np.float32) - 127.5) / 127.5).permute(0, 3, 1, 2)
         keep = None if kind == "whole" else torch.tensor(kept)
-        return images.contiguous(), tokens[: self.batch], tokens[self.batch :], keep
+        return as_input(pixels), tokens[: self.batch], tokens[self.batch :], keep
 
     def _one(self, kind: str, rng: random.Random) -> tuple[np.ndarray, str, str, list[int]]:
         scene = compose.make(rng)
@@ -144,8 +148,7 @@ def held_out(count: int, seed: int) -> tuple[Tensor, list[str]]:
         texts.append(captions.describe(scene, rng, every=True).text())
         if len(texts) == count:
             break
-    images = torch.from_numpy((np.stack(pixels).astype(np.float32) - 127.5) / 127.5).permute(0, 3, 1, 2)
-    return images.contiguous(), texts
+    return as_input(pixels), texts
 
 
 @torch.no_grad()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +41,15 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def packaged(resource: Traversable, digest: str) -> bytes:
+    """The bytes of a file that the package carries; `InputError` where its SHA-256 is another than `digest`."""
+    data = resource.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise InputError(f"{str(resource)!r} is not the package's file (SHA-256 {found}): reinstall secondsight")
+    return data
 
 
 def save_arrays(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

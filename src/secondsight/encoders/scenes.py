@@ -6,7 +6,6 @@ made for experiments whose truth is known, not for photographs.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.open_clip import wrap_open_clip
 from secondsight.errors import InputError
+from secondsight.files import packaged
 
 SIZE = 96
 """Pixels of the square that the model sees: a grid of 12 × 12 patches."""
@@ -50,9 +50,7 @@ def preprocess(image: Image.Image) -> Tensor:
 def tokenizer() -> SimpleTokenizer:
     """open_clip's byte-pair tokenizer with the merges of the world's words, each of which is one token."""
     resource = files(__package__) / "scenes_merges.txt.gz"
-    found = hashlib.sha256(resource.read_bytes()).hexdigest()
-    if found != _MERGES_SHA256:
-        raise InputError(f"{str(resource)!r} is not the package's file (SHA-256 {found}): reinstall secondsight")
+    packaged(resource, _MERGES_SHA256)
     with as_file(resource) as path:
         return SimpleTokenizer(str(path), context_length=CONTEXT)
 
@@ -67,11 +65,7 @@ def build(seed: int = 0) -> open_clip.CLIP:
 def parts(weights: str | Path | None = None) -> tuple[open_clip.CLIP, Any, SimpleTokenizer]:
     """Model, preprocessing and tokenizer, with the package's weights or those of a fine-tuned checkpoint."""
     if weights is None:
-        resource = files(__package__) / "scenes.safetensors"
-        data = resource.read_bytes()
-        found = hashlib.sha256(data).hexdigest()
-        if found != WEIGHTS_SHA256:
-            raise InputError(f"{str(resource)!r} is not the package's file (SHA-256 {found}): reinstall secondsight")
+        data = packaged(files(__package__) / "scenes.safetensors", WEIGHTS_SHA256)
     else:
         try:
             data = Path(weights).read_bytes()

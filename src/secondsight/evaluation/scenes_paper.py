@@ -97,15 +97,14 @@ class World:
         part: str,
         place: str,
         layers: Sequence[Any] = (),
-        every: bool = False,
         **options: Any,
-    ) -> Run:
-        """One experiment on scenes of one style, with its report."""
+    ) -> tuple[Run, dict[str, pd.DataFrame]]:
+        """One experiment on scenes of one style and its tables; its report is written."""
         from secondsight.evaluation import settings
 
         limit = self.size(part)
         # Some captions cannot be judged, so there are more scenes than are looked at.
-        data = Scenes(3 * limit, style=style, seed=self.seed, every=every)
+        data = Scenes(3 * limit, style=style, seed=self.seed)
         chosen = settings(models, methods, layers)
         folder = self.out / place
         for one in chosen:
@@ -113,8 +112,7 @@ class World:
         made = run(
             EXPERIMENTS[name](seed=self.seed, **options), data, chosen, folder, limit=limit, progress=self.progress
         )
-        write(made, folder)
-        return made
+        return made, write(made, folder)
 
 
 def scenes_paper(
@@ -169,8 +167,8 @@ def _methods(
         ("occlusion", Occlusion()),
         ("banzhaf", Banzhaf()),
     ]
-    made = world.run("compare", "noto", [(name, model)], methods, part="methods", place="methods")
-    tables["methods on the same cases"] = EXPERIMENTS["compare"]().tables(made.frame)["overall"]
+    made, own = world.run("compare", "noto", [(name, model)], methods, part="methods", place="methods")
+    tables["methods on the same cases"] = own["overall"]
     for other, _ in methods[2:]:
         published = other in ("InteractionCAM", "ITSM-O", "ITSM-H", "ILIME")
         a, b = _paired(made.frame, OURS, other)
@@ -187,6 +185,8 @@ def _methods(
 
 OURS = "integrated-jacobian"
 
+TUNING = "[M25] Table 1b, Fig. 5"
+
 PATH = IntegratedJacobian(steps=8)
 """For earlier layers, which have no closed form: eight nodes, whatever error they leave."""
 
@@ -196,7 +196,7 @@ def _layers(world: World, model: DualEncoder, name: str, found: list[Finding], t
     depth = model.left.encoder.depth
     # Token embeddings are each one word's own; later layers' tokens know of the words before them.
     depths = [*((k, -1) for k in range(depth)), *((k, 0) for k in range(depth // 2 - 1, depth))]
-    made = world.run(
+    made, _ = world.run(
         "pointing",
         "noto",
         [(name, model)],
@@ -231,7 +231,7 @@ def _domains(
     """Grounding in and out of the domain, and what fine-tuning repairs (Table 1b, Figs. 5 and 6)."""
     frames = {}
     for style in ("noto", "twemoji", "fluent"):
-        made = world.run("pointing", style, [(name, model)], part="pointing", place=f"domains/{style}")
+        made, _ = world.run("pointing", style, [(name, model)], part="pointing", place=f"domains/{style}")
         frames[style] = _cases(made.frame)
     for style in ("twemoji", "fluent"):
         a, b = _common(frames["noto"], frames[style])
@@ -242,7 +242,7 @@ def _domains(
     tuned = _tuned(world, name)
     after = {}
     for style in ("twemoji", "noto", "fluent"):
-        made = world.run(
+        made, _ = world.run(
             "compare", style, [("before", model), ("after", tuned)], part="pointing", place=f"fine-tuning/{style}"
         )
         after[style] = _cases(made.frame[made.frame.setting == "after"])
@@ -253,15 +253,16 @@ def _domains(
             rows.append({**one, "median PGE": cases.energy.median(), "chance": cases.chance.mean()})
     tables["domains and fine-tuning"] = pd.DataFrame(rows)
     a, b = _common(after["twemoji"], frames["twemoji"])
-    found.append(
-        _higher("Fine-tuning raises PGE on the new style", "[M25] Table 1b, Fig. 5", "PGE", a.energy, b.energy)
-    )
-    found.append(_hits("Fine-tuning raises PGA on the new style", "[M25] Table 1b, Fig. 5", a.hit, b.hit))
+    raised = {
+        "median PGE": _higher("Fine-tuning raises PGE on the new style", TUNING, "PGE", a.energy, b.energy),
+        "PGA": _hits("Fine-tuning raises PGA on the new style", TUNING, a.hit, b.hit),
+    }
+    found += raised.values()
     three = frames["twemoji"], after["twemoji"], frames["noto"]
     for measure, values in (("median PGE", [x.energy.median() for x in three]), ("PGA", [x.hit.mean() for x in three])):
         before, now, home = map(float, values)
         part = (now - before) / (home - before) if home > before else float("nan")
-        p = next(f.p for f in reversed(found) if f.finding.startswith(f"Fine-tuning raises {measure.split()[-1]}"))
+        p = raised[measure].p
         here = f"{before:.2f} to {now:.2f} of {home:.2f} in the domain: {part:.0%}"
         about = f"Fine-tuning recovers at least half of the lost {measure}"
         found.append(Finding(about, "ours", here, len(a), p, part >= 0.5 and p < LEVEL))
@@ -312,9 +313,9 @@ def _objects(
     world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]
 ) -> None:
     """Fig. 7: own-box and cross-attribution."""
-    made = world.run("discrimination", "noto", [(name, model)], part="pairs", place="discrimination")
+    made, own = world.run("discrimination", "noto", [(name, model)], part="pairs", place="discrimination")
     pairs = made.frame
-    tables["two objects"] = EXPERIMENTS["discrimination"]().tables(pairs)["overall"]
+    tables["two objects"] = own["overall"]
     found.append(
         _mostly("A phrase's attribution to its own object is positive", "[M25] Fig. 7 (94.1 %)", pairs.own > 0)
     )
@@ -326,9 +327,9 @@ def _negatives(
     world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]
 ) -> None:
     """Fig. 8: hard negatives."""
-    made = world.run("hard-negatives", "noto", [(name, model)], part="pairs", place="hard-negatives")
+    made, own = world.run("hard-negatives", "noto", [(name, model)], part="pairs", place="hard-negatives")
     frame = made.frame
-    tables["hard negatives"] = EXPERIMENTS["hard-negatives"]().tables(frame)["overall"]
+    tables["hard negatives"] = own["overall"]
     wrong = frame[frame.kind == "replace_object"]
     change = wrong.delta_attribution.astype(float).dropna()
     found.append(
@@ -351,9 +352,9 @@ def _failures(
     """Fig. 9, with what is true of every case instead of a person's judgement."""
     truths: dict[str, pd.DataFrame] = {}
     for style in ("noto", "twemoji"):
-        made = world.run("failures", style, [(name, model)], part="pointing", place=f"failures/{style}")
+        made, own = world.run("failures", style, [(name, model)], part="pointing", place=f"failures/{style}")
         truths[style] = _truths(made)
-        tables[f"failures by proposed category ({style})"] = EXPERIMENTS["failures"]().tables(made.frame)["categories"]
+        tables[f"failures by proposed category ({style})"] = own["categories"]
     both = pd.concat(truths.values(), ignore_index=True)
     rows = []
     for fact, about in FACTS.items():
@@ -420,9 +421,8 @@ def _paths(world: World, model: DualEncoder, name: str, found: list[Finding], ta
     """Figs. 20 and 21: nodes and references."""
     method = [(OURS, IntegratedJacobian())]
     nodes = (1, 2, 4, 8, 16, 32)
-    made = world.run("approximation", "noto", [(name, model)], method, part="paths", place="paths", nodes=nodes)
-    overall = EXPERIMENTS["approximation"]().tables(made.frame)["overall"]
-    tables["relative residual over nodes (last layer)"] = overall
+    made, own = world.run("approximation", "noto", [(name, model)], method, part="paths", place="paths", nodes=nodes)
+    tables["relative residual over nodes (last layer)"] = own["overall"]
     image = made.frame[made.frame.kind == "image"]
     rule = {q: image[(image.quadrature == q)] for q in ("riemann", "gauss-legendre")}
     many = [rule["riemann"][rule["riemann"].nodes == n].residual for n in (2, 32)]
@@ -433,8 +433,8 @@ def _paths(world: World, model: DualEncoder, name: str, found: list[Finding], ta
     found.append(
         _higher("Gauss's nodes are more exact than Riemann's, at eight nodes", "not in [M25]", "residual", *same)
     )
-    made = world.run("references", "noto", [(name, model)], part="references", place="references")
-    tables["maps under two references"] = EXPERIMENTS["references"]().tables(made.frame)["overall"]
+    made, own = world.run("references", "noto", [(name, model)], part="references", place="references")
+    tables["maps under two references"] = own["overall"]
     values = made.frame.correlation.dropna()
     found.append(_mostly("Maps under two references correlate by more than 0.5", "[M25] Fig. 21", values > 0.5))
 
@@ -448,8 +448,8 @@ def _masks(world: World, model: DualEncoder, name: str, found: list[Finding], ta
         ("banzhaf", Banzhaf()),
         ("FIxLIP's least squares", Banzhaf(prior=False, smooth=False, ridge=0.0)),
     ]  # fmt: skip
-    made = world.run("faithfulness", "noto", [(name, model)], methods, part="masks", place="faithfulness")
-    tables["faithfulness"] = EXPERIMENTS["faithfulness"]().tables(made.frame)["overall"]
+    made, own = world.run("faithfulness", "noto", [(name, model)], methods, part="masks", place="faithfulness")
+    tables["faithfulness"] = own["overall"]
     for other in (OURS, "FIxLIP's least squares"):
         a, b = _paired(made.frame, "banzhaf", other, "correlation")
         found.append(
@@ -457,8 +457,8 @@ def _masks(world: World, model: DualEncoder, name: str, found: list[Finding], ta
                 f"Our mask regression predicts masked similarities better than {other}", "ours", "correlation", a, b
             )
         )
-    made = world.run("collage", "noto", [(name, model)], methods, part="masks", place="collage", size=192)
-    tables["collages"] = EXPERIMENTS["collage"]().tables(made.frame)["overall"]
+    made, own = world.run("collage", "noto", [(name, model)], methods, part="masks", place="collage", size=192)
+    tables["collages"] = own["overall"]
 
 
 # --- tests ---------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from secondsight.errors import InputError
+from secondsight.files import packaged
 
 SPRITE = 64
 """Pixels of a drawing's side."""
@@ -84,12 +85,8 @@ def themes() -> dict[str, tuple[str, ...]]:
 def _sheet(style: str) -> dict[str, Image.Image]:
     if style not in STYLES:
         raise InputError(f"unknown style {style!r}; known: {', '.join(STYLES)}")
-    resource = files(__package__) / f"{style}.png"
-    found = hashlib.sha256(resource.read_bytes()).hexdigest()
-    if found != STYLES[style]:
-        raise InputError(f"{str(resource)!r} is not the package's file (SHA-256 {found}): reinstall secondsight")
-    with resource.open("rb") as file:
-        sheet = Image.open(file).convert("RGBA")
+    data = packaged(files(__package__) / f"{style}.png", STYLES[style])
+    sheet = Image.open(io.BytesIO(data)).convert("RGBA")
     corners = {name: (SPRITE * (i % _COLUMNS), SPRITE * (i // _COLUMNS)) for i, name in enumerate(things())}
     return {name: sheet.crop((x, y, x + SPRITE, y + SPRITE)) for name, (x, y) in corners.items()}
 
