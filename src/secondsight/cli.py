@@ -197,7 +197,7 @@ def explain(
             e.right_layout.select(picked)
             scores = _scores(e, region) if region else None
             for path in out_file or []:
-                e.save(path, picked)
+                e.save(path, picked, box=region)
             if json_file is not None and not to_terminal:
                 e.save(json_file)
         if to_terminal:
@@ -461,6 +461,40 @@ def export_scenes(
         with _progress(f"drawing {n} scenes"):
             place = export_coco(made, out_dir, split)
         out.print(f"wrote {place}: read it as --data coco:{place}#{split}", soft_wrap=True)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Offered models, the first by default; may be repeated.")
+    ] = None,
+    photos: Annotated[Path | None, typer.Option(help="A folder of photographs for the search.")] = None,
+    host: Annotated[str, typer.Option(help="Address; others than 127.0.0.1 let other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8337,
+    seconds: Annotated[float, typer.Option(help="What one explanation may take.", min=1)] = 120.0,
+    megabytes: Annotated[float, typer.Option(help="What one request may send.", min=0.1)] = 32.0,
+) -> None:
+    """Serve the app on this machine: photos and captions in the browser, a JSON API, a search through a folder."""
+    with _plainly():
+        with _progress("loading libraries"):
+            try:
+                from secondsight.server import Limits, create_app
+                from secondsight.server import serve as run
+                from secondsight.server.app import LOOPBACK
+            except ImportError as missing:
+                raise InputError(f"the app needs {missing.name}: pip install 'secondsight[web]'") from None
+            from secondsight.encoders.registry import known_name
+        names = model or ["builtin"]
+        for name in names:
+            known_name(name)
+        own = host in LOOPBACK
+        limits = Limits(body=round(megabytes * 2**20), seconds=seconds)
+        made = create_app(names, photos=photos, limits=limits, hosts=LOOPBACK if own else None)
+        shown = f"[{host}]" if ":" in host else host
+        out.print(f"http://{shown}:{port}  (Ctrl-C stops)", soft_wrap=True)
+        if not own:
+            err.print(Text.assemble(("warning: ", "yellow"), "anybody who can reach this address can use it"))
+        run(made, host, port)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from PIL import Image
 from secondsight.encoders.base import DualEncoder, Prepared
 from secondsight.errors import InputError
 from secondsight.interactions import Interactions, margin
+from secondsight.layout import Box
 from secondsight.methods import IntegratedJacobian, Method
 
 if TYPE_CHECKING:
@@ -26,11 +28,13 @@ class Explanation(Interactions):
     """Interactions of one pair together with its inputs, so that they can be shown.
 
     `left_input` and `right_input` are what the sides show: an RGB image, a text, samples of sound, None for model-ready
-    token ids, or a tuple of such where a side joins several inputs.
+    token ids, or a tuple of such where a side joins several inputs. `parts` are the two explanations whose difference a
+    margin is, first and subtracted one; a saved margin comes back without them.
     """
 
     left_input: Any = None
     right_input: Any = None
+    parts: tuple[Explanation, ...] = ()
 
     @property
     def interactions(self) -> Interactions:
@@ -40,7 +44,8 @@ class Explanation(Interactions):
     @property
     def T(self) -> Explanation:  # as tensors name it
         """The same pair with its sides exchanged: `e.T[box]` is the map over the right side for a box of the left image."""
-        return _shown(super().T, self.right_input, self.left_input)
+        turned = _shown(super().T, self.right_input, self.left_input)
+        return replace(turned, parts=tuple(part.T for part in self.parts))
 
     def __sub__(self, other: Interactions) -> Explanation:
         """What this model, method or layer sees more than another of the same pair, see `secondsight.difference`."""
@@ -60,10 +65,11 @@ class Explanation(Interactions):
 
         return plot(self, selection, **options)
 
-    def save(self, path: str | os.PathLike[str], selection: Any = None) -> None:
+    def save(self, path: str | os.PathLike[str], selection: Any = None, *, box: Box | None = None) -> None:
         """Write .html (self-contained, interactive), .png, .svg or .pdf (the figure), .json or .npz (the numbers).
 
-        `selection` is what the page or figure shows first. Raises `InputError` for other endings.
+        `selection` of the right side and `box` of the left image are what the page or figure shows first. Raises
+        `InputError` for other endings.
         """
         suffix = Path(path).suffix.lower()
         if suffix in (".json", ".npz"):
@@ -71,13 +77,24 @@ class Explanation(Interactions):
         elif suffix == ".html":
             from secondsight.visual.page import save_page
 
-            save_page(self, path, selection)
+            save_page(self, path, selection, box)
         elif suffix in (".png", ".svg", ".pdf"):
             from secondsight.visual.figures import save_figure
 
-            save_figure(self, path, selection)
+            save_figure(self, path, selection, box)
         else:
             raise InputError(f"cannot write {str(path)!r}: the name must end in .html, .png, .svg, .pdf, .json or .npz")
+
+    def widget(self, selection: Any = None, *, box: Box | None = None) -> Any:
+        """The interactive view as a notebook widget that tells Python what is picked: see `secondsight.visual.widget.View`.
+
+        Raises `InputError` without the extra `secondsight[notebook]`; the explanation itself is interactive without it.
+        """
+        try:
+            from secondsight.visual.widget import View
+        except ImportError as missing:
+            raise InputError("the widget needs anywidget: pip install 'secondsight[notebook]'") from missing
+        return View(self, selection, box=box)
 
     def _repr_html_(self) -> str:
         from secondsight.visual.page import embed_page
@@ -129,24 +146,35 @@ def explain(
     a = model.left.encoder.prepare(left, truncate=truncate)
     b = model.right.encoder.prepare(right, truncate=truncate)
     rivals = _others(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in _several(against)])
+    made = explained(model, a, [b, _strongest(model, a, rivals)] if rivals else [b], method, scale)
+    return contrast(*made) if rivals else made[0]
+
+
+def explained(
+    model: DualEncoder, a: Prepared, others: Sequence[Prepared], method: Method, scale: str = "similarity"
+) -> list[Explanation]:
+    """`explain` for inputs that are prepared: one left one with each of several right ones, the left computed once."""
     begun = time.perf_counter()
-    asked = [b, _strongest(model, a, rivals)] if rivals else [b]
-    pair, *other = method.interactions(model.left, model.right, a, asked)
-    shown = b.shown
-    if other:
-        similarities = [pair.similarity, other[0].similarity]
-        pair, shown = margin(pair, other[0]), (b.shown, asked[1].shown)
-        pair = replace(pair, about={**pair.about, "similarities": similarities})
-    seconds = time.perf_counter() - begun
+    pairs = method.interactions(model.left, model.right, a, others)
+    seconds = round(time.perf_counter() - begun, 4)
+    about = {"method": method.name, "model": model.name, "scale": scale, "seconds": seconds}
     if scale == "logit":
-        # A bias cancels in a margin.
-        factor = float(model.logit_scale or 1.0)
-        pair = scaled(pair, factor, 0.0 if rivals else model.logit_bias)
-        if rivals:
-            logits = [value * factor + model.logit_bias for value in pair.about["similarities"]]
-            pair = replace(pair, about={**pair.about, "similarities": logits})
-    about = {"method": method.name, "model": model.name, "scale": scale, "seconds": round(seconds, 4), **pair.about}
-    return _shown(replace(pair, about=about), a.shown, shown)
+        pairs = [scaled(pair, float(model.logit_scale or 1.0), model.logit_bias) for pair in pairs]
+    return [
+        _shown(replace(pair, about={**about, **pair.about}), a.shown, b.shown)
+        for pair, b in zip(pairs, others, strict=True)
+    ]
+
+
+def contrast(first: Explanation, second: Explanation) -> Explanation:
+    """Why the left input matches the first right one rather than the second; see `explain(..., against=)`.
+
+    Raises `InputError` where the left sides differ.
+    """
+    pair = margin(first, second)
+    about = {**pair.about, "similarities": [first.similarity, second.similarity]}
+    shown = _shown(replace(pair, about=about), first.left_input, (first.right_input, second.right_input))
+    return replace(shown, parts=(first, second))
 
 
 def _others(b: Prepared, rivals: list[Prepared]) -> list[Prepared]:

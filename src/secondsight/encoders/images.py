@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -47,18 +48,32 @@ def _read(path: str) -> Image.Image:
         raise InputError(f"{path!r} does not exist")
     if os.path.isdir(path):
         raise InputError(f"{path!r} is a folder: give an image file")
+    return _decoded(path, repr(path))
+
+
+def image_of_bytes(content: bytes, named: str = "the image", *, most: int | None = None) -> Image.Image:
+    """`open_image` for an image file's content; `most` bounds its pixels, which are counted before they are decoded."""
+    return _rgb(_decoded(io.BytesIO(content), named, most), named)
+
+
+def _decoded(source: str | io.BytesIO, named: str, most: int | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(source)
+            if most is not None and image.width * image.height > most:
+                size = f"{image.width}×{image.height}"
+                raise InputError(f"{named} has {size} pixels, more than {most / 1e6:g} million: scale it down first")
             image.load()
         return image
+    except InputError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        raise InputError(f"{path!r} is too large to open safely ({problem}): scale it down first") from problem
+        raise InputError(f"{named} is too large to open safely ({problem}): scale it down first") from problem
     except UnidentifiedImageError as problem:
-        raise InputError(f"{path!r} is no image that Pillow can read") from problem
+        raise InputError(f"{named} is no image that Pillow can read") from problem
     except (OSError, SyntaxError, ValueError) as problem:
-        raise InputError(f"{path!r} cannot be read, it seems damaged ({problem})") from problem
+        raise InputError(f"{named} cannot be read, it seems damaged ({problem})") from problem
 
 
 def _rgb(image: Image.Image, named: str) -> Image.Image:

@@ -79,11 +79,16 @@ def load(name: str) -> DualEncoder:
 
     Raises `InputError` for unknown names, and where weights are neither here nor reachable.
     """
+    family = known_name(name)
+    loader = _function(family.loader)
+    return loader(name.removeprefix(family.prefix)) if family.prefix.endswith(":") else loader()
+
+
+def known_name(name: str) -> Family:
+    """The family of a model's name; `InputError` that lists the known ones."""
     for family in FAMILIES:
-        whole = not family.prefix.endswith(":")
-        if (whole and name == family.prefix) or (not whole and name.startswith(family.prefix)):
-            loader = _function(family.loader)
-            return loader() if whole else loader(name.removeprefix(family.prefix))
+        if name.startswith(family.prefix) if family.prefix.endswith(":") else name == family.prefix:
+            return family
     known = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
     raise InputError(f"unknown model {name!r}; known: {known} (such as 'open_clip:ViT-B-16/openai')")
 

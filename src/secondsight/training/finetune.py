@@ -32,7 +32,8 @@ PRECISIONS = ("no", "bf16", "fp16")
 class Recipe:
     """[M25] §4.1: AdamW, learning rate rising exponentially from `start_lr` to `lr`, then constant.
 
-    `warm_up` is the number of steps of the rise, None for the first epoch's. `batch` is the batch of all processes
+    `warm_up` is the number of steps of the rise, None for the first epoch's. With `final_lr` the rate falls after the rise,
+    in half a cosine, to that at the last step (not in the paper). `batch` is the batch of all processes
     together. `precision` is "no", "bf16" or "fp16" (mixed, for GPUs). `seed` decides the order of the pairs.
     """
 
@@ -44,11 +45,14 @@ class Recipe:
     weight_decay: float = 1e-4
     precision: str = "no"
     seed: int = 0
+    final_lr: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "lr", "start_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)!r} must be positive")
+        if self.final_lr is not None and not 0 <= self.final_lr <= self.lr:
+            raise InputError(f"final_lr={self.final_lr!r} must lie between 0 and lr={self.lr!r}")
         if self.batch < 2:
             raise InputError(f"batch={self.batch!r}: a contrastive loss needs at least two pairs")
         if self.precision not in PRECISIONS:
@@ -60,7 +64,10 @@ class Recipe:
         """The learning rate of a step, counted from 0."""
         rise = an_epoch if self.warm_up is None else self.warm_up
         share = min(step / rise, 1.0) if rise else 1.0
-        return float(self.start_lr * (self.lr / self.start_lr) ** share)
+        if step < rise or self.final_lr is None:
+            return float(self.start_lr * (self.lr / self.start_lr) ** share)
+        left = (step - rise) / max(1, self.epochs * an_epoch - 1 - rise)
+        return self.final_lr + (self.lr - self.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
 
 
 def finetune(

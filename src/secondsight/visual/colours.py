@@ -6,8 +6,15 @@ from typing import Any
 
 import numpy as np
 
-POSITIVE, NEGATIVE = (197, 32, 38), (33, 89, 187)
-"""sRGB of the two ends."""
+SCALES = {
+    "red and blue": ((197, 32, 38), (44, 103, 202)),
+    "orange and blue": ((190, 84, 0), (0, 110, 190)),
+    "orange and purple": ((190, 84, 0), (110, 80, 200)),
+}
+"""sRGB of the positive and the negative end: equally light, and told apart with every kind of colour blindness."""
+
+POSITIVE, NEGATIVE = SCALES["red and blue"]
+"""The ends of the scale that everything uses where nobody chose one."""
 
 
 def overlay(values: np.ndarray, limit: float, strength: float = 0.82) -> np.ndarray:

@@ -21,6 +21,7 @@ from torch import Tensor
 from secondsight.errors import InputError
 from secondsight.files import atomic
 from secondsight.layout import (
+    Box,
     GridLayout,
     JoinedLayout,
     Layout,
@@ -45,8 +46,8 @@ _SCALE = LinearSegmentedColormap.from_list(
 def plot(e: Explanation, selection: Any = None, *, box: tuple[float, float, float, float] | None = None) -> Figure:
     """A matplotlib figure of an explanation.
 
-    `selection` of the right side (a span) gives the heatmap on the left; `box` of the left image (x0, y0, x1, y1 in
-    original pixels) colours the caption instead. Without either, both show everything. Red is positive, blue negative.
+    `selection` of the right side (a span) decides the heatmap on the left, `box` of the left image (x0, y0, x1, y1 in
+    original pixels) the colours of the caption; what is not given is everything. Red is positive, blue negative.
     """
     import matplotlib.pyplot as plt
 
@@ -62,19 +63,17 @@ def plot(e: Explanation, selection: Any = None, *, box: tuple[float, float, floa
     return figure
 
 
-def save_figure(e: Explanation, path: str | os.PathLike[str], selection: Any = None) -> None:
+def save_figure(e: Explanation, path: str | os.PathLike[str], selection: Any = None, box: Box | None = None) -> None:
     """Write the figure as .png, .svg or .pdf."""
     figure = Figure()
     FigureCanvasAgg(figure)
-    draw(figure, e, selection, None)
+    draw(figure, e, selection, box)
     with atomic(path) as file:
         figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=200)
 
 
 def draw(figure: Figure, e: Explanation, selection: Any, box: tuple[float, float, float, float] | None) -> None:
     """Draw an explanation into an empty figure, whose size is set to fit."""
-    if selection is not None and box is not None:
-        raise InputError("choose either a span (heatmap) or a box (coloured caption), not both")
     toward_left = e.toward_left(selection)
     toward_right = e.toward_right(box) if box is not None else e.toward_right(None)
     chosen = e.right_layout.select(selection) if selection is not None else None

@@ -7,6 +7,7 @@ import html
 import io
 import json
 import os
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from secondsight.errors import InputError
+from secondsight.explanation import contrast
 from secondsight.files import atomic
-from secondsight.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout, words_of
+from secondsight.layout import Box, GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout, words_of
+from secondsight.visual.colours import SCALES
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -26,39 +30,111 @@ _PARTS = {"image": "patch", "audio": "part of the sound"}
 _FINEST = 64
 """Cells a side that the page shows; finer maps, as of single pixels, are summed to these."""
 
+_NAME = 48
+"""Characters of a case's name; the whole text stands beside it anyway."""
+
 _LONGEST = 1280
 """Pixels of the longer side of the embedded picture; boxes stay in original pixels."""
 
 
-def page_data(e: Explanation, selection: Any = None) -> dict[str, Any]:
-    """What the page shows, as plain data: both sides, the matrix over cells and words, the terms, the error.
+def page_data(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> dict[str, Any]:
+    """What the view shows, as plain data: every case with both sides, its matrix over cells and words, its terms.
 
-    Groups are grid cells, or words (sums over their tokens); special features are left out and their share is noted.
+    Several explanations, as of several captions, are cases that the reader switches between; two of one left input get
+    their difference as well, and so does a margin get the two that it is made of. Groups are grid cells, or words (sums
+    over their tokens); special features are left out and their share is noted. `selection` and `box` are what the right
+    and the left side begin with. Matrices are base64 of little-endian float32, row by row.
     """
-    left, left_owner = _side(e.left_layout, e.left_input)
-    right, right_owner = _side(e.right_layout, e.right_input)
-    matrix = _grouped(_grouped(e.matrix.double().cpu(), left_owner, left["groups"]).T, right_owner, right["groups"]).T
-    start: list[Any] = []
-    if selection is not None:
-        weights = e.right_layout.select(selection).double()
-        sizes = _grouped(torch.ones_like(weights), right_owner, right["groups"])
-        shares = _grouped(weights, right_owner, right["groups"]) / sizes.clamp(min=1)
-        # Cells by their covered share, words as wholes.
-        cells = right["kind"] == "image"
-        start = [[int(i), float(shares[i])] if cells else int(i) for i in shares.nonzero().flatten()]
-        if cells and isinstance(selection, tuple) and len(selection) == 4:
-            right["box"] = [float(v) for v in selection]
+    shown, pictures = _cases(e), _Pictures()
+    made = [_case(one, name, pictures, selection if i == 0 else None, box) for i, (name, one) in enumerate(shown)]
+    scales = [{"name": name, "positive": plus, "negative": minus} for name, (plus, minus) in SCALES.items()]
+    return {"cases": made, "pictures": pictures.sources, "scales": scales}
+
+
+def _cases(e: Explanation | Sequence[Explanation]) -> list[tuple[str, Explanation]]:
+    """What can be shown, each with the name that the reader chooses it by."""
+    given = [e] if not isinstance(e, Sequence) else list(e)
+    if not given:
+        raise InputError("a page needs at least one explanation")
+    if len(given) == 1 and given[0].parts:
+        return [("difference", given[0]), *((_name(part), part) for part in given[0].parts)]
+    cases = [(_name(one), one) for one in given]
+    if len(given) == 2 and all(not isinstance(one.right_layout, JoinedLayout) for one in given):
+        first, second = given
+        if first.left_layout == second.left_layout and first.about.get("method") == second.about.get("method"):
+            cases.append(("difference", contrast(first, second)))
+    return cases
+
+
+def _name(e: Explanation) -> str:
+    text = next((t for t in (*_inputs(e.right_input), *_inputs(e.left_input)) if isinstance(t, str)), "this pair")
+    return text if len(text) <= _NAME else text[: _NAME - 1].rstrip() + "…"
+
+
+class _Pictures:
+    """Every picture once, however many cases show it."""
+
+    def __init__(self) -> None:
+        self.sources: list[str] = []
+        self._known: dict[int, int] = {}
+        self._kept: list[Any] = []
+
+    def add(self, shown: Image.Image) -> int:
+        """Its place in `sources`."""
+        if id(shown) not in self._known:
+            # Kept, so that no other picture gets its id; equal ones of other explanations are the same file.
+            self._kept.append(shown)
+            source = _picture(shown)
+            if source not in self.sources:
+                self.sources.append(source)
+            self._known[id(shown)] = self.sources.index(source)
+        return self._known[id(shown)]
+
+
+def _case(e: Explanation, name: str, pictures: _Pictures, selection: Any, box: Any) -> dict[str, Any]:
+    left, left_owner = _side(e.left_layout, e.left_input, pictures)
+    right, right_owner = _side(e.right_layout, e.right_input, pictures)
+    rows = _grouped(e.matrix.double().cpu(), left_owner, left["groups"])
+    matrix = _grouped(rows.T, right_owner, right["groups"]).T
+    effects = (e.left_effects, left_owner, left), (e.right_effects, right_owner, right)
     return {
+        "name": name,
         "left": left,
         "right": right,
-        "matrix": [[float(f"{v:.5g}") for v in row] for row in matrix.tolist()],
-        "start": start,
+        "matrix": _packed(matrix),
+        "alone": [_packed(_grouped(v.double().cpu(), owner, side["groups"])) for v, owner, side in effects],
+        "start": [_start(e.left_layout, left, box), _start(e.right_layout, right, selection)],
         "similarity": e.similarity,
         "terms": [[name, value] for name, value in e.terms.labels()],
+        "hidden": e.terms.interaction - float(matrix.sum()),
         "error": e.error,
         "called": e.called,
         "note": _note(e),
     }
+
+
+def _packed(values: Tensor) -> str:
+    return base64.b64encode(values.detach().numpy().astype("<f4").tobytes()).decode()
+
+
+def _start(layout: Layout, side: dict[str, Any], selection: Any, weights: Tensor | None = None) -> Any:
+    """What a side begins with: a box, words, one of these for each input that it joins, or nothing."""
+    if selection is None and weights is None:
+        return None
+    weights = layout.select(selection) if weights is None else weights
+    if isinstance(layout, JoinedLayout):
+        split = zip(layout.parts, side["parts"], layout.split(weights), strict=True)
+        return [_start(part, own, None, weight) if bool(weight.any()) else None for part, own, weight in split]
+    if side["kind"] == "text":
+        return [i for i, features in enumerate(_members(layout)) if features and bool(weights[features].any())]
+    if isinstance(layout, GridLayout) and isinstance(selection, tuple):
+        return [float(v) for v in selection]
+    heights = weights.detach().cpu()
+    seen = layout.view(heights).flip(0) if isinstance(layout, SpectrogramLayout) else layout.view(heights)
+    rows, columns = seen.any(1).nonzero().flatten().tolist(), seen.any(0).nonzero().flatten().tolist()
+    (x0, y0, x1, y1), (down, across) = side["frame"], seen.shape
+    wide, tall = (x1 - x0) / across, (y1 - y0) / down
+    return [x0 + columns[0] * wide, y0 + rows[0] * tall, x0 + (columns[-1] + 1) * wide, y0 + (rows[-1] + 1) * tall]
 
 
 def _grouped(values: Tensor, owner: Tensor, groups: int) -> Tensor:
@@ -67,10 +143,10 @@ def _grouped(values: Tensor, owner: Tensor, groups: int) -> Tensor:
     return out.index_add(0, owner, values)[:groups]
 
 
-def _side(layout: Layout, shown: Any) -> tuple[dict[str, Any], Tensor]:
+def _side(layout: Layout, shown: Any, pictures: _Pictures) -> tuple[dict[str, Any], Tensor]:
     """A side as plain data, and the group of every feature; the number of groups where it belongs to none."""
     if isinstance(layout, JoinedLayout):
-        made = [_side(part, own) for part, own in zip(layout.parts, layout.each(shown), strict=True)]
+        made = [_side(part, own, pictures) for part, own in zip(layout.parts, layout.each(shown), strict=True)]
         sides = [{**side, "sign": sign} for (side, _), sign in zip(made, layout.signs, strict=True)]
         groups, owners, first = sum(side["groups"] for side in sides), [], 0
         for side, own in made:
@@ -79,14 +155,14 @@ def _side(layout: Layout, shown: Any) -> tuple[dict[str, Any], Tensor]:
         return {"kind": "joined", "parts": sides, "groups": groups}, torch.cat(owners)
     if isinstance(layout, GridLayout):
         grid, of_cells = _coarser(layout.grid)
-        side = _grid_side(grid, layout.image_size, layout.frame, _picture(shown), "the explained picture")
+        side = _grid_side(grid, layout.image_size, layout.frame, pictures.add(shown), "the explained picture")
         members = _listed(of_cells, layout.visible)
     elif isinstance(layout, SpectrogramLayout):
         grid, of_cells = _coarser(layout.grid)
         # Pictures begin at the top, spectrograms at the lowest band.
         features = layout.view(torch.arange(layout.size, dtype=torch.float64)).flip(0).flatten().long().tolist()
         members = _listed(of_cells, features)
-        side = _sound_side(layout, grid, shown)
+        side = _sound_side(layout, grid, shown, pictures)
     else:
         members, side = _text_side(layout)
     owner = torch.full((layout.size,), len(members))
@@ -111,7 +187,7 @@ def _listed(of_cells: list[int], features: list[int]) -> list[list[int]]:
 
 
 def _grid_side(
-    grid: tuple[int, int], size: tuple[int, int], frame: tuple[float, ...], source: str, alt: str
+    grid: tuple[int, int], size: tuple[int, int], frame: tuple[float, ...], source: int, alt: str
 ) -> dict[str, Any]:
     return {
         "kind": "image",
@@ -123,27 +199,35 @@ def _grid_side(
     }
 
 
-def _sound_side(layout: SpectrogramLayout, grid: tuple[int, int], levels: np.ndarray) -> dict[str, Any]:
+def _sound_side(
+    layout: SpectrogramLayout, grid: tuple[int, int], levels: np.ndarray, pictures: _Pictures
+) -> dict[str, Any]:
     """Sound as the picture of its spectrogram, high bands above, with what its width lasts."""
     low, high = float(levels.min()), float(levels.max())
     grey = ((levels[::-1] - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
     picture = Image.fromarray(grey).resize((960, 320), Image.Resampling.BILINEAR).convert("RGB")
-    side = _grid_side(
-        layout.grid, picture.size, (0.0, 0.0, *picture.size), _picture(picture), "the sound's spectrogram"
-    )
+    side = _grid_side(grid, picture.size, (0.0, 0.0, *picture.size), pictures.add(picture), "the sound's spectrogram")
     return {**side, "seconds": layout.seconds}
 
 
+def _members(layout: Layout) -> list[list[int]]:
+    """The features of every word, or every visible feature by itself where there are no words."""
+    if isinstance(layout, TokenLayout):
+        return [list(word.features) for word in words_of(layout)]
+    return [[i] for i in layout.visible]
+
+
 def _text_side(layout: Layout) -> tuple[list[list[int]], dict[str, Any]]:
-    words = [(w.text, w.start, w.end, list(w.features)) for w in words_of(layout)]
-    if not isinstance(layout, TokenLayout):
-        words = [(str(i), 0, 0, [i]) for i in layout.visible]
-    text = layout.text if isinstance(layout, TokenLayout) else None
-    return [features for *_, features in words], {
+    members, text = _members(layout), layout.text if isinstance(layout, TokenLayout) else None
+    named = [(w.text, w.start, w.end) for w in words_of(layout)] or [(str(i), 0, 0) for i in layout.visible]
+    return members, {
         "kind": "text",
         "text": text,
         # Offsets count characters, as JavaScript's do outside the rarer planes; see _utf16.
-        "words": [{"text": t, "start": _utf16(text, s), "end": _utf16(text, n), "cut": not m} for t, s, n, m in words],
+        "words": [
+            {"text": word, "start": _utf16(text, start), "end": _utf16(text, end), "cut": not features}
+            for (word, start, end), features in zip(named, members, strict=True)
+        ],
     }
 
 
@@ -176,24 +260,25 @@ def _note(e: Explanation) -> str:
         if share > 0.005
     ]
     what = f"{about.get('model', 'model')}, {about.get('method', 'method')}"
-    return ". ".join([", ".join([what, *sides]), *hidden]) + ". Red raises the similarity, blue lowers it."
+    signs = f"Red or orange raises the {e.called}, blue or purple lowers it."
+    return ". ".join([", ".join([what, *sides]), *hidden, signs])
 
 
-def render_page(e: Explanation, selection: Any = None) -> str:
+def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
     """The whole page as one string."""
-    web = files("secondsight.visual") / "web"
     # "<" is the only character that could end the data's script element early.
-    data = json.dumps(page_data(e, selection), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    texts = [t for t in (*_inputs(e.left_input), *_inputs(e.right_input)) if isinstance(t, str)]
-    title = " / ".join(texts) or "explanation"
+    data = json.dumps(page_data(e, selection, box), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    given = [e] if not isinstance(e, Sequence) else e
+    texts = [t for one in given for t in (*_inputs(one.left_input), *_inputs(one.right_input)) if isinstance(t, str)]
+    title = " / ".join(dict.fromkeys(texts)) or "explanation"
     parts = {
         "title": html.escape(f"secondsight: {title}"),
-        "style": (web / "page.css").read_text(encoding="utf-8"),
-        "script": (web / "page.js").read_text(encoding="utf-8"),
+        "style": web_file("view.css"),
+        "script": web_file("view.js"),
         "data": data,
     }
     # Split once: a caption that spells {{script}} must stay a caption.
-    pieces = (web / "page.html").read_text(encoding="utf-8").split("{{")
+    pieces = web_file("page.html").split("{{")
     out = [pieces[0]]
     for piece in pieces[1:]:
         name, _, rest = piece.partition("}}")
@@ -201,18 +286,28 @@ def render_page(e: Explanation, selection: Any = None) -> str:
     return "".join(out)
 
 
+def web_file(name: str) -> str:
+    """One of the view's own files."""
+    return (files("secondsight.visual") / "web" / name).read_text(encoding="utf-8")
+
+
 def _inputs(shown: Any) -> tuple[Any, ...]:
     return shown if isinstance(shown, tuple) else (shown,)
 
 
-def save_page(e: Explanation, path: str | os.PathLike[str], selection: Any = None) -> None:
+def save_page(
+    e: Explanation | Sequence[Explanation],
+    path: str | os.PathLike[str],
+    selection: Any = None,
+    box: Box | None = None,
+) -> None:
     """Write the page; it appears only when it is complete."""
-    content = render_page(e, selection).encode()
+    content = render_page(e, selection, box).encode()
     with atomic(path) as file:
         file.write(content)
 
 
-def embed_page(e: Explanation) -> str:
+def embed_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
     """The page in a frame of its own, for notebooks: its styles and keys stay inside."""
-    source = html.escape(render_page(e), quote=True)
+    source = html.escape(render_page(e, selection, box), quote=True)
     return f'<iframe srcdoc="{source}" style="width:100%;height:820px;border:0" title="secondsight"></iframe>'

@@ -1,0 +1,99 @@
+"""A folder of photographs, decomposed once; queries rank them and map their words without the image encoder."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from secondsight.contributions import Contributions
+from secondsight.encoders.base import DualEncoder
+from secondsight.encoders.images import open_image
+from secondsight.errors import AdapterError, InputError
+from secondsight.explanation import Explanation
+from secondsight.visual.page import page_data
+
+log = logging.getLogger("secondsight.server")
+
+_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_MOST = 4096
+"""Photographs whose vectors are kept in memory."""
+
+_SIDE = 420
+"""Pixels of a thumbnail's longer side."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph, its thumbnail and its contribution vectors."""
+
+    name: str
+    small: Image.Image
+    jpeg: bytes
+    vectors: Contributions
+
+
+class Photos:
+    """The photographs of a folder and its subfolders, in the order of their paths.
+
+    Raises `InputError` where the folder is none, is empty or holds too many.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise InputError(f"--photos {str(folder)!r} is no folder")
+        self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _ENDINGS and p.is_file())
+        if not self.paths:
+            raise InputError(f"--photos {str(folder)!r} holds no photographs ({', '.join(sorted(_ENDINGS))})")
+        if len(self.paths) > _MOST:
+            raise InputError(f"--photos {str(folder)!r} holds {len(self.paths)} photographs, more than {_MOST}")
+        self.folder = folder
+        self.photos: list[Photo] = []
+        self.looked_at = 0
+        self.skipped: list[str] = []
+
+    def steps(self, model: DualEncoder) -> Iterator[None]:
+        """Decompose one photograph after the other; those that cannot be read are listed in `skipped`."""
+        for path in self.paths:
+            name = str(path.relative_to(self.folder))
+            try:
+                self.photos.append(_photo(name, path, model))
+            except (InputError, AdapterError) as problem:
+                log.warning("skipped: %s", problem)
+                self.skipped.append(name)
+            self.looked_at += 1
+            yield
+
+    def search(self, model: DualEncoder, query: str, limit: int) -> dict[str, Any]:
+        """The best photographs for a query, each with what the view shows of it."""
+        right = model.right
+        prepared = right.encoder.prepare(query)
+        words = right.contributions([query])[0]
+        ranked = []
+        for number, photo in enumerate(list(self.photos)):
+            ranked.append((number, photo, photo.vectors @ words))
+        ranked.sort(key=lambda one: (-one[2].similarity, one[0]))
+        hits = []
+        for number, photo, pair in ranked[:limit]:
+            values = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
+            shown = page_data(Explanation(**values, left_input=photo.small, right_input=prepared.shown))
+            # The thumbnail comes from its own address.
+            hits.append(
+                {"photo": number, "name": photo.name, "similarity": pair.similarity, "view": {**shown, "pictures": []}}
+            )
+        return {"query": query, "photos": len(self.photos), "hits": hits}
+
+
+def _photo(name: str, path: Path, model: DualEncoder) -> Photo:
+    image = open_image(path)
+    vectors = model.left.contributions([image])[0]
+    small = image.copy()
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return Photo(name, small, buffer.getvalue(), vectors)

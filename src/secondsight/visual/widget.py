@@ -1,0 +1,54 @@
+"""The interactive view in a notebook, as a widget: what is picked there reaches Python, and the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from secondsight.layout import Box
+from secondsight.visual.page import embed_page, page_data, web_file
+
+if TYPE_CHECKING:
+    from secondsight.explanation import Explanation
+
+
+class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types here
+    """One or several explanations as in their page; `value` follows what the reader picks.
+
+    `e.widget("dog")` makes one. Where no kernel runs, as in an exported notebook, the page is shown instead.
+    """
+
+    _esm = web_file("view.js")
+    _css = web_file("view.css")
+    data = traitlets.Dict().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self, e: Explanation | Sequence[Explanation], selection: Any = None, *, box: Box | None = None
+    ) -> None:
+        super().__init__(data=page_data(e, selection, box))
+        self._fallback = embed_page(e, selection, box)
+
+    @property
+    def value(self) -> float | None:
+        """The interaction of what is picked on the two sides, everything where nothing is; None before it was shown."""
+        return self.state.get("value")
+
+    @property
+    def picked(self) -> tuple[Any, Any]:
+        """What is picked on the left and on the right: a box in original pixels, indices of words, or None."""
+        return self.state.get("left"), self.state.get("right")
+
+    def pick(self, left: Any = None, right: Any = None) -> None:
+        """Pick for the reader: a box (x0, y0, x1, y1) on an image, indices of words on a text, None for everything."""
+        as_plain = [None if side is None else list(side) for side in (left, right)]
+        self.state = {"case": self.state.get("case", 0), "left": as_plain[0], "right": as_plain[1]}
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        made = super()._repr_mimebundle_(**options)
+        data, *rest = made if isinstance(made, tuple) else (made,)
+        data = {**(data or {}), "text/html": self._fallback}
+        return (data, *rest) if rest else data
