@@ -208,7 +208,7 @@ def test_search_ranks_without_encoding_images(address, world, model, monkeypatch
     assert calls == []
     monkeypatch.undo()
     assert found["photos"] == 6
-    values = {one.caption: float(ss.explain(model, one.image, query).similarity) for one in world}
+    values = {one.caption: ss.explain(model, one.image, query).similarity for one in world}
     assert [hit["similarity"] for hit in found["hits"]] == pytest.approx(sorted(values.values())[::-1][:4], abs=1e-5)
     assert found["hits"][0]["name"] == "2.png"
     assert unpacked(found["hits"][0]["view"]["cases"][0]["matrix"], 144).shape[1] == len(

@@ -171,7 +171,10 @@ class Interactions:
 
     @property
     def _lazy(self) -> LazyMatrix:
-        return _Dense(self.attributions) if isinstance(self.attributions, Tensor) else self.attributions
+        if isinstance(self.attributions, Tensor):
+            return _Dense(self.attributions)
+        # Once the whole is known, its parts cost no pass through the model.
+        return _Dense(self.matrix) if "matrix" in self.__dict__ else self.attributions
 
     @property
     def T(self) -> Interactions:  # as tensors name it

@@ -117,10 +117,11 @@ class Query(BaseModel):
 
 @dataclass(frozen=True)
 class Result:
-    """What a job made."""
+    """What a job made; all of it computed there, as the worker is the only one to touch a model."""
 
     explanations: list[Explanation]
     warnings: list[str]
+    view: dict[str, Any]
 
 
 class Problem(HTTPException):
@@ -236,7 +237,7 @@ def create_app(
     def shown(id: str) -> dict[str, Any]:
         """What the interactive view shows of it: grouped by cells and words, matrices as base64 of float32."""
         result = finished(id)
-        return {**page_data(result.explanations), "warnings": result.warnings}
+        return {**result.view, "warnings": result.warnings}
 
     @app.get("/api/explanations/{id}/page", response_class=Response, tags=["explain"])
     def page(id: str) -> Response:
@@ -394,8 +395,9 @@ def _work(question: Question, offered: Models, bounds: Limits) -> Any:
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
             made = _explained(model, first, others, method, question)
+            view = page_data(made)
         ours = [str(w.message) for w in noted if w.category.__module__.startswith("secondsight")]
-        return Result(made, list(dict.fromkeys(ours)))
+        return Result(made, list(dict.fromkeys(ours)), view)
 
     return work
 
@@ -439,6 +441,10 @@ def serve(app: Any, host: str, port: int) -> None:
     import socket
 
     import uvicorn
+
+    # What the command line keeps from its readers belongs into a server's log.
+    logging.disable(logging.NOTSET)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

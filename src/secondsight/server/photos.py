@@ -16,6 +16,7 @@ from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.images import open_image
 from secondsight.errors import AdapterError, InputError
 from secondsight.explanation import Explanation
+from secondsight.methods import IntegratedJacobian
 from secondsight.visual.page import page_data
 
 log = logging.getLogger("secondsight.server")
@@ -23,6 +24,9 @@ log = logging.getLogger("secondsight.server")
 _ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _MOST = 4096
 """Photographs whose vectors are kept in memory."""
+
+_NODES = 4
+"""Nodes of the path integral: a folder waits for it, and maps change by less than their colours show."""
 
 _SIDE = 420
 """Pixels of a thumbnail's longer side."""
@@ -91,7 +95,7 @@ class Photos:
 
 def _photo(name: str, path: Path, model: DualEncoder) -> Photo:
     image = open_image(path)
-    vectors = model.left.contributions([image])[0]
+    vectors = model.left.contributions([image], IntegratedJacobian(steps=_NODES))[0]
     small = image.copy()
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

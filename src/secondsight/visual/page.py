@@ -62,6 +62,8 @@ def _cases(e: Explanation | Sequence[Explanation]) -> list[tuple[str, Explanatio
     if len(given) == 2 and all(not isinstance(one.right_layout, JoinedLayout) for one in given):
         first, second = given
         if first.left_layout == second.left_layout and first.about.get("method") == second.about.get("method"):
+            # Computed once, before the difference takes hold of them; each is shown anyway.
+            _ = first.matrix, second.matrix
             cases.append(("difference", contrast(first, second)))
     return cases
 

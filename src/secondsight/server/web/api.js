@@ -4,7 +4,8 @@ document.getElementById("sample").textContent = `import base64, json, urllib.req
 
 photo = base64.b64encode(open("photo.jpg", "rb").read()).decode()
 question = {"image": photo, "captions": ["a dog on a sofa", "a cat on a sofa"]}
-request = urllib.request.Request("${location.origin}/api/explain", json.dumps(question).encode(), {"content-type": "application/json"})
+headers = {"content-type": "application/json"}
+request = urllib.request.Request("${location.origin}/api/explain", json.dumps(question).encode(), headers)
 answer = json.load(urllib.request.urlopen(request))
 for e in answer["explanations"]:
     print(e["similarity"], e["terms"], e["error"])`;

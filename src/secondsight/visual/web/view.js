@@ -474,7 +474,7 @@ export function view(root, data, options = {}) {
     on(line, "pointerdown", (event) => {
       const index = under(event);
       if (event.button || index === null) return;
-      anchor = index; dragging = true;
+      anchor = index; dragging = true; hint(null);
       if (event.shiftKey && picked.size) range(Math.min(...picked, index), Math.max(...picked, index));
       else choose(index, event.ctrlKey || event.metaKey || event.shiftKey);
       mark();
