@@ -29,11 +29,11 @@ from secondsight.evaluation.metrics import (
     PointingEnergy,
     SignShare,
 )
-from secondsight.evaluation.plots import histograms
 from secondsight.evaluation.run import Journal, cases, fingerprint
 from secondsight.evaluation.statistics import almost_stochastic_order, violation_ratio
 from secondsight.layout import GridLayout
 from secondsight.testing import changed, snapshot
+from secondsight.visual.plots import histograms
 from test_methods import small
 
 # Measures ------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from functools import cache
 
 import matplotlib as mpl
@@ -15,8 +17,10 @@ from PIL import Image
 import secondsight as ss
 from models import clip, pixels, tokens
 from pages import unpacked
+from secondsight.visual import plots
 from secondsight.visual.colours import NEGATIVE, POSITIVE, SCALES, overlay
 from secondsight.visual.page import embed_page, page_data, render_page, web_file
+from secondsight.visual.terminal import picture
 
 mpl.use("Agg")
 
@@ -205,3 +209,89 @@ def test_a_grid_has_a_column_for_every_method_and_a_row_for_every_selection(e):
         method_grid([], ["dog"])
     with pytest.raises(ss.InputError, match="images on the left"):
         method_grid([e.T], [None])
+
+
+def test_pairs_stand_side_by_side_with_what_was_picked(e):
+    box = (10.0, 10.0, 50.0, 50.0)
+    figure = ss.visual.pairs([(e, "dog"), (e, box), (e, None), (e, "cat")], columns=2)
+    pictures = [axes for axes in figure.axes if axes.images]
+    assert len(pictures) == 4
+    assert [len(axes.patches) for axes in pictures] == [0, 1, 0, 0]
+    assert pictures[1].patches[0].get_xy() == box[:2]
+    # Two in a row, two rows.
+    assert len({round(axes.get_position().x0, 3) for axes in pictures}) == 2
+    assert len({round(axes.get_position().y0, 3) for axes in pictures}) == 2
+    with pytest.raises(ss.InputError, match="at least one"):
+        ss.visual.pairs([])
+
+
+def test_latex_has_every_word_its_colour_and_no_command_of_the_caption(e):
+    text = ss.visual.latex(e, "dog")
+    assert text.count(r"\colorbox[rgb]") + text.count(r"\fcolorbox[rgb]") == len(e.words)
+    assert re.search(r"\\fcolorbox\[rgb\]\{0.2,0.2,0.2\}\{[\d.,]+\}\{(\\color\{white\})?\\strut dog\}", text)
+    assert r"\&" in text
+    assert r"\{" in text
+    strongest = max((w for w in e.words if w[0].isalpha() and w[0] != "a"), key=lambda w: abs(w[1]))
+    shade = re.search(r"\{([\d.]+),([\d.]+),([\d.]+)\}\{\S*\\strut " + re.escape(strongest[0]) + r"\}", text)
+    red, _, blue = map(float, shade.groups())
+    assert (red > blue) == (strongest[1] > 0)
+    with pytest.raises(ss.InputError, match="not text"):
+        ss.visual.latex(e.T)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(e, tmp_path):
+    source = (
+        r"\documentclass{article}\usepackage{xcolor}\begin{document}"
+        + ss.visual.latex(ascii_only(e))
+        + r"\end{document}"
+    )
+    (tmp_path / "x.tex").write_text(source)
+    subprocess.run(["pdflatex", "-halt-on-error", "x.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def ascii_only(e):
+    return ss.explain(CLIP(), e.left_input, "50% of a_b & {c} ~ ^ \\ # $")
+
+
+def test_the_terminal_shows_the_map(e):
+    shown = picture(e, "dog", wide=30)
+    lines = shown.plain.rstrip("\n").split("\n")
+    assert {len(line) for line in lines} == {30}
+    assert len(lines) == round(30 * 60 / 90 / 2)
+    # Where the map is strongest and positive, the character's colour is redder than where it is most negative.
+    heat = e.heatmap("dog")
+    colours = [[int(v) for v in re.findall(r"\d+", span.style)] for span in shown.spans]
+    redness = np.array([above[0] - above[2] for above in colours]).reshape(len(lines), 30)
+    small = torch.nn.functional.adaptive_avg_pool2d(heat[None, None].float(), (2 * len(lines), 30))[0, 0, ::2].numpy()
+    assert redness.flat[small.argmax()] > redness.flat[small.argmin()]
+
+
+def test_a_figure_is_written_the_same_every_time(tmp_path):
+    draw = lambda: plots.distributions({"a model with a long name": [0.1, 0.4, 0.9], "b": [0.2]}, "PGE")  # noqa: E731
+    for kind in ("pdf", "svg", "png"):
+        for name in ("one", "two"):
+            plots.save(draw(), tmp_path / f"{name}.{kind}")
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    assert "a model with a long name" in (tmp_path / "one.svg").read_text()
+    with pytest.raises(ss.InputError, match=r"must end in \.pdf"):
+        plots.save(draw(), tmp_path / "x.gif")
+
+
+def test_legends_lie_outside_the_data_however_long_the_names():
+    for name in ("short", "a very long name of a setting " * 6):
+        figure = plots.curves({name: np.random.rand(4, 5), "other": np.random.rand(4, 5)}, "share", "similarity", "CID")
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        inside, legend = axes.get_window_extent(), axes.get_legend().get_window_extent()
+        assert legend.y0 >= inside.y1 - 1
+        assert legend.x1 <= figure.bbox.x1 + 1
+        assert inside.height > 50
+
+
+def test_a_gallery_of_pictures():
+    shown = [(Image.new("RGB", (40, 40)), f"case {i}, a long description that needs another line") for i in range(5)]
+    figure = plots.gallery(shown)
+    assert sum(bool(axes.images) for axes in figure.axes) == 5
+    with pytest.raises(ss.InputError, match="at least one"):
+        plots.gallery([])

@@ -4,7 +4,7 @@ Method: Möller, Tilli, Vu, Padó, "Explaining Caption-Image Interactions in CLI
 TMLR 2025 (arXiv 2408.14153), cited as [M25].
 """
 
-from secondsight import methods, testing
+from secondsight import methods, testing, visual
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import DualEncoder, Encoder
 from secondsight.encoders.registry import load, wrap
@@ -59,5 +59,6 @@ __all__ = [
     "load",
     "methods",
     "testing",
+    "visual",
     "wrap",
 ]

@@ -206,7 +206,9 @@ def explain(
             print(json.dumps(e.to_json(), ensure_ascii=False))
         elif not quiet:
             title = f"words × box {box}" if region else None
-            out.print(terminal(e, scores, title))
+            # Colours and half blocks are for people; a pipe gets the tables alone.
+            wide = min(56, out.width) if out.is_terminal and out.color_system not in (None, "standard") else 0
+            out.print(terminal(e, scores, title, selection=picked, wide=wide))
             if region and scores is None:
                 out.print(_strongest(e.T, region, f"box {box}"))
             if select is not None:

@@ -17,7 +17,7 @@ try:
     from secondsight.evaluation import checks as _checks
     from secondsight.evaluation import masked as _masked
     from secondsight.evaluation.grounding import Pointing
-    from secondsight.evaluation.report import write
+    from secondsight.evaluation.report import Results, write
     from secondsight.evaluation.run import EXPERIMENTS, Experiment, Run, Setting, fingerprint, run
 except ModuleNotFoundError as problem:
     raise InputError(f"experiments need the package {problem.name!r}: pip install 'secondsight[eval]'") from problem
@@ -91,8 +91,8 @@ def evaluate(
     rule: str = "pixel",
     progress: Callable[[str, int, int], None] | None = None,
     **options: Any,
-) -> dict[str, Any]:
-    """Run the experiment `name` and write its report under `out`; the tables as pandas data frames.
+) -> Results:
+    """Run the experiment `name` and write its report under `out`; its tables, and in `figures` and `gallery()` its pictures.
 
     `data` is a data set or what `open_data` opens, `models` and `methods` are named, `limit` takes the first captions that
     can be judged, `rule` says how maps meet boxes (`measures.inside`), `options` are the experiment's own. A run that was
@@ -116,5 +116,5 @@ def evaluate(
     return write(run(experiment, opened, chosen, place, limit=limit, progress=progress), place)
 
 
-__all__ = ["EXPERIMENTS", "Experiment", "Run", "Setting", "evaluate", "run", "settings"]
+__all__ = ["EXPERIMENTS", "Experiment", "Results", "Run", "Setting", "evaluate", "run", "settings"]
 _ = _checks, _masked

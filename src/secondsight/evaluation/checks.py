@@ -62,7 +62,7 @@ class Approximation(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Residuals over nodes, a line a quadrature."""
-        from secondsight.evaluation.plots import lines
+        from secondsight.visual.plots import lines
 
         made = {}
         for i, ((setting, kind), group) in enumerate(by(frame, ["setting", "kind"]), 1):
@@ -110,7 +110,7 @@ class References(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Distributions of the correlation."""
-        from secondsight.evaluation.plots import distributions
+        from secondsight.visual.plots import distributions
 
         named = {f"{a} – {b}": group.correlation.dropna().to_numpy() for (a, b), group in by(frame, ["one", "other"])}
         return {"references": distributions(named, "correlation of maps under two references", low=-1.0)}

@@ -140,7 +140,7 @@ class Pointing(Grounding):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Cumulative distributions of PGE, and classes side by side."""
-        from secondsight.evaluation.plots import class_bars, distributions
+        from secondsight.visual.plots import class_bars, distributions
 
         found = only(frame, "case")
         named = {setting: group.energy.to_numpy() for setting, group in by(found, "setting")}
@@ -205,7 +205,7 @@ class Discrimination(Grounding):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Distributions of own-box and other-box attribution."""
-        from secondsight.evaluation.plots import histograms
+        from secondsight.visual.plots import histograms
 
         return {
             f"attribution {i}": histograms(
@@ -271,7 +271,7 @@ class HardNegatives(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Distributions of δS and δA."""
-        from secondsight.evaluation.plots import histograms
+        from secondsight.visual.plots import histograms
 
         made = {}
         for i, (setting, group) in enumerate(by(frame, "setting"), 1):
@@ -352,7 +352,7 @@ class Failures(Grounding):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Counts, and failures by likeness of their evidence."""
-        from secondsight.evaluation.plots import clusters, stacked_counts
+        from secondsight.visual.plots import clusters, stacked_counts
 
         failed = frame[frame.energy < FAILED]
         if not len(failed):
@@ -446,7 +446,7 @@ class Collage(Grounding):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Distributions of the signed share."""
-        from secondsight.evaluation.plots import histograms
+        from secondsight.visual.plots import histograms
 
         named = {str(setting): group["share"].to_numpy() for setting, group in by(frame, "setting")}
         return {"share": histograms(named, "signed share of attribution in the right quadrant", "")}

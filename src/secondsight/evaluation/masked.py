@@ -123,7 +123,7 @@ class Perturbation(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Mean curves of the four measures."""
-        from secondsight.evaluation.plots import curves
+        from secondsight.visual.plots import curves
 
         made = {}
         for name, about in MEASURES.items():
@@ -176,7 +176,7 @@ class Faithfulness(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Cumulative distributions of the correlation."""
-        from secondsight.evaluation.plots import distributions
+        from secondsight.visual.plots import distributions
 
         named = {str(setting): group.correlation.to_numpy() for setting, group in by(frame, "setting")}
         return {"faithfulness": distributions(named, "correlation of predicted with actual similarity", low=-1.0)}

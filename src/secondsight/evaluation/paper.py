@@ -116,7 +116,7 @@ def paper(
 
 def _figures(energies: Mapping[str, Mapping[str, Any]], table: pd.DataFrame) -> dict[str, Figure]:
     """All models together: distributions of PGE, and every measure by model, before and after."""
-    from secondsight.evaluation.plots import bars, distributions
+    from secondsight.visual.plots import bars, distributions
 
     made = {
         f"PGE {kind}": distributions(named, f"PGE on {kind}: positive attribution in the box")

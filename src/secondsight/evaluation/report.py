@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
@@ -22,13 +21,37 @@ from secondsight.errors import InputError
 from secondsight.evaluation.grounding import Failures
 from secondsight.evaluation.run import Record, Run, image_layout
 from secondsight.files import atomic
+from secondsight.visual import plots
 from secondsight.visual.colours import faded, limit_of, overlay
 
 _THUMBNAIL = 260
 
 
-def write(run: Run, out: Path) -> dict[str, pd.DataFrame]:
-    """Write everything about a run under `out`/NAME and return its tables."""
+class Results(dict[str, pd.DataFrame]):
+    """An experiment's tables by name; `records` are what they were made of, `out` is the folder of the report.
+
+    `figures` are matplotlib figures by name, as the report shows them; `secondsight.visual.plots.save` writes one for a
+    paper.
+    """
+
+    def __init__(self, run: Run, tables: dict[str, pd.DataFrame], figures: dict[str, Figure], out: Path) -> None:
+        super().__init__(tables)
+        self.records, self.figures, self.out, self._run = run.frame, figures, out, run
+
+    def gallery(self, most: int = 12) -> Figure:
+        """The cases that the report shows, with their maps, the object's box, PGE and what was proposed."""
+        found = []
+        for record in self._run.experiment.gallery(self._run.frame)[:most]:
+            content = thumbnail(self._run, record)
+            if content is not None:
+                parts = [str(record.get("words", "")), f"PGE {record['energy']:.2f}" if "energy" in record else ""]
+                text = ", ".join(part for part in (*parts, str(record.get("category") or "")) if part)
+                found.append((Image.open(io.BytesIO(content)), text))
+        return plots.gallery(found)
+
+
+def write(run: Run, out: Path) -> Results:
+    """Write everything about a run under `out`/NAME and return its tables and figures."""
     place = out / run.experiment.name
     place.mkdir(parents=True, exist_ok=True)
     tables = run.experiment.tables(run.frame)
@@ -43,10 +66,10 @@ def write(run: Run, out: Path) -> dict[str, pd.DataFrame]:
     _write(place / "records.parquet", buffer.getvalue())
     for name, table in tables.items():
         _write(place / f"{_file(name)}.csv", table.to_csv(index=_named(table)).encode())
-    drawn = {name: _svg(figure) for name, figure in figures.items()}
+    drawn = {name: _inline(figure) for name, figure in figures.items()}
     for name, figure in figures.items():
         _write(place / f"{_file(name)}.svg", drawn[name])
-        _write(place / f"{_file(name)}.png", _png(figure))
+        _write(place / f"{_file(name)}.png", plots.written(figure, "png", 160))
     summary = {
         "experiment": run.experiment.name,
         "data": run.data.summary(),
@@ -58,7 +81,7 @@ def write(run: Run, out: Path) -> dict[str, pd.DataFrame]:
     }
     _write(place / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
     _write(place / "report.html", _page(run, tables, drawn, summary).encode())
-    return tables
+    return Results(run, tables, figures, place)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -86,18 +109,8 @@ def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _svg(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes every time."""
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "secondsight", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-    return buffer.getvalue()
+def _inline(figure: Figure) -> bytes:
+    return plots.written(figure, "svg")
 
 
 def shown_value(value: Any) -> str:
@@ -266,7 +279,9 @@ def overview(
     figures: Mapping[str, Figure] | None = None,
 ) -> str:
     """One HTML page over several runs under `place`: tables, figures, and links to every run's own report."""
-    drawn = "".join(f"<div>{svg[svg.index(b'<svg') :].decode()}</div>" for svg in map(_svg, (figures or {}).values()))
+    drawn = "".join(
+        f"<div>{svg[svg.index(b'<svg') :].decode()}</div>" for svg in map(_inline, (figures or {}).values())
+    )
     reports = sorted(p.relative_to(place).as_posix() for p in place.glob("*/**/report.html"))
     links = "".join(f'<li><a href="{escape(p)}">{escape(p.removesuffix("/report.html"))}</a></li>' for p in reports)
     shown = f"<h2>Figures</h2><div class=figures>{drawn}</div>" if drawn else ""

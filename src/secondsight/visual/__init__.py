@@ -1,1 +1,22 @@
-"""Ways to look at an explanation: figures, the terminal, and one page. Data and view are kept apart."""
+"""Ways to look at an explanation: figures, the terminal, one page, a widget, LaTeX. Data and view are kept apart.
+
+`plot`, `pairs` and `method_grid` draw explanations; `plots` has the kinds of figure that experiments give; `latex` colours
+words for a paper.
+"""
+
+from typing import Any
+
+__all__ = ["latex", "method_grid", "pairs", "plot", "plots", "save"]
+
+_HOMES = {"plot": "figures", "pairs": "figures", "method_grid": "figures", "latex": "papers", "save": "plots"}
+
+
+def __getattr__(name: str) -> Any:
+    # Drawing libraries are loaded when something is drawn.
+    from importlib import import_module
+
+    if name == "plots":
+        return import_module("secondsight.visual.plots")
+    if name in _HOMES:
+        return getattr(import_module(f"secondsight.visual.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'secondsight.visual' has no attribute {name!r}")

@@ -38,12 +38,15 @@ if TYPE_CHECKING:
 _WIDTH = 6.4
 """Inches; a column and a half of a paper."""
 
+_COLUMN = 2.7
+"""Inches of a pair among others."""
+
 _SCALE = LinearSegmentedColormap.from_list(
     "secondsight", [tuple(c / 255 for c in NEGATIVE), (1.0, 1.0, 1.0), tuple(c / 255 for c in POSITIVE)]
 )
 
 
-def plot(e: Explanation, selection: Any = None, *, box: tuple[float, float, float, float] | None = None) -> Figure:
+def plot(e: Explanation, selection: Any = None, *, box: Box | None = None) -> Figure:
     """A matplotlib figure of an explanation.
 
     `selection` of the right side (a span) decides the heatmap on the left, `box` of the left image (x0, y0, x1, y1 in
@@ -72,7 +75,7 @@ def save_figure(e: Explanation, path: str | os.PathLike[str], selection: Any = N
         figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=200)
 
 
-def draw(figure: Figure, e: Explanation, selection: Any, box: tuple[float, float, float, float] | None) -> None:
+def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> None:
     """Draw an explanation into an empty figure, whose size is set to fit."""
     toward_left = e.toward_left(selection)
     toward_right = e.toward_right(box) if box is not None else e.toward_right(None)
@@ -91,6 +94,42 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: tuple[float, float
     equation = f"{e.called} {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
     figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333")
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777")
+
+
+def pairs(shown: Sequence[tuple[Explanation, Any]], columns: int = 3) -> Figure:
+    """Several explanations side by side, as in [M25] Figure 1: what each word, or each box, matched.
+
+    Every entry is an explanation and what is picked of it: a span of its right side, whose map is drawn, or a box (x0, y0,
+    x1, y1) of its left image, which is framed and colours the words; None shows everything. Maps have colour scales of
+    their own. Raises `InputError` where nothing is given.
+    """
+    if not shown:
+        raise InputError("a figure of pairs needs at least one explanation")
+    columns = min(columns, len(shown))
+    rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
+    share, wide = 1 / columns, _COLUMN
+    panels, tall = [], []
+    for row in rows:
+        made = []
+        for column, (e, picked) in enumerate(row):
+            box = picked if isinstance(picked, tuple) and len(picked) == 4 else None
+            span = None if box is not None else picked
+            chosen = None if span is None else e.right_layout.select(span)
+            upper = _Panel(e.left_layout, e.left_input, e.toward_left(span), box, None, column * share, share)
+            lower = _Panel(e.right_layout, e.right_input, e.toward_right(box), None, chosen, column * share, share)
+            made.append((upper, lower))
+        panels.append(made)
+        tall.append([max(two[side].height(7.0, wide) for two in made) for side in (0, 1)])
+    figure = Figure(figsize=(wide * columns, sum(sum(two) for two in tall) + 0.1 * len(rows)))
+    FigureCanvasAgg(figure)
+    whole = float(figure.get_size_inches()[1])
+    top = whole
+    for made, (above, below) in zip(panels, tall, strict=True):
+        for upper, lower in made:
+            upper.draw(figure, (top - above) / whole, above / whole)
+            lower.draw(figure, (top - above - below) / whole, below / whole)
+        top -= above + below + 0.1
+    return figure
 
 
 def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) -> Figure:
@@ -119,9 +158,7 @@ def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) 
             values = e.toward_left(selection)
             limit = limit_of(_amounts(e.left_layout, values))
             _picture(axes, e.left_layout, e.left_input, values, limit, None, "")
-            style = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.15", "alpha": 0.8}
-            corner = f"±{_short(limit)}"
-            axes.text(0.97, 0.05, corner, transform=axes.transAxes, ha="right", fontsize=6, bbox=style)
+            _corner(axes, limit)
             if column == 0:
                 label = selection if isinstance(selection, str) else "all" if selection is None else str(selection)
                 figure.text(0.82 / width, bottom + tall / height / 2, label, ha="right", va="center", fontsize=9)
@@ -149,13 +186,18 @@ def _short(value: float) -> str:
 
 @dataclass(frozen=True)
 class _Panel:
-    """One side of the pair: its inputs with a value per feature; `box` and `chosen` are what was picked on it."""
+    """One side of the pair: its inputs with a value per feature; `box` and `chosen` are what was picked on it.
+
+    It takes the `share` of the figure's width from `left` on.
+    """
 
     layout: Layout
     shown: Any
     values: Tensor
-    box: tuple[float, float, float, float] | None
+    box: Box | None
     chosen: Tensor | None
+    left: float = 0.0
+    share: float = 1.0
 
     @property
     def parts(self) -> list[tuple[Layout, Any, Tensor, Tensor | None, str]]:
@@ -172,29 +214,46 @@ class _Panel:
     def pictures(self) -> int:
         return sum(_pictured(layout) for layout, *_ in self.parts)
 
-    def height(self, most: float) -> float:
-        """Inches: pictures stand side by side, texts below one another."""
-        share = 0.84 * _WIDTH / max(self.pictures, 1)
+    def height(self, most: float, wide: float = _WIDTH) -> float:
+        """Inches at a width of `wide`: pictures, `most` tall, stand side by side, texts below one another."""
+        share = self._pictured * wide / max(self.pictures, 1)
         tall = [min(share / _ratio(layout, shown), most) for layout, shown, *_ in self.parts if _pictured(layout)]
-        return max(tall, default=0.0) + sum(_text_height(layout) for layout, *_ in self.parts if not _pictured(layout))
+        return max(tall, default=0.0) + self._texts(wide)
+
+    @property
+    def _pictured(self) -> float:
+        """Pictures' share of the width: beside one alone is room for the colour scale."""
+        return 0.84 if self.share == 1.0 else 0.96
+
+    def _texts(self, wide: float) -> float:
+        return sum(_text_height(layout, wide) for layout, *_ in self.parts if not _pictured(layout))
 
     def draw(self, figure: Figure, bottom: float, height: float) -> None:
         """Draw into a strip of the figure; colours share one scale over the side's inputs."""
         limit = limit_of([float(v) for layout, _, values, *_ in self.parts for v in _amounts(layout, values)])
-        inches = float(figure.get_size_inches()[1])
-        texts = sum(_text_height(layout) for layout, *_ in self.parts if not _pictured(layout)) / inches
+        wide, inches = (float(v) for v in figure.get_size_inches())
+        wide *= self.share
+        texts = self._texts(wide) / inches
         place, line = 0, bottom + texts
         for layout, shown, values, chosen, sign in self.parts:
             if _pictured(layout):
-                rect = (0.02 + 0.84 * place / self.pictures, bottom + texts, 0.84 / self.pictures, height - texts)
-                _picture(figure.add_axes(rect), layout, shown, values, limit, self.box, sign)
+                x, across = self._across(0.02 + self._pictured * place / self.pictures, self._pictured / self.pictures)
+                rect = (x, bottom + texts, across, height - texts)
+                axes = figure.add_axes(rect)
+                _picture(axes, layout, shown, values, limit, self.box, sign)
+                if self.share < 1:
+                    _corner(axes, limit)
                 place += 1
             else:
-                own = _text_height(layout) / inches
+                own = _text_height(layout, wide) / inches
                 line -= own
-                _flow(figure.add_axes((0.02, line, 0.96, own)), _items(layout, values, chosen), limit, sign)
-        if self.pictures:
-            _bar(figure, limit, bottom + texts + 0.1 * (height - texts), 0.8 * (height - texts))
+                x, across = self._across(0.02, 0.96)
+                _flow(figure.add_axes((x, line, across, own)), _items(layout, values, chosen), limit, sign)
+        if self.pictures and self.share == 1:
+            _bar(figure, limit, (0.875, bottom + texts + 0.1 * (height - texts), 0.018, 0.8 * (height - texts)))
+
+    def _across(self, left: float, share: float) -> tuple[float, float]:
+        return self.left + self.share * left, self.share * share
 
 
 def _pictured(layout: Layout) -> bool:
@@ -216,17 +275,23 @@ def _amounts(layout: Layout, values: Tensor) -> list[float]:
     return [float(v) for v in values.detach().cpu()[layout.visible]]
 
 
-def _bar(figure: Figure, limit: float, bottom: float, height: float) -> None:
-    axes = figure.add_axes((0.875, bottom, 0.018, height))
+def _corner(axes: Axes, limit: float) -> None:
+    """The end of the colour scale, in a corner of the map."""
+    style = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.15", "alpha": 0.8}
+    axes.text(0.97, 0.05, f"±{_short(limit)}", transform=axes.transAxes, ha="right", fontsize=6, bbox=style)
+
+
+def _bar(figure: Figure, limit: float, rect: tuple[float, float, float, float]) -> None:
+    axes = figure.add_axes(rect)
     scale = ScalarMappable(Normalize(-limit, limit), _SCALE)
     bar = figure.colorbar(scale, cax=axes, ticks=[-limit, 0, limit])
     bar.ax.set_yticklabels([_short(-limit), "0", f"+{_short(limit)}"], fontsize=7)
     bar.outline.set_visible(False)
 
 
-def _text_height(layout: Layout) -> float:
+def _text_height(layout: Layout, wide: float) -> float:
     length = len(layout.text or "") if isinstance(layout, TokenLayout) else layout.size * 4
-    return 0.16 + 0.3 * (1 + length // 62)
+    return 0.16 + 0.3 * (1 + int(length / (62 * wide / _WIDTH)))
 
 
 def _picture(axes: Axes, layout: Layout, shown: Any, values: Tensor, limit: float, box: Any, sign: str) -> None:
@@ -282,19 +347,22 @@ def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float, sign: 
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     box = axes.get_window_extent(renderer)
-    x, line, gap = 0.012, 0.3 * figure.dpi / box.height, 0.011
-    y = 1 - 0.75 * line
+    # In shares of the line, which is shorter where several pairs stand side by side.
+    inch = figure.dpi / box.width
+    size = 11.0 if box.width > 4 * figure.dpi else 8.5
+    first, gap, line = 0.075 * inch, 0.117 * inch * size / 11, 0.3 * figure.dpi / box.height
+    x, y = first, 1 - 0.75 * line
     if sign:
-        axes.text(x, y, sign, fontsize=11, va="center", color="#555555")
-        x += 0.03
+        axes.text(x, y, sign, fontsize=size, va="center", color="#555555")
+        x += 0.185 * inch
     for text, value, picked in items:
         red, green, blue, alpha = overlay(np.array(value), limit, 0.75)
         back = tuple(1 - alpha + alpha * c for c in (red, green, blue))
         style = {"facecolor": back, "edgecolor": "#222222" if picked else back, "boxstyle": "round,pad=0.22"}
         ink = "white" if alpha > 0.62 else "#111111"
-        word = axes.text(x, y, text, fontsize=11, va="center", color=ink, bbox=style)
+        word = axes.text(x, y, text, fontsize=size, va="center", color=ink, bbox=style)
         width = word.get_window_extent(renderer).width / box.width
-        if x + width > 0.985 and x > 0.02:
-            x, y = 0.012, y - line
+        if x + width > 1 - first and x > 1.5 * first:
+            x, y = first, y - line
             word.set_position((x, y))
-        x += width + gap + 0.008
+        x += width + gap

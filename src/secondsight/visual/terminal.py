@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from PIL import Image
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from secondsight.explanation import Explanation
-from secondsight.layout import JoinedLayout, Layout, TokenLayout, parts_of, word_scores, words_of
-from secondsight.visual.colours import limit_of
+from secondsight.layout import GridLayout, JoinedLayout, Layout, TokenLayout, parts_of, word_scores, words_of
+from secondsight.visual.colours import faded, limit_of, overlay
 
 _BAR = 24
 
 
-def terminal(e: Explanation, scores: list[tuple[str, float]] | None = None, title: str | None = None) -> RenderableType:
-    """What `secondsight explain` prints. `scores` replaces the words' totals (for a box, say)."""
+def terminal(
+    e: Explanation,
+    scores: list[tuple[str, float]] | None = None,
+    title: str | None = None,
+    *,
+    selection: Any = None,
+    wide: int = 0,
+) -> RenderableType:
+    """What `secondsight explain` prints. `scores` replaces the words' totals (for a box, say).
+
+    With `wide` columns the photograph comes first, in half blocks, with the map of a selection of the right side.
+    """
     parts: list[RenderableType] = []
+    if wide and isinstance(e.left_layout, GridLayout) and isinstance(e.left_input, Image.Image):
+        parts += [picture(e, selection, wide), Text("")]
     if "similarities" in e.about and isinstance(e.right_input, tuple):
         named = [repr(shown) if isinstance(shown, str) else "this one" for shown in e.right_input]
         first, second = (f"{name} ({value:.4f})" for name, value in zip(named, e.about["similarities"], strict=True))
@@ -28,6 +45,24 @@ def terminal(e: Explanation, scores: list[tuple[str, float]] | None = None, titl
         parts.append(_words(values, f"words × {_whole(e.right_layout)}"))
     parts.append(_terms(e))
     return Group(*parts)
+
+
+def picture(e: Explanation, selection: Any = None, wide: int = 48) -> Text:
+    """The left photograph under a selection's map, `wide` characters across; a half block is a pixel above and one below."""
+    width, height = e.left_input.size
+    rows = max(2, 2 * round(wide * height / width / 2))
+    values = e.heatmap(selection)
+    small = e.left_input.resize((wide, rows), Image.Resampling.BOX)
+    heat = F.adaptive_avg_pool2d(values.detach().cpu().float()[None, None], (rows, wide))[0, 0].numpy()
+    colour = overlay(heat, limit_of(heat))
+    pixels = faded(np.asarray(small).astype(float)) / 255
+    mixed = ((1 - colour[..., 3:]) * pixels + colour[..., 3:] * colour[..., :3]) * 255
+    out = Text()
+    for upper, lower in zip(mixed[::2].astype(int), mixed[1::2].astype(int), strict=True):
+        for above, below in zip(upper, lower, strict=True):
+            out.append("▀", f"rgb({above[0]},{above[1]},{above[2]}) on rgb({below[0]},{below[1]},{below[2]})")
+        out.append("\n")
+    return out
 
 
 def _signed(layout: Layout, scores: list[tuple[str, float]]) -> list[tuple[str, float]]:

@@ -1,32 +1,97 @@
-"""Figures of experiments, in one hand: matplotlib, colour-blind safe lines, no titles that repeat the page."""
+"""Figures of experiments, in one hand: matplotlib, colour-blind safe, small type, legends outside the data.
+
+Each is a `matplotlib.figure.Figure` of a paper's column width; `save` writes it with text that stays text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
+
+from secondsight.errors import InputError
+from secondsight.files import atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
 """Okabe and Ito's, the yellow darkened for white paper."""
 
 
-def _axes(width: float = 6.0, height: float = 3.6) -> tuple[Figure, Any]:
+_STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+}
+"""What papers ask for: type of 7 to 8 points."""
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """A figure's function under the common style, whatever the reader's own settings are."""
+
+    @wraps(draw)
+    def inner(*args: Any, **options: Any) -> Figure:
+        with rc_context(_STYLE):
+            return draw(*args, **options)
+
+    return inner
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as .pdf, .svg or .png: fonts embedded as TrueType, SVG's text as text, the same bytes every time."""
+    kind = Path(path).suffix[1:].lower()
+    if kind not in ("pdf", "svg", "png"):
+        raise InputError(f"cannot write {str(path)!r}: the name must end in .pdf, .svg or .png")
+    with atomic(path) as file:
+        file.write(written(figure, kind))
+
+
+def written(figure: Figure, kind: str, dpi: int = 200) -> bytes:
+    """The content of a figure's file of that kind."""
+    buffer = io.BytesIO()
+    facts = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
+    with rc_context({"svg.hashsalt": "secondsight", "svg.fonttype": "none", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, metadata=facts, dpi=dpi)
+    return buffer.getvalue()
+
+
+def _axes(width: float = 5.2, height: float = 3.1) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color="#e5e5e5", linewidth=0.6)
+    axes.grid(True, color="#e5e5e5", linewidth=0.5)
     axes.set_axisbelow(True)
     return figure, axes
 
 
-def _legend(axes: Any, count: int) -> None:
-    if count > 1:
-        axes.legend(frameon=False, fontsize=8)
+def _legend(axes: Any, title: str = "") -> None:
+    """Above the data, never over it; in as many columns as the names leave room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        axes.set_title(title, loc="left")
+        return
+    # Letters that fit side by side: type of 7 points is about half as wide as high.
+    room = int((axes.figure.get_size_inches()[0] - 1.0) * 72 / 7 / 0.55)
+    lines = [fill(label, room - 8) for label in labels]
+    columns = max(1, min(len(lines), room // (max(map(len, lines)) + 8)))
+    axes.legend(handles, lines, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns,
+                title=title or None, alignment="left", borderaxespad=0.3)  # fmt: skip
 
 
+@styled
 def distributions(named: Mapping[Any, Any], label: str, low: float = 0.0) -> Figure:
     """Cumulative distributions: the share of cases at or below every value."""
     figure, axes = _axes()
@@ -35,10 +100,11 @@ def distributions(named: Mapping[Any, Any], label: str, low: float = 0.0) -> Fig
         axes.step([low, *x, 1.0], [0.0, *(np.arange(1, len(x) + 1) / len(x)), 1.0], where="post", color=colour,
                   label=f"{name} (median {np.median(x):.2f}, n = {len(x)})")  # fmt: skip
     axes.set(xlabel=label, ylabel="share of cases at or below", xlim=(low, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return figure
 
 
+@styled
 def histograms(named: Mapping[str, Any], label: str, title: str) -> Figure:
     """Overlaid histograms on common bins, zero marked."""
     figure, axes = _axes()
@@ -53,11 +119,11 @@ def histograms(named: Mapping[str, Any], label: str, title: str) -> Figure:
         axes.hist(v, bins=bins, color=colour, alpha=0.5, label=f"{name} ({(v < 0).mean():.0%} negative)")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(xlabel=label, ylabel="cases")
-    axes.set_title(title, fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes, title)
     return figure
 
 
+@styled
 def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> Figure:
     """Classes with most cases, mean ± sd, a bar a setting."""
     counts = table.groupby("class").cases.max().sort_values(ascending=False, kind="stable")
@@ -75,11 +141,13 @@ def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> 
                   error_kw={"elinewidth": 0.6, "ecolor": "#555555"})  # fmt: skip
     axes.set_yticks(range(len(chosen)), [f"{name} ({counts[name]})" for name in chosen], fontsize=7)
     axes.set(xlabel=f"{value} ± sd (cases in brackets)", xlim=(0, 1))
-    axes.invert_yaxis()
-    _legend(axes, len(settings))
+    axes.set_ylim(len(chosen) - 0.4, -0.6)
+    if len(settings) > 1:
+        _legend(axes)
     return figure
 
 
+@styled
 def bars(table: pd.DataFrame, label: str) -> Figure:
     """A group of bars a row, a bar a column, values printed at their ends."""
     figure, axes = _axes(6.4, 1.2 + 0.24 * table.size)
@@ -91,26 +159,27 @@ def bars(table: pd.DataFrame, label: str) -> Figure:
         axes.bar_label(drawn, shown, fontsize=7, padding=2)
     axes.set_yticks(range(len(table)), [str(name) for name in table.index], fontsize=8)
     axes.set(xlabel=label)
-    axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    _legend(axes)
     return figure
 
 
+@styled
 def curves(named: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
-    """Mean curves over shares 0 … 1, with standard errors as bands; `named` has (pair, share) arrays."""
+    """Mean curves over shares 0 … 1 with a standard deviation to either side; `named` has (pair, share) arrays."""
     figure, axes = _axes()
     for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
         v = np.asarray(values, float)
         at, mean = np.linspace(0, 1, v.shape[1]), v.mean(0)
-        error = v.std(0) / np.sqrt(len(v))
-        axes.plot(at, mean, color=colour, label=name)
-        axes.fill_between(at, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+        spread = v.std(0)
+        axes.plot(at, mean, color=colour, label=f"{name} (mean ± sd, n = {len(v)})")
+        axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
     axes.set(xlabel=x, ylabel=y, xlim=(0, 1))
-    axes.set_title(title, fontsize=9)
-    _legend(axes, len(named))
+    _legend(axes, title)
     return figure
 
 
+@styled
 def lines(named: Mapping[str, tuple[Sequence[float], Any]], x: str, y: str, title: str, *, log: bool = False) -> Figure:
     """Plain lines with points, on doubly logarithmic axes where `log`."""
     figure, axes = _axes()
@@ -120,11 +189,11 @@ def lines(named: Mapping[str, tuple[Sequence[float], Any]], x: str, y: str, titl
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
     axes.set(xlabel=x, ylabel=y)
-    axes.set_title(title, fontsize=9)
-    _legend(axes, len(named))
+    _legend(axes, title)
     return figure
 
 
+@styled
 def stacked_counts(table: pd.DataFrame) -> Figure:
     """Counts of the columns' categories, a stacked bar a row."""
     figure, axes = _axes(6.4, 1.2 + 0.4 * len(table))
@@ -135,11 +204,12 @@ def stacked_counts(table: pd.DataFrame) -> Figure:
         start += counts
     axes.set_yticks(range(len(table)), [str(name) for name in table.index], fontsize=8)
     axes.set(xlabel="failures (PGE < 0.2) by proposed category")
-    axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    _legend(axes)
     return figure
 
 
+@styled
 def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[str], kinds: Sequence[str]) -> Figure:
     """Cases in the plane of their evidence's two principal directions, coloured by category, of which `kinds` are all."""
     spread = evidence.std(0)
@@ -163,3 +233,20 @@ def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[st
 
 def _cycle(count: int) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+@styled
+def gallery(shown: Sequence[tuple[Image.Image, str]], columns: int = 4) -> Figure:
+    """Pictures in rows, each with a line or two of text below; such as maps of failures with what went wrong."""
+    if not shown:
+        raise InputError("a gallery needs at least one picture")
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(1.7 * columns, 1.95 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in places:
+        axes.set_axis_off()
+    for axes, (picture, text) in zip(places, shown, strict=False):
+        axes.imshow(np.asarray(picture.convert("RGB")))
+        axes.text(0.5, -0.03, fill(text, 30), transform=axes.transAxes, ha="center", va="top", fontsize=7)
+    return figure
