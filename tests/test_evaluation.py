@@ -17,6 +17,7 @@ from PIL import Image
 import secondsight as ss
 from families import photographs
 from secondsight.data import GroundedCaption, Jsonl, Negative, Phrase, Region, write_jsonl
+from secondsight.encoders.fingerprint import fingerprint
 from secondsight.evaluation import EXPERIMENTS, evaluate, measures, settings
 from secondsight.evaluation.checks import shuffled
 from secondsight.evaluation.grounding import box_sum, collage, propose
@@ -29,7 +30,7 @@ from secondsight.evaluation.metrics import (
     PointingEnergy,
     SignShare,
 )
-from secondsight.evaluation.run import Journal, cases, fingerprint
+from secondsight.evaluation.run import Journal, cases
 from secondsight.evaluation.statistics import almost_stochastic_order, violation_ratio
 from secondsight.layout import GridLayout
 from secondsight.testing import changed, snapshot

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from itertools import pairwise
 
 import open_clip
 import pandas as pd
@@ -84,6 +85,16 @@ def test_the_schedule_rises_exponentially_over_the_first_epoch():
     recipe = Recipe()
     assert (recipe.rate(0, 100), recipe.rate(100, 100), recipe.rate(499, 100)) == (1e-7, pytest.approx(1e-5), 1e-5)
     assert recipe.rate(50, 100) == pytest.approx(math.sqrt(1e-7 * 1e-5))
+
+
+def test_the_rate_may_fall_to_a_last_one():
+    recipe = Recipe(epochs=2, lr=1e-3, start_lr=1e-5, warm_up=20, final_lr=1e-6)
+    rates = [recipe.rate(step, 100) for step in range(200)]
+    assert (rates[0], rates[20], rates[-1]) == (1e-5, pytest.approx(1e-3), pytest.approx(1e-6))
+    assert all(a > b for a, b in pairwise(rates[20:]))
+    assert rates[110] == pytest.approx((1e-3 + 1e-6) / 2, rel=0.02)
+    with pytest.raises(ss.InputError, match="final_lr"):
+        Recipe(lr=1e-5, final_lr=1e-4)
 
 
 def test_checkpoints_are_what_was_trained_and_say_how_they_were_made(start, tuned):

@@ -466,6 +466,145 @@ def export_scenes(
 
 
 @app.command()
+def decompose(
+    data: Annotated[str, typer.Option(help="photos:FOLDER, texts:FILE, or a data set; see: secondsight experiments.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the stores: OUT/image, OUT/text.")],
+    model: Annotated[str, typer.Option(help="See: secondsight models.")] = "builtin",
+    side: Annotated[str, typer.Option(help="image, text or both.")] = "both",
+    method: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,…")] = "integrated-jacobian",
+    dtype: Annotated[str, typer.Option(help="How vectors are kept: float16, int8 or float32.")] = "float16",
+    limit: Annotated[int | None, typer.Option(help="The first inputs only.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Inputs at once; default: what fits.", min=1)] = None,
+    max_memory: Annotated[float | None, typer.Option(help="GB for that; default: a quarter of what is free.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read images.", min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of the model's weights: float32, bf16 or fp16.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for several machines.")] = "local",
+    address: Annotated[str | None, typer.Option(help="The Ray cluster; default: Ray on this machine.")] = None,
+    actors: Annotated[int, typer.Option(help="Ray workers that decompose.", min=1)] = 1,
+    gpus: Annotated[float, typer.Option(help="GPUs of each of them.", min=0)] = 0.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Keep the contributions of many inputs on disk, to explain any pair without the model; goes on where it was stopped."""
+    with _plainly():
+        if side not in ("image", "text", "both"):
+            raise InputError(f"unknown side {side!r}; known: image, text, both")
+        if engine not in ("local", "ray"):
+            raise InputError(f"unknown engine {engine!r}; known: local, ray")
+        with _progress("loading libraries"):
+            from secondsight.encoders.registry import load
+            from secondsight.scale import decompose as run
+            from secondsight.scale import open_source, open_store
+            from secondsight.scale.place import placed
+
+        chosen = _method(method)
+        kinds = ["image", "text"] if side == "both" else [side]
+        prefix = data.partition(":")[0]
+        kinds = [k for k in kinds if (prefix, k) not in (("photos", "text"), ("texts", "image"))] or kinds
+        with _progress("reading the data"):
+            sources = [open_source(data, kind).first(limit) for kind in kinds]
+        memory = None if max_memory is None else max_memory * 1e9
+        out_dir.mkdir(parents=True, exist_ok=True)
+        dual = None
+        if engine == "local":
+            with _progress(f"loading {model}"):
+                dual = placed(load(model), device, precision)
+        for source in sources:
+            place = out_dir / source.kind
+            tell = _telling(source.kind, quiet)
+            if dual is not None:
+                report = run(
+                    source, dual, place, chosen, dtype=dtype, batch=batch, max_memory=memory, workers=workers, progress=tell
+                )  # fmt: skip
+            else:
+                try:
+                    from secondsight.scale.ray_engine import decompose_with_ray
+                except ModuleNotFoundError as missing:
+                    raise InputError(f"--engine ray needs {missing.name}: pip install 'secondsight[scale]'") from None
+                report = decompose_with_ray(
+                    source, model, place, chosen, dtype=dtype, address=address, actors=actors, gpus=gpus, batch=batch,
+                    max_memory=memory, device=device, precision=precision, progress=tell,
+                )  # fmt: skip
+            if err.is_terminal and not quiet:
+                err.print()
+            for key, problem in report.problems.items():
+                err.print(Text.assemble(("left out: ", "yellow"), f"{key}: {problem}"), soft_wrap=True)
+            if not quiet:
+                facts = open_store(place).summary()
+                out.print(
+                    f"{place}: {facts['entries']} entries, {facts['bytes'] / 1e6:.1f} MB; {report.done} new, "
+                    f"{report.skipped} were there, {len(report.problems)} left out; largest residual "
+                    f"{facts['largest residual']:.1e}, rounding {facts['largest rounding']:.1e}",
+                    soft_wrap=True,
+                )
+
+
+def _telling(kind: str, quiet: bool) -> Any:
+    """Progress with throughput and time left, on one line that is written over."""
+    if quiet or not err.is_terminal:
+        return None
+
+    def tell(report: Any) -> None:
+        left = report.left
+        wait = (
+            f", {left / 60:.0f} min left" if 90 < left < float("inf") else f", {left:.0f} s left" if left <= 90 else ""
+        )
+        done = report.done + report.skipped + len(report.problems)
+        err.print(f"\r{kind}: {done} of {report.whole}, {report.rate:.1f} a second{wait}    ", end="")
+
+    return tell
+
+
+@app.command()
+def search(
+    store: Annotated[Path, typer.Argument(help="A store of decompose, such as OUT/image.")],
+    query: Annotated[
+        str, typer.Argument(help="What to look for: a text, in quotes; an image file for stores of texts.")
+    ],
+    model: Annotated[str, typer.Option(help="The store's model, for the query.")] = "builtin",
+    k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 5,
+) -> None:
+    """The entries of a store that match a query best, why each does, and which words carry the ranking."""
+    with _plainly():
+        with _progress("loading libraries"):
+            from secondsight.encoders.registry import load
+            from secondsight.layout import word_scores, words_of
+            from secondsight.scale import open_store
+            from secondsight.scale import search as found_in
+            from secondsight.scale.search import query_of, words_of_ranking
+        opened = open_store(store)
+        with _progress(f"loading {model}"):
+            dual = load(model)
+        hits = found_in(opened, query_of(opened, dual, query), k)
+        for place, hit in enumerate(hits, 1):
+            line = Text.assemble((f"{place:3} {hit.similarity:+.4f} ", "bold"), hit.key)
+            pair = hit.pair
+            if words_of(pair.right_layout):
+                scores = word_scores(pair.right_layout, pair.toward_right(None))
+                line.append("  " + ", ".join(f"{word} {value:+.3f}" for word, value in scores), "dim")
+            out.print(line, soft_wrap=True)
+        if len(hits) > 1 and words_of(hits[0].query.layout):
+            scores = words_of_ranking(hits)
+            out.print("words above the rest: " + ", ".join(f"{w} {v:+.4f}" for w, v in scores), soft_wrap=True)
+
+
+@app.command()
+def verify(store: Annotated[Path, typer.Argument(help="A store of decompose, such as OUT/image.")]) -> None:
+    """Read a whole store and its checksums; exit code 1 where something is damaged."""
+    with _plainly():
+        from secondsight.scale import open_store
+
+        opened = open_store(store)
+        problems = opened.verify()
+        for problem in problems:
+            err.print(problem, soft_wrap=True)
+        facts = opened.summary()
+        out.print(f"{facts['entries']} entries, {len(problems)} damaged", soft_wrap=True)
+        if problems:
+            raise typer.Exit(1)
+
+
+@app.command()
 def serve(
     model: Annotated[
         list[str] | None, typer.Option(help="Offered models, the first by default; may be repeated.")

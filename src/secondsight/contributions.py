@@ -125,6 +125,13 @@ class Contributions:
                 "both must come from the same model"
             )
 
+        spaces = {c.about["space"] for c in (self, other) if "space" in c.about}
+        if len(spaces) > 1:
+            raise InputError(
+                f"these contributions were made by different models or methods (stores {' and '.join(sorted(spaces))}): "
+                "decompose both sides with the same"
+            )
+
     def __mul__(self, factor: float) -> Contributions:
         """The same vectors with their similarities times `factor`."""
         if not isinstance(factor, (int, float)):

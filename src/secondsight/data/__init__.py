@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from secondsight.data.coco import Coco, PhraseFinder, coco_synonyms
-from secondsight.data.files import Jsonl, SentencePair, stsb, sugarcrepe, write_jsonl
+from secondsight.data.files import Jsonl, SentencePair, photographs, stsb, sugarcrepe, write_jsonl
 from secondsight.data.flickr30k import Flickr30k
 from secondsight.data.grounded import (
     GroundedCaption,
@@ -84,6 +84,7 @@ __all__ = [
     "export_coco",
     "hard_negatives",
     "open_data",
+    "photographs",
     "stsb",
     "sugarcrepe",
     "write_jsonl",

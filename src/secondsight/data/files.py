@@ -24,6 +24,21 @@ from secondsight.data.grounded import (
 from secondsight.data.hnc import changed_words
 from secondsight.errors import InputError
 
+PHOTOGRAPHS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Endings of image files that are looked for in folders."""
+
+
+def photographs(folder: str | Path) -> dict[str, Path]:
+    """The image files of a folder and those below it, by their path in the folder; raises `InputError` for none."""
+    place = Path(folder)
+    if not place.is_dir():
+        raise InputError(f"{str(folder)!r} is no folder")
+    found = {str(p.relative_to(place)): p for p in sorted(place.rglob("*")) if p.suffix.lower() in PHOTOGRAPHS}
+    found = {name: path for name, path in found.items() if path.is_file()}
+    if not found:
+        raise InputError(f"{str(folder)!r} holds no photographs ({', '.join(PHOTOGRAPHS)})")
+    return found
+
 
 class Jsonl(GroundedDataset):
     """One JSON object a line: "image" (path, relative to `images` or the file) and "caption", and where there are any:

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -186,7 +185,7 @@ class ImageInput:
         self.preprocess, self.assumed = preprocess, assumed
         if preprocess is not None:
             self.low, self.high = levels(preprocess)
-            self.measured = lru_cache(maxsize=256)(lambda size: measure(preprocess, size))
+            self._known: dict[tuple[int, int], Placement] = {}
         else:
             m, s = torch.tensor(mean or (0.0,) * 3), torch.tensor(std or (1.0,) * 3)
             self.low, self.high = -m / s, (1 - m) / s
@@ -201,6 +200,15 @@ class ImageInput:
             )
         image = open_image(raw)
         return Prepared(self.preprocess(image)[None], image, self.measured(image.size))
+
+    def measured(self, size: tuple[int, int]) -> Placement:
+        """Where the preprocessing puts images of this size; looked at once a size."""
+        assert self.preprocess is not None
+        if size not in self._known:
+            if len(self._known) >= 256:
+                self._known.clear()
+            self._known[size] = measure(self.preprocess, size)
+        return self._known[size]
 
     def _ready(self, pixels: Tensor) -> Prepared:
         pixels = pixels[None] if pixels.ndim == 3 else pixels

@@ -11,6 +11,7 @@ from typing import Any
 from secondsight.data import open_data
 from secondsight.data.grounded import GroundedDataset
 from secondsight.encoders.base import DualEncoder
+from secondsight.encoders.fingerprint import fingerprint
 from secondsight.errors import InputError
 
 try:
@@ -18,7 +19,7 @@ try:
     from secondsight.evaluation import masked as _masked
     from secondsight.evaluation.grounding import Pointing
     from secondsight.evaluation.report import Results, write
-    from secondsight.evaluation.run import EXPERIMENTS, Experiment, Run, Setting, fingerprint, run
+    from secondsight.evaluation.run import EXPERIMENTS, Experiment, Run, Setting, run
 except ModuleNotFoundError as problem:
     raise InputError(f"experiments need the package {problem.name!r}: pip install 'secondsight[eval]'") from problem
 from secondsight.methods import IntegratedJacobian, Method

@@ -50,7 +50,7 @@ SIZES = {
     "paths": 12,
     "masks": 12,
     "references": 60,
-    "train": 5120,
+    "train": 6144,
 }
 """Captions that each part looks at, and scenes that fine-tuning sees."""
 
@@ -517,7 +517,7 @@ def _tuned(world: World, name: str) -> DualEncoder:
 
     count = max(world.size("train"), 64)
     data = Scenes(count, style="twemoji", seed=world.seed + 1_000_003)
-    recipe = Recipe(epochs=2, lr=3e-4, start_lr=3e-6, warm_up=10, seed=world.seed)
+    recipe = Recipe(epochs=2, batch=32, lr=8e-4, start_lr=8e-6, warm_up=20, seed=world.seed, final_lr=0.0)
     tell = world.progress
     final = finetune(
         name, data, world.out / "tuned", recipe, progress=(lambda i, n, _: tell("fine-tuning", i, n)) if tell else None

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from secondsight.contributions import Contributions
+from secondsight.data import photographs
 from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.images import open_image
 from secondsight.errors import AdapterError, InputError
@@ -21,7 +22,6 @@ from secondsight.visual.page import page_data
 
 log = logging.getLogger("secondsight.server")
 
-_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _MOST = 4096
 """Photographs whose vectors are kept in memory."""
 
@@ -49,22 +49,16 @@ class Photos:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise InputError(f"--photos {str(folder)!r} is no folder")
-        self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _ENDINGS and p.is_file())
-        if not self.paths:
-            raise InputError(f"--photos {str(folder)!r} holds no photographs ({', '.join(sorted(_ENDINGS))})")
+        self.paths = photographs(folder)
         if len(self.paths) > _MOST:
-            raise InputError(f"--photos {str(folder)!r} holds {len(self.paths)} photographs, more than {_MOST}")
-        self.folder = folder
+            raise InputError(f"{str(folder)!r} holds {len(self.paths)} photographs, more than {_MOST}")
         self.photos: list[Photo] = []
         self.looked_at = 0
         self.skipped: list[str] = []
 
     def steps(self, model: DualEncoder) -> Iterator[None]:
         """Decompose one photograph after the other; those that cannot be read are listed in `skipped`."""
-        for path in self.paths:
-            name = str(path.relative_to(self.folder))
+        for name, path in self.paths.items():
             try:
                 self.photos.append(_photo(name, path, model))
             except (InputError, AdapterError) as problem:

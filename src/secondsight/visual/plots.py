@@ -87,6 +87,9 @@ def _legend(axes: Any, title: str = "") -> None:
     room = int((axes.figure.get_size_inches()[0] - 1.0) * 72 / 7 / 0.55)
     lines = [fill(label, room - 8) for label in labels]
     columns = max(1, min(len(lines), room // (max(map(len, lines)) + 8)))
+    rows = sum(line.count("\n") + 1 for line in lines) if columns == 1 else -(-len(lines) // columns)
+    # What the names take is added, so that the data keep their room.
+    axes.figure.set_figheight(axes.figure.get_figheight() + 0.15 * (rows - 1))
     axes.legend(handles, lines, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns,
                 title=title or None, alignment="left", borderaxespad=0.3)  # fmt: skip
 

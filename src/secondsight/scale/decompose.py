@@ -1,0 +1,257 @@
+"""Fill a store: inputs are read and prepared beside the model, decomposed in batches, written in whole parts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from secondsight.contributions import Contributions
+from secondsight.encoders.base import DualEncoder, Encoder, Prepared, Side
+from secondsight.errors import InputError
+from secondsight.methods import IntegratedJacobian, Method
+from secondsight.scale.sources import Source
+from secondsight.scale.store import Store, create_store, write_part
+
+PART = 256
+"""Entries of a part: what a killed run loses at most."""
+
+Progress = Callable[["Report"], None]
+
+
+@dataclass
+class Report:
+    """How a run goes: `done` and `skipped` (already there) of `whole`, sentences of `problems` by key, entries a second."""
+
+    whole: int
+    done: int = 0
+    skipped: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def rate(self) -> float:
+        """Entries a second, of this run."""
+        return self.done / max(time.monotonic() - self.begun, 1e-9)
+
+    @property
+    def left(self) -> float:
+        """Seconds to go at this rate."""
+        return (self.whole - self.done - self.skipped - len(self.problems)) / self.rate if self.done else float("inf")
+
+
+def decompose(
+    source: Source,
+    model: DualEncoder,
+    out: str | os.PathLike[str],
+    method: Method | None = None,
+    *,
+    dtype: str = "float16",
+    batch: int | None = None,
+    max_memory: float | None = None,
+    workers: int | None = None,
+    truncate: bool = True,
+    part: int = PART,
+    progress: Progress | None = None,
+) -> Report:
+    """Write the contributions of every input of `source` to the store `out`; goes on where an earlier run stopped.
+
+    `dtype` is "float16", "int8" or "float32". `batch` inputs go through the model together; None takes what fits into
+    `max_memory` bytes (None: a quarter of what is free). `workers` processes read and prepare inputs (None: by the number
+    of cores). Inputs that cannot be used are listed in the report, never fatal. Memory does not grow with the number of
+    inputs. Raises `InputError` for a store of another model or method.
+    """
+    method = method or IntegratedJacobian()
+    side = side_of(model, source.kind)
+    store = create_store(out, model, method, side.index, dtype)
+    sweep(store.folder)
+    todo = [i for i, key in enumerate(source.keys) if key not in store]
+    report = Report(len(source), skipped=len(source) - len(todo))
+    if progress:
+        progress(report)
+    engine = Engine(side, method, batch=batch, max_memory=max_memory)
+    pending: list[tuple[int, str, Contributions]] = []
+    for group in loaded(source, side.encoder, todo, workers=workers, truncate=truncate):
+        for index, found in group:
+            if isinstance(found, str):
+                report.problems[source.keys[index]] = found
+        ready = [(index, found) for index, found in group if not isinstance(found, str)]
+        for (index, _), made in zip(ready, engine.run([p for _, p in ready]), strict=True):
+            if isinstance(made, str):
+                report.problems[source.keys[index]] = made
+            else:
+                pending.append((index, source.keys[index], made))
+        while len(pending) >= part:
+            _write(store, pending[:part], dtype, report)
+            pending = pending[part:]
+        if progress:
+            progress(report)
+    if pending:
+        _write(store, pending, dtype, report)
+    if progress:
+        progress(report)
+    return report
+
+
+def side_of(model: DualEncoder, kind: str) -> Side:
+    """The side of a model that takes such inputs."""
+    for side in (model.left, model.right):
+        if side.kind == kind:
+            return side
+    raise InputError(f"{model.name!r} has no {kind} side: it has {model.left.kind} and {model.right.kind}")
+
+
+def _write(store: Store, rows: Sequence[tuple[int, str, Contributions]], dtype: str, report: Report) -> None:
+    write_part(store.folder, rows[0][0], [key for _, key, _ in rows], [made for *_, made in rows], dtype)
+    report.done += len(rows)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left half-written; younger ones may belong to a run beside this one."""
+    for path in folder.glob(".part-*"):
+        if time.time() - path.stat().st_mtime > 3600:
+            path.unlink(missing_ok=True)
+
+
+class Engine:
+    """Contributions of prepared inputs in batches that fit into memory: halved when they do not, for the rest of the run."""
+
+    def __init__(
+        self, side: Side, method: Method, *, batch: int | None = None, max_memory: float | None = None
+    ) -> None:
+        if batch is not None and batch < 1:
+            raise InputError(f"batch={batch!r} must be at least 1")
+        self.side, self.method, self.batch, self.max_memory = side, method, batch, max_memory
+
+    def run(self, inputs: Sequence[Prepared]) -> list[Contributions | str]:
+        """One result an input: its contributions, or a sentence that says why there are none."""
+        # Inputs of one shape go through the model together.
+        order = sorted(range(len(inputs)), key=lambda i: tuple(inputs[i].tensor.shape))
+        made: dict[int, Contributions | str] = {}
+        at = 0
+        while at < len(order):
+            if self.batch is None:
+                self.batch = self._fitting(inputs[order[at]])
+            chosen = order[at : at + self.batch]
+            try:
+                for i, one in zip(chosen, self._made([inputs[i] for i in chosen]), strict=True):
+                    made[i] = one
+            except (MemoryError, RuntimeError) as problem:
+                if not out_of_memory(problem):
+                    raise
+                if self.batch == 1:
+                    raise InputError(
+                        "not enough memory for a single input: use a later layer or fewer steps"
+                    ) from problem
+                if torch.cuda.is_initialized():
+                    torch.cuda.empty_cache()
+                self.batch = max(1, self.batch // 2)
+                continue
+            at += len(chosen)
+        return [made[i] for i in range(len(inputs))]
+
+    def _made(self, inputs: list[Prepared]) -> list[Contributions | str]:
+        try:
+            return [_on_cpu(one) for one in self.method.contributions(self.side, inputs)]
+        except InputError as problem:
+            if len(inputs) == 1:
+                return [str(problem)]
+        # One of them cannot be used; the others can.
+        return [one for own in inputs for one in self._made([own])]
+
+    def _fitting(self, example: Prepared) -> int:
+        """Inputs whose activations fit: a block's are at most some forty times its input, and one block lives at a time."""
+        encoder = self.side.encoder
+        state = self.side.embedded([example])  # which also loads what loads lazily
+        del state
+        width = max((p.shape[-1] for p in encoder.module.parameters() if p.ndim > 1), default=1024)
+        positions = max(example.tensor.numel() // 256, example.tensor.shape[-1], 64)
+        bytes_each = 40 * positions * width * 4
+        budget = self.max_memory if self.max_memory is not None else free_memory(encoder.device()) / 4
+        return int(max(1, min(budget // bytes_each, 256 if encoder.device().type == "cuda" else 32)))
+
+
+def _on_cpu(made: Contributions) -> Contributions:
+    return replace(
+        made,
+        vectors=made.vectors.cpu(),
+        embedding=made.embedding.cpu(),
+        reference_embedding=made.reference_embedding.cpu(),
+        deviations=None,
+    )
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether an exception says that memory ran out, of the machine or of a GPU."""
+    if isinstance(problem, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(problem, RuntimeError) and any(
+        words in str(problem) for words in ("out of memory", "not enough memory", "can't allocate memory")
+    )
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024.0
+    except OSError:
+        pass
+    return 4.0 * 2**30
+
+
+class _Prepared(Dataset[Any]):
+    """Inputs as worker processes prepare them: (index, what the model takes) or (index, why not)."""
+
+    def __init__(self, source: Source, encoder: Encoder, indices: Sequence[int], truncate: bool) -> None:
+        self.source, self.encoder, self.indices, self.truncate = source, encoder, indices, truncate
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, at: int) -> tuple[int, Prepared | str]:
+        return prepared_input(self.source, self.encoder, self.indices[at], self.truncate)
+
+
+def prepared_input(source: Source, encoder: Encoder, index: int, truncate: bool) -> tuple[int, Prepared | str]:
+    """An input as the model takes it, without the photograph itself; or why it cannot be used."""
+    try:
+        made = encoder.prepare(source.read(index), truncate=truncate)
+    except InputError as problem:
+        return index, str(problem)
+    return index, replace(made, shown=None) if source.kind == "image" else made
+
+
+def loaded(
+    source: Source,
+    encoder: Encoder,
+    indices: Sequence[int],
+    *,
+    workers: int | None = None,
+    truncate: bool = True,
+    group: int = 64,
+) -> Iterator[list[tuple[int, Prepared | str]]]:
+    """The prepared inputs in order, some at a time, read ahead by worker processes."""
+    if workers is None:
+        # A worker takes a core from a model that runs on them, too.
+        workers = max(0, min(8, (os.cpu_count() or 1) // 4)) if source.kind == "image" else 0
+    data = _Prepared(source, encoder, indices, truncate)
+    size = group if source.kind == "image" else 4 * group
+    yield from DataLoader(
+        data,
+        batch_size=size,
+        num_workers=workers,
+        collate_fn=list,
+        prefetch_factor=2 if workers else None,
+        pin_memory=False,
+        multiprocessing_context="fork" if workers else None,
+    )

@@ -1,0 +1,155 @@
+"""The same run on several machines: Ray Data reads and prepares, actors decompose, and each writes whole parts itself.
+
+A part's name is made of its keys, so work that Ray repeats after a machine was lost writes the same file again: nothing is
+lost, nothing doubled. All machines need to see the folder of the store, and the data.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+
+from secondsight.encoders.base import DualEncoder, Encoder
+from secondsight.encoders.registry import load
+from secondsight.errors import InputError
+from secondsight.methods import IntegratedJacobian, Method
+from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, side_of
+from secondsight.scale.place import placed
+from secondsight.scale.sources import Source
+from secondsight.scale.store import create_store, write_part
+
+
+def decompose_with_ray(
+    source: Source,
+    model: str | DualEncoder,
+    out: str | os.PathLike[str],
+    method: Method | None = None,
+    *,
+    dtype: str = "float16",
+    address: str | None = None,
+    actors: int = 1,
+    gpus: float = 0,
+    cpus: float = 1,
+    device: str | None = None,
+    precision: str | None = None,
+    batch: int | None = None,
+    max_memory: float | None = None,
+    truncate: bool = True,
+    part: int = 64,
+    progress: Progress | None = None,
+) -> Report:
+    """`decompose` by `actors` workers of a Ray cluster, each with `cpus` cores and `gpus` GPUs (a share of one is fine).
+
+    `address` is the cluster's ("auto" the one that this machine belongs to); None starts Ray on this machine. `model` is a
+    name that every worker loads, or the model itself, which is sent to them. Raises `InputError` where there is no cluster.
+    """
+    method = method or IntegratedJacobian()
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        except ConnectionError as problem:
+            raise InputError(f"there is no Ray cluster at {address!r} ({problem})") from problem
+    own = placed(load(model), None, precision) if isinstance(model, str) else model
+    side = side_of(own, source.kind)
+    store = create_store(out, own, method, side.index, dtype)
+    todo = [i for i, key in enumerate(source.keys) if key not in store]
+    report = Report(len(source), skipped=len(source) - len(todo))
+    if not todo:
+        return report
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    shared = ray.put(source)
+    encoder = ray.put(_without_weights(side.encoder))
+    blocks = -(-len(todo) // part)
+    rows = ray.data.from_items([{"index": i} for i in todo], override_num_blocks=blocks)
+    prepared = rows.map_batches(
+        _prepare, fn_kwargs={"source": shared, "encoder": encoder, "truncate": truncate}, batch_size=part
+    )
+    options = {
+        "model": model if isinstance(model, str) else ray.put(model),
+        "side": side.index,
+        "method": method,
+        "folder": str(Path(out).absolute()),
+        "dtype": dtype,
+        "keys": shared,
+        "batch": batch,
+        "max_memory": max_memory,
+        "device": device or ("cuda" if gpus else None),
+        "precision": precision,
+    }
+    results = prepared.map_batches(
+        _Decomposer,
+        fn_constructor_kwargs={"options": options},
+        batch_size=part,
+        concurrency=actors,
+        num_gpus=gpus or None,
+        num_cpus=cpus,
+    )
+    for row in results.iter_rows():
+        report.done += int(row["done"])
+        report.problems.update(json.loads(row["problems"]))
+        if progress:
+            progress(report)
+    return report
+
+
+def _without_weights(encoder: Encoder) -> Encoder:
+    """What prepares inputs, small enough to be sent to every task: the model's tensors have shapes only."""
+    memo: dict[int, Any] = {}
+    for tensor in (*encoder.module.parameters(), *encoder.module.buffers()):
+        bare = tensor.detach().to("meta")
+        memo[id(tensor)] = torch.nn.Parameter(bare, False) if isinstance(tensor, torch.nn.Parameter) else bare
+    bare_encoder = copy.copy(encoder)
+    # References are made by those who decompose.
+    bare_encoder._references, bare_encoder._copies = OrderedDict(), {}
+    return copy.deepcopy(bare_encoder, memo)
+
+
+def _prepare(batch: dict[str, np.ndarray], source: Any, encoder: Any, truncate: bool) -> dict[str, Any]:
+    """Prepared inputs, pickled: Arrow has no column for them."""
+    source, encoder = _local(source), _local(encoder)
+    made = [prepared_input(source, encoder, int(i), truncate) for i in batch["index"]]
+    return {"index": batch["index"], "prepared": np.array([pickle.dumps(one) for _, one in made], dtype=object)}
+
+
+def _local(value: Any) -> Any:
+    return ray.get(value) if isinstance(value, ray.ObjectRef) else value
+
+
+class _Decomposer:
+    """An actor: one model, one part a call."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        model = _local(options["model"])
+        dual = load(model) if isinstance(model, str) else model
+        dual = placed(dual, options["device"], options["precision"])
+        self.options, self.source = options, _local(options["keys"])
+        side = (dual.left, dual.right)[options["side"]]
+        self.engine = Engine(side, options["method"], batch=options["batch"], max_memory=options["max_memory"])
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        indices = [int(i) for i in batch["index"]]
+        found = [pickle.loads(one) for one in batch["prepared"]]
+        keys = self.source.keys
+        problems = {keys[i]: one for i, one in zip(indices, found, strict=True) if isinstance(one, str)}
+        ready = [(i, one) for i, one in zip(indices, found, strict=True) if not isinstance(one, str)]
+        rows = []
+        for (i, _), made in zip(ready, self.engine.run([one for _, one in ready]), strict=True):
+            if isinstance(made, str):
+                problems[keys[i]] = made
+            else:
+                rows.append((i, made))
+        if rows:
+            names = [keys[i] for i, _ in rows]
+            folder = Path(self.options["folder"])
+            write_part(folder, rows[0][0], names, [made for _, made in rows], self.options["dtype"])
+        return {"done": [len(rows)], "problems": [json.dumps(problems)]}
