@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -446,3 +447,33 @@ def test_the_text_layout_survives(stores, world):
 def test_a_source_is_what_it_says():
     source = Source("text", ["a", "b"], lambda i: "xy"[i])
     assert (len(source), len(source.first(1)), len(source.first(None))) == (2, 1, 2)
+
+
+def test_one_bad_input_is_listed_and_bad_options_are_said(model, world, tmp_path, monkeypatch):
+    source = of_data(world, "image").first(6)
+    monkeypatch.setattr(methods_base, "METHODS", dict(methods_base.METHODS))
+
+    class Overflowing(ss.IntegratedJacobian):
+        name = "overflowing"
+
+        def contributions(self, side, some):
+            bad = model.left.encoder.prepare(world[2].image).tensor
+            made = super().contributions(side, some)
+            pairs = zip(some, made, strict=True)
+            return [replace(m, vectors=m.vectors * float("nan")) if torch.equal(p.tensor, bad) else m for p, m in pairs]
+
+    report = decompose(source, model, tmp_path / "s", Overflowing())
+    assert report.problems == {world[2].image_key: "its contributions hold NaN or infinity"}
+    assert len(open_store(tmp_path / "s")) == 5
+    with pytest.raises(ss.InputError, match="none of 6 inputs could be decomposed: "):
+        decompose(source, model, tmp_path / "t", ss.IntegratedJacobian(layer=77))
+
+
+def test_a_store_that_was_killed_at_birth_can_be_made(model, world, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".store.json.abc").write_text("{")
+    assert decompose(of_data(world, "image").first(2), model, tmp_path / "s").done == 2
+    empty = create_store(tmp_path / "e", model, ss.IntegratedJacobian(), 0)
+    assert len(empty.embeddings) == 0
+    with pytest.raises(ss.InputError, match="no entries"):
+        search(empty, open_store(tmp_path / "s")[world[0].image_key])

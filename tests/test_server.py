@@ -149,6 +149,8 @@ def test_the_method_asked_for_explains(address, world):
         ({"image": base64.b64encode(b"hello").decode()}, 422, "no image that Pillow can read"),
         ({"image": packed(Image.new("RGB", (1001, 1000)), "PNG")}, 422, "more than 1 million"),
         ({"image": packed(Image.new("RGB", (1, 1)))}, 422, "too small"),
+        ({"image": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode()}, 422, "no image"),
+        ({"other_image": packed(Image.new("RGB", (64, 64))), "captions": None, "layer": "input"}, 422, "too many"),
         ({"image": None}, 422, "give one of image, example and text"),
         ({"text": "also"}, 422, "give one of image, example and text"),
         ({"captions": []}, 422, "captions"),
@@ -216,7 +218,7 @@ def test_search_ranks_without_encoding_images(address, world, model, monkeypatch
     )
     assert ask(f"{address}/api/photos/{found['hits'][0]['photo']}")[0] == 200
     about = ask(f"{address}/api/about")[1]["photos"]
-    assert about == {"all": 7, "done": 7, "skipped": ["broken.jpg"]}
+    assert about == {"all": 7, "done": 7, "skipped": ["broken.jpg"], "trouble": None}
     assert ask(f"{address}/api/search", {"query": " "})[0] == 422
 
 
@@ -236,6 +238,13 @@ def test_many_at_once_do_not_mix(address, world):
         assert status == 200
         assert answer["explanations"][0]["right"]["text"] == f"caption number {i}"
     assert len({answer["id"] for _, answer, _ in found.values()}) == 12
+
+
+def test_searches_push_no_explanation_out(address, world):
+    id = ask(f"{address}/api/explain", {"image": packed(world[0].image), "captions": ["a cat"]})[1]["id"]
+    for i in range(70):
+        assert ask(f"{address}/api/search", {"query": f"cat {i}", "limit": 1})[0] == 200
+    assert ask(f"{address}/api/explanations/{id}")[0] == 200
 
 
 def test_slow_waiting_and_forgotten_jobs():

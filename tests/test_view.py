@@ -213,6 +213,42 @@ def test_two_of_a_kind(browser, kinds, scene, tmp_path):
         assert faults(page) == []
 
 
+def test_one_word_on_both_sides_is_not_everything(browser, tmp_path):
+    e = ss.explain(ss.load("scenes"), "a dog", "a dog")
+    with page_of(browser) as page:
+        visit_open(page, e, tmp_path, "dog")
+        page.locator(".ss-text").nth(0).locator(".ss-word").nth(1).click()
+        assert "“dog” with “dog”" in page.locator(".ss-status").inner_text()
+
+
+def test_a_trembling_hand_keeps_what_was_picked(browser, e, tmp_path):
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit_open(page, e, tmp_path)
+        words = page.locator(".ss-word")
+        words.nth(0).click()
+        box = words.nth(2).bounding_box()
+        page.keyboard.down("Control")
+        page.mouse.move(box["x"] + 8, box["y"] + 10)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 9, box["y"] + 11)
+        page.mouse.up()
+        page.keyboard.up("Control")
+        assert state(page)["right"] == [0, 2]
+
+
+def test_other_cases_answer_to_escape_and_keep_their_switches(browser, against, tmp_path):
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit_open(page, against, tmp_path)
+        page.evaluate("window.shown.set({case: 1, reading: 'alone'})")
+        assert page.locator(".ss-choice input:checked").evaluate_all("n => n.map(x => x.nextSibling.textContent)")[
+            1
+        ] == ("each side alone")
+        page.locator(".ss-word").nth(1).click()
+        assert state(page)["right"] == [1]
+        page.keyboard.press("Escape")
+        assert state(page)["right"] is None
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_serious_against_the_page(browser, against, tmp_path, scheme):
     with page_of(browser, viewport={"width": 390, "height": 800}, color_scheme=scheme) as page:

@@ -1,5 +1,6 @@
 """Figure and page: what is drawn is what was computed, and the page needs nobody else."""
 
+import io
 import json
 import re
 import shutil
@@ -13,14 +14,16 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.console import Console
 
 import secondsight as ss
 from models import clip, pixels, tokens
 from pages import unpacked
+from secondsight.explanation import contrast
 from secondsight.visual import plots
 from secondsight.visual.colours import NEGATIVE, POSITIVE, SCALES, overlay
-from secondsight.visual.page import embed_page, page_data, render_page, web_file
-from secondsight.visual.terminal import picture
+from secondsight.visual.page import _coarser, embed_page, page_data, render_page, web_file
+from secondsight.visual.terminal import picture, terminal
 
 mpl.use("Agg")
 
@@ -295,3 +298,29 @@ def test_a_gallery_of_pictures():
     assert sum(bool(axes.images) for axes in figure.axes) == 5
     with pytest.raises(ss.InputError, match="at least one"):
         plots.gallery([])
+
+
+def test_other_photographs_of_one_size_have_no_difference(e):
+    photo = Image.fromarray(255 - np.asarray(e.left_input))
+    other = ss.explain(CLIP(), photo, CAPTION)
+    assert len(page_data([e, other])["cases"]) == 2
+    deeper = ss.explain(CLIP(), e.left_input, CAPTION, ss.IntegratedJacobian(layer=0))
+    assert len(page_data([e, deeper])["cases"]) == 2
+    with pytest.raises(ss.InputError, match="one left input"):
+        contrast(e, other)
+
+
+def test_cells_of_a_fine_grid_are_summed_in_equal_numbers():
+    for n in (65, 96, 224, 336):
+        (rows, columns), of_cells = _coarser((n, n))
+        counts = np.bincount(of_cells)
+        assert rows == columns <= 64
+        assert counts.min() == counts.max()
+
+
+def test_captions_that_look_like_markup_or_mathematics_are_shown(e, tmp_path):
+    for caption in ("[/bold] a [red]cat", "costs $5 or $6", "a \x07 bell"):
+        other = ss.explain(CLIP(), e.left_input, caption)
+        Console(file=io.StringIO()).print(terminal(other, wide=20))
+        Console(file=io.StringIO()).print(terminal(other.T))
+        other.save(tmp_path / "x.png")

@@ -34,7 +34,7 @@ def test_a_notebook_runs_with_the_widget(tmp_path):
     assert "srcdoc=" in shown[1]["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in shown[2]
     assert "srcdoc=" in shown[2]["text/html"]
-    assert shown[3]["text/plain"] == "([10, 10, 90, 90], [0, 1])"
+    assert shown[3]["text/plain"] == "([10.0, 10.0, 90.0, 90.0], [0, 1])"
     # Without a kernel, as after an export, the page is what is left.
     nbconvert = pytest.importorskip("nbconvert", reason="needs nbconvert")
     exported, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
@@ -63,12 +63,13 @@ def test_the_module_talks_with_python(e, tmp_path):
     with chromium() as browser, page_of(browser, viewport={"width": 900, "height": 900}) as page:
         page.goto((tmp_path / "w.html").as_uri())
         page.wait_for_selector(".ss-word")
-        assert page.evaluate("window.saved") == 0
+        # What is shown at first is told once.
+        assert page.evaluate("[window.saved, window.model.get('state').right]") == [1, None]
         page.locator(".ss-word").nth(1).click()
-        assert page.evaluate("[window.saved, window.model.get('state').right]") == [1, [1]]
+        assert page.evaluate("[window.saved, window.model.get('state').right]") == [2, [1]]
         page.evaluate("window.wish({left: [10, 10, 90, 90], right: [0, 1]})")
         assert page.locator(".ss-word.ss-on").count() == 2
-        assert page.evaluate("window.saved") == 1
+        assert page.evaluate("[window.saved, window.model.get('state').value !== undefined]") == [3, True]
         page.evaluate("window.end()")
         assert page.locator(".ss-word").count() == 0
 
@@ -86,3 +87,16 @@ def test_without_the_extra_a_sentence_says_what_to_install(e, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ss.InputError, match=re.escape("pip install 'secondsight[notebook]'")):
         e.widget()
+
+
+def test_python_picks_words_by_their_spelling(e):
+    view = e.widget()
+    word = e.words[1][0]
+    view.pick((10, 10, 90, 90), word)
+    assert view.picked == ([10.0, 10.0, 90.0, 90.0], [1])
+    view.pick(None, [0, 2])
+    assert view.picked == (None, [0, 2])
+    with pytest.raises(ss.InputError, match="its words are"):
+        view.pick(None, "zebra")
+    with pytest.raises(ss.InputError, match="outside the image"):
+        view.pick((500, 500, 600, 600))

@@ -563,6 +563,8 @@ def search(
     ],
     model: Annotated[str, typer.Option(help="The store's model, for the query.")] = "builtin",
     k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 5,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")] = None,
+    precision: Annotated[str | None, typer.Option(help="As the store's: float32, bf16 or fp16.")] = None,
 ) -> None:
     """The entries of a store that match a query best, why each does, and which words carry the ranking."""
     with _plainly():
@@ -571,10 +573,11 @@ def search(
             from secondsight.layout import word_scores, words_of
             from secondsight.scale import open_store
             from secondsight.scale import search as found_in
+            from secondsight.scale.place import placed
             from secondsight.scale.search import query_of, words_of_ranking
         opened = open_store(store)
         with _progress(f"loading {model}"):
-            dual = load(model)
+            dual = placed(load(model), device, precision)
         hits = found_in(opened, query_of(opened, dual, query), k)
         for place, hit in enumerate(hits, 1):
             line = Text.assemble((f"{place:3} {hit.similarity:+.4f} ", "bold"), hit.key)

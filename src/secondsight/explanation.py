@@ -105,6 +105,8 @@ class Explanation(Interactions):
 def _same(own: Any, its: Any) -> bool:
     if isinstance(own, Image.Image) and isinstance(its, Image.Image):
         return own.size == its.size and np.array_equal(np.asarray(own), np.asarray(its))
+    if isinstance(own, tuple) and isinstance(its, tuple):
+        return len(own) == len(its) and all(_same(a, b) for a, b in zip(own, its, strict=True))
     return np.array_equal(own, its) if isinstance(own, np.ndarray) else bool(own == its)
 
 
@@ -166,11 +168,27 @@ def explained(
     ]
 
 
+def comparable(first: Explanation, second: Explanation) -> bool:
+    """Whether two explanations are of one left input, made by one model and method at one layer and scale."""
+
+    def made(e: Explanation) -> tuple[Any, ...]:
+        about = e.about
+        layers = [about.get(side, {}).get("layer") for side in ("left", "right")]
+        return (about.get("model"), about.get("method"), about.get("scale"), *layers)
+
+    alike = first.left_layout == second.left_layout and made(first) == made(second)
+    return alike and _same(first.left_input, second.left_input)
+
+
 def contrast(first: Explanation, second: Explanation) -> Explanation:
     """Why the left input matches the first right one rather than the second; see `explain(..., against=)`.
 
-    Raises `InputError` where the left sides differ.
+    Raises `InputError` where the left sides differ, or what made the two.
     """
+    if not comparable(first, second):
+        raise InputError(
+            "a contrast needs one left input, explained twice by one model and method at one layer and scale"
+        )
     pair = margin(first, second)
     about = {**pair.about, "similarities": [first.similarity, second.similarity]}
     shown = _shown(replace(pair, about=about), first.left_input, (first.right_input, second.right_input))

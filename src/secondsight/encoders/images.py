@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from secondsight.layout import Box, GridLayout
 IMAGE_REFERENCES = ("black", "mean", "noise", "blur")
 
 Preprocess = Callable[[Image.Image], Tensor]
+
+
+UPLOADED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is read of files that strangers send: no format that runs another program or is a program."""
 
 
 def open_image(raw: Any) -> Image.Image:
@@ -52,14 +57,16 @@ def _read(path: str) -> Image.Image:
 
 def image_of_bytes(content: bytes, named: str = "the image", *, most: int | None = None) -> Image.Image:
     """`open_image` for an image file's content; `most` bounds its pixels, which are counted before they are decoded."""
-    return _rgb(_decoded(io.BytesIO(content), named, most), named)
+    return _rgb(_decoded(io.BytesIO(content), named, most, UPLOADED), named)
 
 
-def _decoded(source: str | io.BytesIO, named: str, most: int | None = None) -> Image.Image:
+def _decoded(
+    source: str | io.BytesIO, named: str, most: int | None = None, formats: tuple[str, ...] | None = None
+) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(source)
+            image = Image.open(source, formats=formats)
             if most is not None and image.width * image.height > most:
                 size = f"{image.width}×{image.height}"
                 raise InputError(f"{named} has {size} pixels, more than {most / 1e6:g} million: scale it down first")
@@ -71,7 +78,7 @@ def _decoded(source: str | io.BytesIO, named: str, most: int | None = None) -> I
         raise InputError(f"{named} is too large to open safely ({problem}): scale it down first") from problem
     except UnidentifiedImageError as problem:
         raise InputError(f"{named} is no image that Pillow can read") from problem
-    except (OSError, SyntaxError, ValueError) as problem:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError) as problem:
         raise InputError(f"{named} cannot be read, it seems damaged ({problem})") from problem
 
 
@@ -79,7 +86,10 @@ def _rgb(image: Image.Image, named: str) -> Image.Image:
     if getattr(image, "n_frames", 1) > 1 and getattr(image, "is_animated", False):
         warnings.warn(f"{named} has {image.n_frames} frames; the first one is explained", stacklevel=4)  # type: ignore[attr-defined]  # only sequences have it
         image.seek(0)
-    image = ImageOps.exif_transpose(image) or image
+    try:
+        image = ImageOps.exif_transpose(image) or image
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, TypeError, ZeroDivisionError):
+        warnings.warn(f"{named} carries camera data that cannot be read; it is taken as it lies", stacklevel=4)
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         # Pillow clips 16-bit values when it converts; scale them instead.
         image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))

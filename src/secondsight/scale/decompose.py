@@ -16,6 +16,7 @@ from secondsight.contributions import Contributions
 from secondsight.encoders.base import DualEncoder, Encoder, Prepared, Side
 from secondsight.errors import InputError
 from secondsight.methods import IntegratedJacobian, Method
+from secondsight.scale.rows import sound
 from secondsight.scale.sources import Source
 from secondsight.scale.store import Store, create_store, write_part
 
@@ -39,6 +40,12 @@ class Report:
     def rate(self) -> float:
         """Entries a second, of this run."""
         return self.done / max(time.monotonic() - self.begun, 1e-9)
+
+    def check(self) -> None:
+        """`InputError` where not one input could be used and all for the same reason: then it is not the inputs."""
+        reasons = set(self.problems.values())
+        if len(reasons) == 1 and not self.done and not self.skipped:
+            raise InputError(f"none of {len(self.problems)} inputs could be decomposed: {reasons.pop()}")
 
     @property
     def left(self) -> float:
@@ -94,6 +101,7 @@ def decompose(
             progress(report)
     if pending:
         _write(store, pending, dtype, report)
+    report.check()
     if progress:
         progress(report)
     return report
@@ -158,7 +166,8 @@ class Engine:
 
     def _made(self, inputs: list[Prepared]) -> list[Contributions | str]:
         try:
-            return [_on_cpu(one) for one in self.method.contributions(self.side, inputs)]
+            made = [_on_cpu(one) for one in self.method.contributions(self.side, inputs)]
+            return [one if sound(one) else "its contributions hold NaN or infinity" for one in made]
         except InputError as problem:
             if len(inputs) == 1:
                 return [str(problem)]
@@ -253,5 +262,6 @@ def loaded(
         collate_fn=list,
         prefetch_factor=2 if workers else None,
         pin_memory=False,
-        multiprocessing_context="fork" if workers else None,
+        # Forked workers share the model's memory; where there is no fork, the default start is taken.
+        multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
     )

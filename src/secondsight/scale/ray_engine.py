@@ -99,6 +99,7 @@ def decompose_with_ray(
         report.problems.update(json.loads(row["problems"]))
         if progress:
             progress(report)
+    report.check()
     return report
 
 

@@ -42,7 +42,7 @@ def schema(joint: int) -> pa.Schema:
 def packed(key: str, made: Contributions, dtype: str) -> dict[str, Any]:
     """A row. `rounding` is ‖stored − U‖ / ‖U‖; what rounding adds to a pair's error shows in that pair's error."""
     u = made.vectors.detach().cpu().float().numpy()
-    if not np.isfinite(u).all():
+    if not sound(made):
         raise InputError(f"the contributions of {key!r} hold NaN or infinity")
     steps, stored = _rounded(u, dtype)
     back = stored.astype(np.float32) * steps
@@ -60,6 +60,11 @@ def packed(key: str, made: Contributions, dtype: str) -> dict[str, Any]:
         "vectors": stored.tobytes(),
     }
     return {**row, "checksum": checksum(row)}
+
+
+def sound(made: Contributions) -> bool:
+    """Whether all numbers are finite."""
+    return all(bool(torch.isfinite(t).all()) for t in (made.vectors, made.embedding, made.reference_embedding))
 
 
 def _rounded(u: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +86,8 @@ def checksum(row: Mapping[str, Any]) -> int:
         found = zlib.crc32(row[name].encode(), found)
     for name in ("embedding", "reference"):
         found = zlib.crc32(np.ascontiguousarray(row[name], dtype="<f4").tobytes(), found)
-    for name in ("scale", "residual", "rounding"):
+    found = zlib.crc32(np.float64(row["scale"]).tobytes(), found)
+    for name in ("residual", "rounding"):
         found = zlib.crc32(np.float32(row[name]).tobytes(), found)
     for name in ("steps", "vectors"):
         found = zlib.crc32(row[name], found)

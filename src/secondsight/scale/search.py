@@ -102,7 +102,10 @@ def words_of_ranking(hits: Sequence[Hit]) -> list[tuple[str, float]]:
 def query_of(store: Store, model: DualEncoder, raw: Any) -> Contributions:
     """A raw query's contributions by the store's own method; raises `InputError` where the model is not the store's."""
     if fingerprint(model) != store.facts["weights"]:
-        raise InputError(f"the store was made by {store.facts['model']!r} with other weights than {model.name!r} has")
+        raise InputError(
+            f"the store was made by {store.facts['model']!r} with other weights than {model.name!r} has (or in another "
+            "precision: --precision)"
+        )
     own = side_of(model, store.facts["side"])
     other = model.right if own is model.left else model.left
     # A text is a query for images, and an image for texts; else something of the store's own kind is meant.

@@ -116,9 +116,7 @@ class Store:
                 )
                 rows = rows.reshape(len(table), -1)[indices]
                 found.append(rows * table["scale"].to_numpy()[indices, None].astype(np.float32))
-            self._embeddings = torch.from_numpy(
-                np.concatenate(found) if found else np.zeros((0, self.facts["joint"]), np.float32)
-            )
+            self._embeddings = torch.from_numpy(np.concatenate(found) if found else np.zeros((0, 0), np.float32))
         return self._embeddings
 
     def summary(self) -> dict[str, Any]:
@@ -169,7 +167,8 @@ def create_store(
                 f"{str(folder)!r} was made with another {other[0]} ({was!r}, not {now!r}): choose another folder"
             )
         return store
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+    # What a killed run left of its first file is no content.
+    if place.exists() and (not place.is_dir() or any(not p.name.startswith(".store.json.") for p in place.iterdir())):
         raise InputError(f"{str(folder)!r} is there and is no store: choose another folder")
     place.mkdir(parents=True, exist_ok=True)
     with atomic(place / "store.json") as file:
@@ -195,6 +194,7 @@ def described(model: DualEncoder, method: Method, side: int, dtype: str) -> dict
         "method": {"name": method.name, "options": options},
         "side": (model.left, model.right)[side].kind,
         "dtype": dtype,
+        "precision": str(model.left.encoder.dtype()).removeprefix("torch."),
         "space": hashlib.sha256(named.encode()).hexdigest()[:16],
     }
 
@@ -239,6 +239,8 @@ def _table(path: Path) -> pa.Table:
             table = pa.ipc.open_file(source).read_all()
         if "checksum" not in table.column_names:
             raise pa.ArrowInvalid("no column of checksums")
+        # Offsets that lead outside the file must not be followed.
+        table.validate(full=True)
         _ = table["key"].to_pylist()
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError, KeyError) as problem:
         raise InputError(

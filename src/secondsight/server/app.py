@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,10 +22,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from secondsight.data.scenes import Scenes
-from secondsight.encoders.base import DualEncoder
+from secondsight.encoders.base import DualEncoder, Prepared
 from secondsight.encoders.images import image_of_bytes
 from secondsight.encoders.registry import load
 from secondsight.errors import InputError
@@ -34,9 +35,12 @@ from secondsight.methods import METHODS, Method, method_named
 from secondsight.server.guard import Guard
 from secondsight.server.jobs import Busy, Job, Jobs, Tell
 from secondsight.server.photos import Photos
-from secondsight.visual.page import page_data, render_page, web_file
+from secondsight.visual.page import page_data, render_page, shrunk, web_file
 
 log = logging.getLogger("secondsight.server")
+
+_PAIRS = 20_000_000
+"""Feature pairs of one explanation; each takes eight bytes several times over."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -215,8 +219,9 @@ def create_app(
             raise Problem(503, f"{bounds.waiting} explanations are waiting already: try again in a minute") from None
         if not question.wait:
             return JSONResponse(progress(job.id).model_dump(), 202)
-        await asyncio.wrap_future(job.future)
-        return answer(job.id)
+        await asyncio.shield(asyncio.wrap_future(job.future))
+        # Writing out a large matrix takes a while, and others are waiting.
+        return await run_in_threadpool(answer, job.id)
 
     @app.get("/api/jobs/{id}", response_model=Progress, tags=["explain"])
     def progress(id: str) -> Progress:
@@ -256,7 +261,12 @@ def create_app(
             "limits": {name: getattr(bounds, name) for name in bounds.__dataclass_fields__},
             "photos": None
             if library is None
-            else {"all": len(library.paths), "done": library.looked_at, "skipped": library.skipped},
+            else {
+                "all": len(library.paths),
+                "done": library.looked_at,
+                "skipped": library.skipped,
+                "trouble": jobs.trouble,
+            },
         }
 
     @app.get("/api/examples/{name}", response_class=Response, tags=["about"])
@@ -278,10 +288,10 @@ def create_app(
             return library.search(model, query.query, query.limit)
 
         try:
-            job = jobs.submit(work)
+            job = jobs.submit(work, keep=False)
         except Busy:
             raise Problem(503, f"{bounds.waiting} requests are waiting already: try again in a minute") from None
-        found: dict[str, Any] | None = await asyncio.wrap_future(job.future)
+        found: dict[str, Any] | None = await asyncio.shield(asyncio.wrap_future(job.future))
         if found is None:
             raise Problem(job.status, job.error or "failed")
         return found
@@ -396,10 +406,36 @@ def _work(question: Question, offered: Models, bounds: Limits) -> Any:
             warnings.simplefilter("always")
             made = _explained(model, first, others, method, question)
             view = page_data(made)
-        ours = [str(w.message) for w in noted if w.category.__module__.startswith("secondsight")]
+            made = [_lighter(one) for one in made]
+        ours = [str(w.message) for w in noted if w.category.__module__.startswith("secondsight") or _about_input(w)]
         return Result(made, list(dict.fromkeys(ours)), view)
 
     return work
+
+
+def _about_input(noted: warnings.WarningMessage) -> bool:
+    """Whether a warning is ours about what was sent."""
+    return noted.category is UserWarning and str(noted.message).startswith(("image", "other_image"))
+
+
+def _lighter(e: Explanation) -> Explanation:
+    """The same with pictures no larger than the page shows them, for keeping; boxes stay in the original's pixels."""
+    left, right = (shrunk(raw) if isinstance(raw, Image.Image) else raw for raw in (e.left_input, e.right_input))
+    return replace(e, left_input=left, right_input=right)
+
+
+def _fits(a: Prepared, others: Sequence[Prepared], model: DualEncoder, method: Method) -> None:
+    """Refuse what no bound on time could stop: one product of two sides with very many features."""
+    if getattr(method, "layer", None) != "input":
+        return
+    # Pixels count as features, tokens as they are.
+    sizes = [
+        p.tensor.shape[-1] * p.tensor.shape[-2] if p.tensor.ndim == 4 else p.tensor.shape[-1] for p in (a, *others)
+    ]
+    if sizes[0] * max(sizes[1:]) > _PAIRS:
+        raise InputError(
+            f"{sizes[0]} × {max(sizes[1:])} pairs of features are too many here: choose a layer, such as 0"
+        )
 
 
 def _explained(
@@ -413,6 +449,7 @@ def _explained(
         raise InputError(f"{model.name!r} has no logit scale: use the similarity")
     a = model.left.encoder.prepare(left, truncate=question.truncate)
     prepared = [model.right.encoder.prepare(raw, truncate=question.truncate) for raw in others]
+    _fits(a, prepared, model, method)
     return explained(model, a, prepared, method, question.scale)
 
 

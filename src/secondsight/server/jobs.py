@@ -61,17 +61,19 @@ class Jobs:
         self._change = threading.Condition()
         self._background: Iterator[None] | None = None
         self._stopped = False
+        self.trouble: str | None = None
         self._thread = threading.Thread(target=self._work, name="secondsight-worker", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Tell], Any]) -> Job:
-        """Take a job; raises `Busy` where too many wait."""
+    def submit(self, work: Callable[[Tell], Any], *, keep: bool = True) -> Job:
+        """Take a job; raises `Busy` where too many wait. With `keep` its result can be asked for by its id."""
         with self._change:
             if len(self._queue) >= self.waiting:
                 raise Busy
             job = Job(work)
             self._queue.append(job)
-            self._known[job.id] = job
+            if keep:
+                self._known[job.id] = job
             finished = [known for known in self._known.values() if known.state in ("done", "failed")]
             for old in finished[: max(0, len(self._known) - self.kept)]:
                 del self._known[old.id]
@@ -108,6 +110,7 @@ class Jobs:
                     self._change.wait()
                 if self._stopped:
                     for job in self._queue:
+                        job.future.set_running_or_notify_cancel()
                         self._fail(job, 503, "the server is stopping")
                     return
                 taken = self._queue.popleft() if self._queue else None
@@ -124,14 +127,18 @@ class Jobs:
             next(self._background)
         except StopIteration:
             self._background = None
-        except Exception:
+        except Exception as problem:
             log.exception("background work failed")
+            self.trouble = f"stopped: {problem}"
             self._background = None
 
     def _run(self, job: Job) -> None:
+        # A future that is running cannot be cancelled by who waits for it; what was uploaded is not kept.
+        job.future.set_running_or_notify_cancel()
+        work, job.work = job.work, _done
         try:
             with _deadline(self.seconds):
-                result = job.work(job.tell)
+                result = work(job.tell)
         except (InputError, AdapterError) as problem:
             self._fail(job, 422, str(problem))
         except TooSlow:
@@ -160,6 +167,10 @@ class Jobs:
     def _fail(job: Job, status: int, sentence: str) -> None:
         job.state, job.stage, job.status, job.error = "failed", "failed", status, sentence
         job.future.set_result(None)
+
+
+def _done(_: Tell) -> None:
+    """What a finished job has left to do."""
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Photos:
         for name, path in self.paths.items():
             try:
                 self.photos.append(_photo(name, path, model))
-            except (InputError, AdapterError) as problem:
+            except (InputError, AdapterError, MemoryError) as problem:
                 log.warning("skipped: %s", problem)
                 self.skipped.append(name)
             self.looked_at += 1
@@ -69,27 +69,29 @@ class Photos:
 
     def search(self, model: DualEncoder, query: str, limit: int) -> dict[str, Any]:
         """The best photographs for a query, each with what the view shows of it."""
-        right = model.right
+        right = model.pair("image", "text").right
         prepared = right.encoder.prepare(query)
         words = right.contributions([query])[0]
-        ranked = []
-        for number, photo in enumerate(list(self.photos)):
-            ranked.append((number, photo, photo.vectors @ words))
-        ranked.sort(key=lambda one: (-one[2].similarity, one[0]))
+        photos = list(self.photos)
+        direction = words.embedding.double() * words.scale
+        similar = [float(photo.vectors.embedding.double() @ direction) * photo.vectors.scale for photo in photos]
+        ranked = sorted(range(len(photos)), key=lambda i: (-similar[i], i))
         hits = []
-        for number, photo, pair in ranked[:limit]:
+        for number in ranked[:limit]:
+            photo = photos[number]
+            pair = photo.vectors @ words
             values = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
             shown = page_data(Explanation(**values, left_input=photo.small, right_input=prepared.shown))
             # The thumbnail comes from its own address.
             hits.append(
                 {"photo": number, "name": photo.name, "similarity": pair.similarity, "view": {**shown, "pictures": []}}
             )
-        return {"query": query, "photos": len(self.photos), "hits": hits}
+        return {"query": query, "photos": len(photos), "hits": hits}
 
 
 def _photo(name: str, path: Path, model: DualEncoder) -> Photo:
     image = open_image(path)
-    vectors = model.left.contributions([image], IntegratedJacobian(steps=_NODES))[0]
+    vectors = model.pair("image", "text").left.contributions([image], IntegratedJacobian(steps=_NODES))[0]
     small = image.copy()
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
 
 from secondsight.errors import InputError
-from secondsight.files import atomic
 from secondsight.layout import (
     Box,
     GridLayout,
@@ -30,6 +29,7 @@ from secondsight.layout import (
     word_scores,
     words_of,
 )
+from secondsight.visual import plots
 from secondsight.visual.colours import NEGATIVE, POSITIVE, faded, limit_of, overlay
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _WIDTH = 6.4
 """Inches; a column and a half of a paper."""
+
+_PIXELS = 1600
+"""Pixels of a drawn photograph's longer side."""
 
 _COLUMN = 2.7
 """Inches of a pair among others."""
@@ -71,8 +74,7 @@ def save_figure(e: Explanation, path: str | os.PathLike[str], selection: Any = N
     figure = Figure()
     FigureCanvasAgg(figure)
     draw(figure, e, selection, box)
-    with atomic(path) as file:
-        figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=200)
+    plots.save(figure, path)
 
 
 def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> None:
@@ -302,10 +304,20 @@ def _picture(axes: Axes, layout: Layout, shown: Any, values: Tensor, limit: floa
     else:
         assert isinstance(layout, GridLayout)
         axes.set_axis_off()
-        axes.imshow(faded(np.asarray(shown)))
-        axes.imshow(overlay(layout.heatmap(values).numpy(), limit))
-    if box is not None:
-        x0, y0, x1, y1 = box
+        # As many pixels as a page can show; axes stay in those of the original.
+        width, height = layout.image_size
+        shrink = min(1.0, _PIXELS / max(width, height))
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        x, y = size[0] / width, size[1] / height
+        left, top, right, bottom = layout.frame
+        small = replace(layout, image_size=size, frame=(left * x, top * y, right * x, bottom * y))
+        photo = shown if shrink == 1 else shown.resize(size, Image.Resampling.LANCZOS)
+        extent = (0.0, float(width), float(height), 0.0)
+        axes.imshow(faded(np.asarray(photo)), extent=extent)
+        axes.imshow(overlay(small.heatmap(values).numpy(), limit), extent=extent)
+    if isinstance(box, tuple):
+        # Of a sound, a stretch of seconds.
+        x0, y0, x1, y1 = box if len(box) == 4 else (box[0], axes.get_ylim()[0], box[1], axes.get_ylim()[1])
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#ffd400", linewidth=2))
     if sign:
         style = {"facecolor": "white", "edgecolor": "none", "boxstyle": "round,pad=0.2"}
@@ -339,11 +351,21 @@ def _items(layout: Layout, values: Tensor, chosen: Tensor | None) -> list[tuple[
     return [(w, v, p) for (w, v), p in zip(word_scores(layout, values), picked, strict=True)]
 
 
+def _renderer(figure: Any) -> Any:
+    """What measures text; the figure keeps the canvas that somebody's window may be."""
+    canvas = figure.canvas
+    if hasattr(canvas, "get_renderer"):
+        return canvas.get_renderer()
+    measured = FigureCanvasAgg(figure).get_renderer()
+    figure.set_canvas(canvas)
+    return measured
+
+
 def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float, sign: str) -> None:
     """Words from left to right, wrapped, each on its colour; chosen ones are framed; after a sign if there is one."""
     axes.set_axis_off()
     figure = axes.figure
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[arg-type]  # an Axes made here has a root figure
+    renderer = _renderer(figure)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     box = axes.get_window_extent(renderer)
@@ -360,7 +382,7 @@ def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float, sign: 
         back = tuple(1 - alpha + alpha * c for c in (red, green, blue))
         style = {"facecolor": back, "edgecolor": "#222222" if picked else back, "boxstyle": "round,pad=0.22"}
         ink = "white" if alpha > 0.62 else "#111111"
-        word = axes.text(x, y, text, fontsize=size, va="center", color=ink, bbox=style)
+        word = axes.text(x, y, text, fontsize=size, va="center", color=ink, bbox=style, parse_math=False)
         width = word.get_window_extent(renderer).width / box.width
         if x + width > 1 - first and x > 1.5 * first:
             x, y = first, y - line

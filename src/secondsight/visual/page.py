@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from secondsight.errors import InputError
-from secondsight.explanation import contrast
+from secondsight.explanation import comparable, contrast
 from secondsight.files import atomic
 from secondsight.layout import Box, GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout, words_of
 from secondsight.visual.colours import SCALES
@@ -61,7 +61,7 @@ def _cases(e: Explanation | Sequence[Explanation]) -> list[tuple[str, Explanatio
     cases = [(_name(one), one) for one in given]
     if len(given) == 2 and all(not isinstance(one.right_layout, JoinedLayout) for one in given):
         first, second = given
-        if first.left_layout == second.left_layout and first.about.get("method") == second.about.get("method"):
+        if comparable(first, second):
             # Computed once, before the difference takes hold of them; each is shown anyway.
             _ = first.matrix, second.matrix
             cases.append(("difference", contrast(first, second)))
@@ -105,7 +105,7 @@ def _case(e: Explanation, name: str, pictures: _Pictures, selection: Any, box: A
         "right": right,
         "matrix": _packed(matrix),
         "alone": [_packed(_grouped(v.double().cpu(), owner, side["groups"])) for v, owner, side in effects],
-        "start": [_start(e.left_layout, left, box), _start(e.right_layout, right, selection)],
+        "start": [start_of(e.left_layout, left, box), start_of(e.right_layout, right, selection)],
         "similarity": e.similarity,
         "terms": [[name, value] for name, value in e.terms.labels()],
         "hidden": e.terms.interaction - float(matrix.sum()),
@@ -119,14 +119,14 @@ def _packed(values: Tensor) -> str:
     return base64.b64encode(values.detach().numpy().astype("<f4").tobytes()).decode()
 
 
-def _start(layout: Layout, side: dict[str, Any], selection: Any, weights: Tensor | None = None) -> Any:
+def start_of(layout: Layout, side: dict[str, Any], selection: Any, weights: Tensor | None = None) -> Any:
     """What a side begins with: a box, words, one of these for each input that it joins, or nothing."""
     if selection is None and weights is None:
         return None
     weights = layout.select(selection) if weights is None else weights
     if isinstance(layout, JoinedLayout):
         split = zip(layout.parts, side["parts"], layout.split(weights), strict=True)
-        return [_start(part, own, None, weight) if bool(weight.any()) else None for part, own, weight in split]
+        return [start_of(part, own, None, weight) if bool(weight.any()) else None for part, own, weight in split]
     if side["kind"] == "text":
         return [i for i, features in enumerate(_members(layout)) if features and bool(weights[features].any())]
     if isinstance(layout, GridLayout) and isinstance(selection, tuple):
@@ -134,6 +134,9 @@ def _start(layout: Layout, side: dict[str, Any], selection: Any, weights: Tensor
     heights = weights.detach().cpu()
     seen = layout.view(heights).flip(0) if isinstance(layout, SpectrogramLayout) else layout.view(heights)
     rows, columns = seen.any(1).nonzero().flatten().tolist(), seen.any(0).nonzero().flatten().tolist()
+    if not rows:
+        # Special features have no place to be framed.
+        return None
     (x0, y0, x1, y1), (down, across) = side["frame"], seen.shape
     wide, tall = (x1 - x0) / across, (y1 - y0) / down
     return [x0 + columns[0] * wide, y0 + rows[0] * tall, x0 + (columns[-1] + 1) * wide, y0 + (rows[-1] + 1) * tall]
@@ -174,8 +177,11 @@ def _side(layout: Layout, shown: Any, pictures: _Pictures) -> tuple[dict[str, An
 
 
 def _coarser(grid: tuple[int, int]) -> tuple[tuple[int, int], list[int]]:
-    """A grid of at most `_FINEST` cells a side, and which of its cells every old one falls into."""
-    rows, columns = (min(n, _FINEST) for n in grid)
+    """A grid of at most `_FINEST` cells a side, and which of its cells every old one falls into.
+
+    All new cells hold equally many old ones, as sums over more would look like more.
+    """
+    rows, columns = (max(k for k in range(1, min(n, _FINEST) + 1) if n % k == 0) for n in grid)
     of_rows = torch.arange(grid[0]) * rows // grid[0]
     of_columns = torch.arange(grid[1]) * columns // grid[1]
     return (rows, columns), (of_rows[:, None] * columns + of_columns).flatten().tolist()
@@ -222,12 +228,21 @@ def _members(layout: Layout) -> list[list[int]]:
 def _text_side(layout: Layout) -> tuple[list[list[int]], dict[str, Any]]:
     members, text = _members(layout), layout.text if isinstance(layout, TokenLayout) else None
     named = [(w.text, w.start, w.end) for w in words_of(layout)] or [(str(i), 0, 0) for i in layout.visible]
+    offsets = layout.offsets if isinstance(layout, TokenLayout) else ()
+    seen = max((offset[1] for offset in offsets if offset is not None), default=0)
     return members, {
         "kind": "text",
         "text": text,
         # Offsets count characters, as JavaScript's do outside the rarer planes; see _utf16.
         "words": [
-            {"text": word, "start": _utf16(text, start), "end": _utf16(text, end), "cut": not features}
+            {
+                "text": word,
+                "start": _utf16(text, start),
+                "end": _utf16(text, end),
+                "cut": not features,
+                # A word may have no token of its own because its letters are part of a neighbour's.
+                "shared": not features and start < seen,
+            }
             for (word, start, end), features in zip(named, members, strict=True)
         ],
     }
@@ -238,11 +253,16 @@ def _utf16(text: str | None, offset: int) -> int:
     return offset if text is None else len(text[:offset].encode("utf-16-le")) // 2
 
 
-def _picture(shown: Image.Image) -> str:
+def shrunk(shown: Image.Image) -> Image.Image:
+    """A picture no larger than pages show it."""
     picture = shown.copy()
     picture.thumbnail((_LONGEST, _LONGEST), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _picture(shown: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
+    shrunk(shown).save(buffer, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

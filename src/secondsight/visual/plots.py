@@ -251,5 +251,6 @@ def gallery(shown: Sequence[tuple[Image.Image, str]], columns: int = 4) -> Figur
         axes.set_axis_off()
     for axes, (picture, text) in zip(places, shown, strict=False):
         axes.imshow(np.asarray(picture.convert("RGB")))
-        axes.text(0.5, -0.03, fill(text, 30), transform=axes.transAxes, ha="center", va="top", fontsize=7)
+        axes.text(0.5, -0.03, fill(text, 30), transform=axes.transAxes, ha="center", va="top", fontsize=7,
+                  parse_math=False)  # fmt: skip
     return figure

@@ -82,7 +82,8 @@ def _whole(layout: Layout) -> str:
 
 
 def _words(scores: list[tuple[str, float]], title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), title_style="bold")
+    # A caption is a text, whatever markup it looks like.
+    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 1), title_style="bold")
     table.add_column("word", no_wrap=True)
     table.add_column("interaction", justify="right")
     table.add_column("")

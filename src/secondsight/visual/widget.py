@@ -9,7 +9,7 @@ import anywidget
 import traitlets
 
 from secondsight.layout import Box
-from secondsight.visual.page import embed_page, page_data, web_file
+from secondsight.visual.page import embed_page, page_data, start_of, web_file
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -30,6 +30,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
         self, e: Explanation | Sequence[Explanation], selection: Any = None, *, box: Box | None = None
     ) -> None:
         super().__init__(data=page_data(e, selection, box))
+        self._shown = e if isinstance(e, Sequence) else [e]
         self._fallback = embed_page(e, selection, box)
 
     @property
@@ -43,9 +44,22 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
         return self.state.get("left"), self.state.get("right")
 
     def pick(self, left: Any = None, right: Any = None) -> None:
-        """Pick for the reader: a box (x0, y0, x1, y1) on an image, indices of words on a text, None for everything."""
-        as_plain = [None if side is None else list(side) for side in (left, right)]
-        self.state = {"case": self.state.get("case", 0), "left": as_plain[0], "right": as_plain[1]}
+        """Pick for the reader, on either side: a span or a box as in `e[…]`, or indices of words; None is everything.
+
+        Raises `InputError` for what is not there.
+        """
+        case = self.state.get("case", 0)
+        shown = self.data["cases"][case]
+        # A difference that the page made itself has the sides of its data only.
+        layouts = [self._shown[case].left_layout, self._shown[case].right_layout] if case < len(self._shown) else None
+        wanted = []
+        for place, (side, picked) in enumerate((("left", left), ("right", right))):
+            words = isinstance(picked, Sequence) and not isinstance(picked, (str, tuple))
+            if picked is None or words or layouts is None:
+                wanted.append(picked if picked is None else list(picked))
+            else:
+                wanted.append(start_of(layouts[place], shown[side], picked))
+        self.state = {"case": case, "left": wanted[0], "right": wanted[1]}
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         made = super()._repr_mimebundle_(**options)

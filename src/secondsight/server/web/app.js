@@ -75,7 +75,7 @@ document.addEventListener("paste", (event) => {
 
 function question() {
   const now = kind(), captions = [...$("captions").querySelectorAll("input")].map((input) => input.value.trim()).filter(Boolean);
-  const asked = { model: $("model").value, method: $("method").value, wait: false };
+  const asked = { model: $("model").value, method: $("method").value, truncate: $("truncate").checked, wait: false };
   const layer = $("layer").value.trim().replace("−", "-");
   if (layer) {
     if (layer !== "input" && !/^-?\d+$/.test(layer)) throw new Error(`layer “${layer}” is neither a number nor “input”`);
@@ -121,7 +121,9 @@ $("form").addEventListener("submit", async (event) => {
 });
 
 async function open(id) {
+  state.wanted = id;
   const shown = await ask(`/api/explanations/${encodeURIComponent(id)}/view`);
+  if (state.wanted !== id) return;
   if (state.shown) state.shown.destroy();
   state.shown = view($("view"), shown);
   state.id = id;
@@ -129,9 +131,6 @@ async function open(id) {
   $("own").href = `#/e/${id}`;
   $("keep").href = `/api/explanations/${encodeURIComponent(id)}/page`;
   $("warned").textContent = shown.warnings.length ? ` · ${shown.warnings.join("; ")}` : "";
-  const first = shown.cases[0], picture = shown.pictures[0];
-  // A link opened afresh fills the form as well.
-  if (!state.images.left && picture && first.left.kind === "image") setImage("left", picture, { image: picture.slice(picture.indexOf(",") + 1) });
 }
 
 // Examples
@@ -164,8 +163,9 @@ async function folder() {
   const photos = (state.about = await ask("/api/about")).photos;
   $("query-form").hidden = photos === null || photos.done === 0;
   $("folder").textContent = photos === null ? "No folder was given. Start the app with: secondsight serve --photos FOLDER"
-    : photos.done < photos.all ? `${photos.done} of ${photos.all} photographs are ready` : `${photos.all - photos.skipped.length} photographs${photos.skipped.length ? `; ${photos.skipped.length} could not be read` : ""}`;
-  if (photos !== null && photos.done < photos.all && !$("search").hidden) setTimeout(folder, 1000);
+    : photos.trouble ? `after ${photos.done} of ${photos.all} photographs the work ${photos.trouble}` : photos.done < photos.all ? `${photos.done} of ${photos.all} photographs are ready` : `${photos.all - photos.skipped.length} photographs${photos.skipped.length ? `; ${photos.skipped.length} could not be read` : ""}`;
+  clearTimeout(state.poll);
+  if (photos !== null && photos.done < photos.all && !photos.trouble && !$("search").hidden) state.poll = setTimeout(folder, 1000);
 }
 $("query-form").addEventListener("submit", async (event) => {
   event.preventDefault();

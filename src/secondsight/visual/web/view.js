@@ -18,7 +18,7 @@ const largest = (values) => values.reduce((m, v) => Math.max(m, Math.abs(v)), 0)
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
 const css = ([r, g, b, a]) => `rgba(${Math.round(r)},${Math.round(g)},${Math.round(b)},${a.toFixed(3)})`;
-const escaped = (text) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
+const escaped = (text) => text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd").replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
 const stroke = (picked) => picked.map((v) => v.toFixed(0)).join(", ");
 
 /** Little-endian float32 in base64, as Python wrote them. */
@@ -32,9 +32,10 @@ function tint(scale, share, most) {
   return [...(share < 0 ? scale.negative : scale.positive), most * Math.abs(share) ** 0.85];
 }
 
+const paperOf = (node) => getComputedStyle(node).getPropertyValue("--paper-rgb").split(",").map(Number);
+
 // Black or white, whichever reads better on the colour as it lies on the page.
-function ink(node, colour) {
-  const paper = getComputedStyle(node).getPropertyValue("--paper-rgb").split(",").map(Number);
+function ink(paper, colour) {
   const mixed = [0, 1, 2].map((i) => (1 - colour[3]) * paper[i] + colour[3] * colour[i]);
   const linear = mixed.map((v) => { const c = v / 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; });
   const light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
@@ -52,7 +53,8 @@ export const heat = {
   paint(canvas, side, shown, limit, scale, strength = 0.82, smooth = true) {
     const [rows, columns] = side.grid, [W, H] = side.size, [fx0, fy0, fx1, fy1] = side.frame;
     const cw = (fx1 - fx0) / columns, ch = (fy1 - fy0) / rows;
-    const w = canvas.width = Math.min(W, 448), h = canvas.height = Math.max(1, Math.round(w * H / W));
+    const shrink = Math.min(1, 448 / W, 2048 / H);
+    const w = canvas.width = Math.max(1, Math.round(W * shrink)), h = canvas.height = Math.max(1, Math.round(H * shrink));
     const context = canvas.getContext("2d"), pixels = context.createImageData(w, h), out = pixels.data;
     const table = new Uint8ClampedArray(4 * 513);
     for (let i = 0; i < 513; i++) { const c = tint(scale, i / 256 - 1, strength); table.set([c[0], c[1], c[2], 255 * c[3]], 4 * i); }
@@ -88,7 +90,9 @@ export const heat = {
  * has `state()`, `set({case, reading, left, right})`, `picture("svg" | "png")` and `destroy()`.
  */
 export function view(root, data, options = {}) {
-  const listeners = new AbortController(), on = (node, names, f) => names.split(" ").forEach((name) => node.addEventListener(name, f, { signal: listeners.signal }));
+  // What belongs to a case goes with it.
+  let listeners = new AbortController(), own = null;
+  const on = (node, names, f) => names.split(" ").forEach((name) => node.addEventListener(name, f, { signal: (own || listeners).signal }));
   const look = { scale: data.scales[0], strength: 0.82, smooth: true };
   const cases = data.cases.map((one) => ({ ...one, matrix: floats(one.matrix), alone: [floats(one.alone[0]), floats(one.alone[1])], groups: [one.left.groups, one.right.groups] }));
   let which = data.shown || 0, reading = "interactions", panels = [], now = null;
@@ -97,17 +101,21 @@ export function view(root, data, options = {}) {
   root.textContent = "";
   const status = make("p", root, "ss-status"), tools = make("div", root, "ss-tools"), stage = make("div", root, "ss-stage");
   status.setAttribute("role", "status");
+  const spoken = make("span", root, "ss-spoken");
+  spoken.setAttribute("aria-live", "polite");
   const tip = make("div", root, "ss-tip");
   tip.hidden = true;
   const card = make("section", root, "ss-sum"), foot = make("p", root, "ss-foot");
   card.setAttribute("aria-label", "The four terms");
   const redraw = [];
   toolbar();
-  open(which, cases[which].start);
   on(root, "keydown", (event) => { if (event.key === "Escape") { hint(null); clear(); } });
+  open(which, cases[which].start);
 
   function open(index, start) {
     which = index; now = cases[index];
+    if (own) own.abort();
+    own = new AbortController();
     stage.textContent = "";
     panels = [now.left, now.right].map((side) => panelOf(side, stage));
     panels.forEach((panel) => panel.onChange(show));
@@ -155,6 +163,11 @@ export function view(root, data, options = {}) {
     if (!cases.some((one) => [one.left, one.right].some(pictured))) { soft.hidden = veil.hidden = true; }
   }
   function pictured(side) { return side.kind === "image" || side.kind === "joined" && side.parts.some(pictured); }
+
+  function mark(label, i) {
+    const group = [...tools.querySelectorAll("[role=radiogroup]")].find((one) => one.getAttribute("aria-label") === label);
+    if (group) group.querySelectorAll("input")[i].checked = true;
+  }
 
   // Radio buttons in a row: one tab stop, arrows move.
   function choice(label, names, chosen, f) {
@@ -213,11 +226,11 @@ export function view(root, data, options = {}) {
     } else {
       status.append("Interaction of ");
       const names = any && !(weights[0] && weights[1]) ? named.filter((_, i) => weights[i]) : named;
-      names[0] === names[1] ? strong("everything on both sides") : names.forEach((name, i) => { status.append(i ? " with " : ""); strong(name); });
+      !any && names[0] === names[1] ? strong("everything on both sides") : names.forEach((name, i) => { status.append(i ? " with " : ""); strong(name); });
       status.append(": "); strong(signed(seen.value));
       status.append(` of a ${now.called} of ${minus(now.similarity.toFixed(4))}. `);
     }
-    if (any) { const button = make("button", status, "ss-button", "clear (Esc)"); button.type = "button"; on(button, "click", clear); }
+    if (any) { const button = make("button", status, "ss-button", "clear (Esc)"); button.type = "button"; on(button, "click", () => { clear(); (stage.querySelector("[tabindex='0']") || root).focus(); }); }
     else make("span", status, "ss-hint", [...new Set(panels.map((p) => p.hint))].join(" "));
   }
   function clear() { panels.forEach((panel) => panel.set(null)); show(); }
@@ -410,9 +423,9 @@ export function view(root, data, options = {}) {
       cell.hidden = false;
       const r = cell.getBoundingClientRect();
       hint(`row ${cursor[1] + 1}, column ${cursor[0] + 1}: ${signed(shown[cursor[1] * columns + cursor[0]], 5)}`, r.right, r.bottom);
-      status.textContent = tip.textContent;
+      spoken.textContent = tip.textContent;
     });
-    on(photo, "blur", () => { cell.hidden = true; hint(null); });
+    on(photo, "blur", () => { cell.hidden = true; hint(null); spoken.textContent = ""; });
     cell.hidden = true;
     frame();
     return {
@@ -442,15 +455,15 @@ export function view(root, data, options = {}) {
     const line = make("p", parent, "ss-text");
     line.setAttribute("role", "group");
     line.setAttribute("aria-label", "Words. Arrow keys move, Enter picks, with Shift several.");
-    let listener = () => {}, picked = new Set(), anchor = null, dragging = false, place = 0, shown = null, limit = 1;
+    let listener = () => {}, picked = new Set(), anchor = null, dragging = false, ranging = false, place = 0, shown = null, limit = 1;
     const words = side.words.map((word, index) => {
       if (side.text !== null) line.append(side.text.slice(place, word.start)); else if (index) line.append(" ");
       place = word.end;
-      const button = make("button", line, "ss-word" + (word.cut ? " ss-cut" : ""), word.text);
+      const button = make("button", line, "ss-word" + (word.cut && !word.shared ? " ss-cut" : ""), word.text);
       button.type = "button";
       button.disabled = word.cut;
       button.tabIndex = -1;
-      if (word.cut) button.title = "cut off: the caption is longer than the model's context";
+      if (word.cut) button.title = word.shared ? "part of a neighbour's token" : "cut off: the caption is longer than the model's context";
       button.dataset.index = index;
       return button;
     });
@@ -474,7 +487,7 @@ export function view(root, data, options = {}) {
     on(line, "pointerdown", (event) => {
       const index = under(event);
       if (event.button || index === null) return;
-      anchor = index; dragging = true; hint(null);
+      anchor = index; dragging = true; ranging = false; hint(null);
       if (event.shiftKey && picked.size) range(Math.min(...picked, index), Math.max(...picked, index));
       else choose(index, event.ctrlKey || event.metaKey || event.shiftKey);
       mark();
@@ -482,11 +495,19 @@ export function view(root, data, options = {}) {
     on(window, "pointermove", (event) => {
       if (!dragging) return;
       const index = under(event);
-      if (index === null || index === anchor && picked.size < 2) return;
+      // A hand that trembles on one word picks no range.
+      if (index === null || index === anchor && !ranging) return;
+      ranging = true;
       range(anchor, index); mark();
     });
     on(window, "pointerup", () => { if (dragging) { dragging = false; report(); } });
-    on(window, "pointercancel", () => { dragging = false; });
+    on(window, "pointercancel", () => { if (dragging) { dragging = false; report(); } });
+    // Pointers and keys are handled below; other clicks come from assistive technology.
+    on(line, "click", (event) => {
+      if (event.detail !== 0 || event.target.dataset.index === undefined) return;
+      choose(Number(event.target.dataset.index), true);
+      report();
+    });
     on(line, "keydown", (event) => {
       if (event.target.dataset.index === undefined) return;
       const index = Number(event.target.dataset.index);
@@ -515,11 +536,12 @@ export function view(root, data, options = {}) {
       set: (selection) => { picked = new Set(selection || []); mark(); },
       colour: (values, end) => {
         shown = values; limit = end || largest(values);
+        const paper = paperOf(line);
         words.forEach((word, i) => {
           if (side.words[i].cut) return;
           const colour = tint(look.scale, clamp(values[i] / limit, -1, 1), 0.8);
           word.style.background = css(colour);
-          word.style.color = ink(word, colour);
+          word.style.color = ink(paper, colour);
           word.setAttribute("aria-label", `${side.words[i].text} ${signed(values[i])}`);
         });
       },
@@ -569,11 +591,11 @@ export function view(root, data, options = {}) {
     const limit = largest(now.matrix);
     return {
       draw: () => {
-        const weights = panels.map((panel) => panel.weights());
+        const weights = panels.map((panel) => panel.weights()), paper = paperOf(table);
         for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) {
           const colour = tint(look.scale, clamp(now.matrix[i * columns + j] / limit, -1, 1), 0.85), cell = cells[i][j];
           cell.style.background = css(colour);
-          cell.style.color = ink(cell, colour);
+          cell.style.color = ink(paper, colour);
           cell.classList.toggle("ss-on", Boolean(weights[0] && weights[1] && weights[0][i] && weights[1][j]));
         }
       },
@@ -638,18 +660,19 @@ export function view(root, data, options = {}) {
   }
 
   function set(wanted) {
-    if (wanted.reading) reading = wanted.reading;
+    if (wanted.reading) { reading = wanted.reading; mark("Show", reading === "alone" ? 1 : 0); }
+    if (wanted.case !== undefined) mark("Caption", wanted.case);
     if (wanted.case !== undefined && wanted.case !== which) open(wanted.case, [wanted.left || null, wanted.right || null]);
     else { ["left", "right"].forEach((side, i) => { if (wanted[side] !== undefined) panels[i].set(wanted[side]); }); show(); }
   }
-  return { state, set, picture, destroy: () => { listeners.abort(); root.textContent = ""; root.classList.remove("ss"); } };
+  return { state, set, picture, destroy: () => { listeners.abort(); if (own) own.abort(); root.textContent = ""; root.classList.remove("ss"); } };
 }
 
 /** The same in a notebook, as anywidget asks for it: what is picked goes to Python and comes from it. */
 export default {
   render({ model, el }) {
     // Python's wishes come first; then what is picked here is told back, but not what Python just asked for.
-    let own = true;
+    let own = true; // no echo of what Python asked for while it is being done
     const shown = view(el, model.get("data"), {
       onChange: (seen) => {
         if (own) return;
@@ -659,7 +682,8 @@ export default {
         own = false;
       },
     });
-    const follow = (wanted) => { own = true; if (wanted && Object.keys(wanted).length) shown.set(wanted); own = false; };
+    const tell = () => { own = true; model.set("state", shown.state()); model.save_changes(); own = false; };
+    const follow = (wanted) => { own = true; if (wanted && Object.keys(wanted).length) shown.set(wanted); own = false; tell(); };
     follow(model.get("state"));
     model.on("change:state", () => { if (!own) follow(model.get("state")); });
     return () => shown.destroy();
