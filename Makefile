@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean train-scenes
+.PHONY: demo test lint format clean train-scenes bench
 
 demo: $(STAMP)
 	$(BIN)/secondsight explain examples/coffee.jpg "a cup of coffee and a spoon on a wooden table" \
@@ -18,6 +18,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -26,6 +27,10 @@ format: $(STAMP)
 # Hours on two cores, minutes on a GPU; goes on where it was stopped. Add INSTALL=--install to put it into the package.
 train-scenes: $(STAMP)
 	$(BIN)/python scripts/train_scenes.py --out runs/scenes $(INSTALL)
+
+# Hours; results go to benchmarks/results and docs/benchmarks.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/suite.py
 
 # An unfinished install leaves no stamp, so the next call takes it up again.
 $(STAMP): pyproject.toml

@@ -4,7 +4,8 @@ Random full-size open_clip models (cost does not depend on the weights), float32
 same references on both sides. Every row is a process of its own, so that its peak memory is its own; rows run one after
 the other on an otherwise idle machine. `forward` is the host model's encode_image + encode_text of the pair; our times
 and exclip's leave it out. Ours are medians of 7, exclip's (minutes each) single runs. exclip 1.1 is installed without
-its dependencies into a folder of its own. Writes docs/benchmarks.md.
+its dependencies into a folder of its own. Prints the table of docs/benchmarks.md and keeps it as
+results/exclip.md.
 """
 
 import argparse
@@ -191,7 +192,7 @@ def main() -> None:
                         found = child("exclip", name, str(layer), str(steps), packages=packages)
                         rows.append((name, layer, f"exclip, N={steps}", found, ours))
                 write(rows)
-    print((ROOT / "docs" / "benchmarks.md").read_text())
+    print((ROOT / "benchmarks" / "results" / "exclip.md").read_text())
 
 
 def write(rows: list) -> None:
@@ -218,7 +219,7 @@ def write(rows: list) -> None:
             f"| {name} | {layer} | {who} | {row['nodes']} | {residual} | {row['forward']:.3f} | {row['pair']:.3f} | "
             f"{row['pair'] / row['forward']:,.2f} | {share} | {times} | {row['gb']:.1f} ({row['gb_before']:.1f}) |"
         )
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines) + "\n")
+    (ROOT / "benchmarks" / "results" / "exclip.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

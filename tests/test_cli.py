@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -219,3 +220,19 @@ def test_an_experiment_from_the_command_line(tmp_path, loaded):
     listed = CliRunner().invoke(app, ["experiments"]).stdout
     assert "hard-negatives" in listed
     assert "flickr30k:FOLDER" in listed
+
+
+def test_the_doctor_says_what_is_there(monkeypatch):
+    from secondsight import doctor
+
+    lines, broken = doctor.report()
+    found = dict(lines)
+    assert found["torch"] == torch.__version__
+    assert found["scenes weights"].startswith("there")
+    assert broken == []
+    monkeypatch.setattr(doctor, "PARTS", {"more": ("no-such-package",)})
+    monkeypatch.setattr("secondsight.encoders.registry.load", lambda name: 1 / 0)
+    lines, broken = doctor.report()
+    assert dict(lines)["[more]"] == "pip install 'secondsight[more]' (no-such-package)"
+    assert dict(lines)["scenes weights"] == "damaged"
+    assert "division by zero" in broken

@@ -86,3 +86,20 @@ def test_a_killed_worker_costs_nothing(cluster, local, tmp_path, victim):
         pytest.skip("the run was over before a worker could be killed")
     assert report.problems == {}
     same(expected, open_store(tmp_path / "s"))
+
+
+def test_an_experiment_reads_what_the_cluster_explained(cluster, tmp_path, monkeypatch):
+    from secondsight.evaluation import evaluate
+    from secondsight.scale.ray_engine import explain_with_ray
+
+    data, models = "scenes:noto/12#4", [("scenes", ss.load("scenes"))]
+    seen = explain_with_ray("pointing", data, ["scenes"], out=tmp_path / "ray", actors=2, part=3, limit=8)
+    assert seen == 8
+    expected = evaluate("pointing", data, models, out=tmp_path / "local", limit=8)
+    # Everything is there: a model that cannot run is not asked.
+    monkeypatch.setattr(type(models[0][1].left.encoder), "features", None)
+    got = evaluate("pointing", data, models, out=tmp_path / "ray", limit=8)
+    for name in expected:
+        assert got[name].equals(expected[name])
+    with pytest.raises(ss.InputError, match="unknown experiment"):
+        explain_with_ray("magic", data, ["scenes"], out=tmp_path)

@@ -368,6 +368,27 @@ def test_upload_explain_compare_and_link(browser, address, world, model):
 
 
 @needs_browser
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_photos_come_by_paste_and_drop(browser, address, world, way):
+    source = packed(world[0].image)
+    give = """([source, way]) => {
+      const bytes = Uint8Array.from(atob(source), (c) => c.charCodeAt(0)), data = new DataTransfer();
+      data.items.add(new File([bytes], "x.png", {type: "image/png"}));
+      const event = way === "paste" ? new ClipboardEvent("paste", {clipboardData: data, bubbles: true})
+        : new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
+      (way === "paste" ? document : document.getElementById("drop-left")).dispatchEvent(event);
+    }"""
+    with page_of(browser) as page:
+        page.goto(address)
+        page.locator("#method option").first.wait_for(state="attached")
+        page.evaluate(give, [source, way])
+        page.locator("#drop-left img").wait_for()
+        page.get_by_label("Caption", exact=True).fill("a cat")
+        page.get_by_role("button", name="Explain").click()
+        page.wait_for_selector("#view .ss-word")
+
+
+@needs_browser
 def test_errors_are_said_where_they_happen(browser, address, world):
     with page_of(browser, viewport={"width": 390, "height": 800}) as page:
         page.expected = ["422", "404"]

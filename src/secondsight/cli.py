@@ -307,6 +307,10 @@ def evaluate(
     option: Annotated[
         list[str] | None, typer.Option(help="An option of the experiment as NAME=VALUE; may be repeated.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: pairs are explained by a cluster first.")] = "local",
+    address: Annotated[str | None, typer.Option(help="The Ray cluster; default: Ray on this machine.")] = None,
+    actors: Annotated[int, typer.Option(help="Ray workers that explain.", min=1)] = 1,
+    gpus: Annotated[float, typer.Option(help="GPUs of each of them.", min=0)] = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run an experiment on a data set: tables here, and a report in a folder; starts again where it was stopped."""
@@ -349,13 +353,21 @@ def evaluate(
                 out.print(f"wrote {out_dir / 'paper.html'}", soft_wrap=True)
             return
         if name not in EXPERIMENTS:
-            raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, paper")
+            raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, paper, scenes-paper")
         if len(data) > 1:
             raise InputError(f"{name!r} looks at one data set: give one --data")
         named = sorted(METHODS) if method == ["all"] else method or []
         methods = [(one, _method(one)) for one in named]
         layers = ["all"] if layer == ["all"] else [_layer(one) for one in layer or []]
         chosen = model or ["builtin"]
+        if engine not in ("local", "ray"):
+            raise InputError(f"unknown engine {engine!r}; known: local, ray")
+        if engine == "ray":
+            _ray_engine().explain_with_ray(
+                name, data[0], chosen, methods, layers=layers, out=out_dir, limit=limit, address=address, actors=actors,
+                gpus=gpus, progress=lambda done, whole: tell("explaining", done, whole), seed=seed, rule=rule,
+                **_options(option or []),
+            )  # fmt: skip
         with _progress(f"loading {', '.join(chosen)}"):
             models = [(one, load(one)) for one in chosen]
         tables = run(
@@ -406,6 +418,9 @@ def finetune(
     lr: Annotated[float, typer.Option(help="Learning rate after the warm-up.")] = 1e-5,
     start_lr: Annotated[float, typer.Option(help="Learning rate before it.")] = 1e-7,
     warm_up: Annotated[int | None, typer.Option(help="Steps of the rise; default: the first epoch's.")] = None,
+    final_lr: Annotated[
+        float | None, typer.Option(help="Learning rate of the last step, to which it falls; default: it stays.")
+    ] = None,
     weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = 1e-4,
     precision: Annotated[str, typer.Option(help="no, bf16 or fp16.")] = "no",
     limit: Annotated[int | None, typer.Option(help="Use the first pairs only.")] = None,
@@ -425,7 +440,7 @@ def finetune(
             from secondsight.training import Recipe, tuned_name
             from secondsight.training import finetune as tune
 
-        recipe = Recipe(epochs, batch, lr, start_lr, warm_up, weight_decay, precision, seed)
+        recipe = Recipe(epochs, batch, lr, start_lr, warm_up, weight_decay, precision, seed, final_lr)
         opened = open_data(data)
         judged = open_data(evaluate_on) if evaluate_on else None
         watched = err.is_terminal and not quiet
@@ -517,11 +532,7 @@ def decompose(
                     source, dual, place, chosen, dtype=dtype, batch=batch, max_memory=memory, workers=workers, progress=tell
                 )  # fmt: skip
             else:
-                try:
-                    from secondsight.scale.ray_engine import decompose_with_ray
-                except ModuleNotFoundError as missing:
-                    raise InputError(f"--engine ray needs {missing.name}: pip install 'secondsight[scale]'") from None
-                report = decompose_with_ray(
+                report = _ray_engine().decompose_with_ray(
                     source, model, place, chosen, dtype=dtype, address=address, actors=actors, gpus=gpus, batch=batch,
                     max_memory=memory, device=device, precision=precision, progress=tell,
                 )  # fmt: skip
@@ -537,6 +548,14 @@ def decompose(
                     f"{facts['largest residual']:.1e}, rounding {facts['largest rounding']:.1e}",
                     soft_wrap=True,
                 )
+
+
+def _ray_engine() -> Any:
+    try:
+        from secondsight.scale import ray_engine
+    except ModuleNotFoundError as missing:
+        raise InputError(f"--engine ray needs {missing.name}: pip install 'secondsight[scale]'") from None
+    return ray_engine
 
 
 def _telling(kind: str, quiet: bool) -> Any:
@@ -656,6 +675,21 @@ def experiments() -> None:
         about = "All experiments on the scenes model in its own world, and which of the paper's findings hold there."
         out.print(Text.assemble(("scenes-paper", "bold"), f"\n  {about}"), soft_wrap=True)
         out.print(Text.assemble(("--data", "bold"), *(f"\n  {about}" for about in KINDS.values())), soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """What this installation has and what it misses; for bug reports. Exit code 1 where something is broken."""
+    with _plainly():
+        with _progress("looking"):
+            from secondsight.doctor import report
+        lines, broken = report()
+        for name, found in lines:
+            out.print(Text.assemble((f"{name:18}", "bold"), found), soft_wrap=True)
+        for problem in broken:
+            err.print(Text.assemble(("broken: ", "bold red"), problem), soft_wrap=True)
+        if broken:
+            raise typer.Exit(1)
 
 
 @app.command()

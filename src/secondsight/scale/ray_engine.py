@@ -6,11 +6,13 @@ lost, nothing doubled. All machines need to see the folder of the store, and the
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +56,7 @@ def decompose_with_ray(
     name that every worker loads, or the model itself, which is sent to them. Raises `InputError` where there is no cluster.
     """
     method = method or IntegratedJacobian()
-    if not ray.is_initialized():
-        try:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
-        except ConnectionError as problem:
-            raise InputError(f"there is no Ray cluster at {address!r} ({problem})") from problem
+    _started(address)
     own = placed(load(model), None, precision) if isinstance(model, str) else model
     side = side_of(own, source.kind)
     store = create_store(out, own, method, side.index, dtype)
@@ -66,7 +64,6 @@ def decompose_with_ray(
     report = Report(len(source), skipped=len(source) - len(todo))
     if not todo:
         return report
-    ray.data.DataContext.get_current().enable_progress_bars = False
     shared = ray.put(source)
     encoder = ray.put(_without_weights(side.encoder))
     blocks = -(-len(todo) // part)
@@ -154,3 +151,101 @@ class _Decomposer:
             folder = Path(self.options["folder"])
             write_part(folder, rows[0][0], names, [made for _, made in rows], self.options["dtype"])
         return {"done": [len(rows)], "problems": [json.dumps(problems)]}
+
+
+def explain_with_ray(
+    name: str,
+    data: str,
+    models: Sequence[str],
+    methods: Sequence[tuple[str, Method]] = (),
+    *,
+    layers: Sequence[Any] = (),
+    out: str | os.PathLike[str],
+    limit: int | None = None,
+    address: str | None = None,
+    actors: int = 1,
+    gpus: float = 0,
+    cpus: float = 1,
+    device: str | None = None,
+    part: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> int:
+    """Explain the pairs that an experiment will ask for, on a cluster; `evaluate` with the same arguments then reads them.
+
+    Returns how many captions were looked at. What is there already is not made again, so this too goes on where it was
+    stopped. All machines need to see the data and the folder `out`. Raises `InputError` as `evaluate` does.
+    """
+    from secondsight.data import open_data
+    from secondsight.evaluation import EXPERIMENTS
+
+    if name not in EXPERIMENTS:
+        raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}")
+    _started(address)
+    opened, experiment = open_data(data), EXPERIMENTS[name](**options)
+    wanted: list[int] = []
+    for index in range(len(opened)):
+        if limit is not None and len(wanted) >= limit:
+            break
+        try:
+            if experiment.wants(opened[index]):
+                wanted.append(index)
+        except InputError:
+            continue
+    if not wanted:
+        return 0
+    rows = ray.data.from_items([{"index": i} for i in wanted], override_num_blocks=-(-len(wanted) // part))
+    asked = {
+        "data": data,
+        "models": list(models),
+        "methods": list(methods),
+        "layers": list(layers),
+        "cache": str(Path(out).absolute() / "pairs"),
+        "device": device or ("cuda" if gpus else None),
+    }
+    done = rows.map_batches(
+        _Explainer,
+        fn_constructor_kwargs={"asked": asked},
+        batch_size=part,
+        concurrency=actors,
+        num_gpus=gpus or None,
+        num_cpus=cpus,
+    )
+    seen = 0
+    for row in done.iter_rows():
+        seen += int(row["seen"])
+        if progress:
+            progress(seen, len(wanted))
+    return seen
+
+
+class _Explainer:
+    """An actor: its own models, the pairs of some captions a call, each kept in a file of its own."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        from secondsight.data import open_data
+        from secondsight.evaluation import settings
+
+        named = [(name, placed(load(name), asked["device"])) for name in asked["models"]]
+        self.data = open_data(asked["data"])
+        self.settings = settings(named, asked["methods"], asked["layers"])
+        for setting in self.settings:
+            setting.cache = Path(asked["cache"])
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        for index in batch["index"]:
+            example = self.data[int(index)]
+            for setting in self.settings:
+                # What cannot be explained is listed by the experiment, when it asks for it.
+                with contextlib.suppress(InputError):
+                    setting.explain(example)
+        return {"seen": [len(batch["index"])]}
+
+
+def _started(address: str | None) -> None:
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        except ConnectionError as problem:
+            raise InputError(f"there is no Ray cluster at {address!r} ({problem})") from problem
+    ray.data.DataContext.get_current().enable_progress_bars = False

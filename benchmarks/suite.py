@@ -1,0 +1,67 @@
+"""All benchmarks one after the other, each in a process of its own: `make bench`, about two hours on two cores.
+
+Results lie in benchmarks/results, as JSON with the machine that made them or as tables; `figures` draws docs/benchmarks/*.png.
+
+    python benchmarks/suite.py              # everything
+    python benchmarks/suite.py figures      # only draw
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from secondsight.visual import plots
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+RUNS = {
+    "throughput-vit-b-16": ["throughput.py", "--json", str(RESULTS / "throughput-vit-b-16.json")],
+    "scaling": ["scaling.py"],
+    "store-formats": ["stores.py", "formats"],
+    "store-10000": ["stores.py", "store"],
+    "rivals-vit-b-32": ["rivals.py"],
+}
+"""Those that print JSON."""
+
+TABLES = ("compare_exclip", "deep_layers", "methods")
+"""Those that print Markdown."""
+
+
+def run() -> None:
+    RESULTS.mkdir(exist_ok=True)
+    for name, command in RUNS.items():
+        print(name, flush=True)
+        done = subprocess.run([sys.executable, *command], cwd=HERE, stdout=subprocess.PIPE, text=True, check=True)
+        (RESULTS / f"{name}.json").write_text(done.stdout)
+    for name in TABLES:
+        print(name, flush=True)
+        done = subprocess.run([sys.executable, f"{name}.py"], cwd=HERE, stdout=subprocess.PIPE, text=True, check=True)
+        (RESULTS / f"{name}.md").write_text(done.stdout)
+
+
+def figures() -> None:
+    place = HERE.parent / "docs" / "benchmarks"
+    place.mkdir(exist_ok=True)
+    found = json.loads((RESULTS / "scaling.json").read_text())
+    rows = found["inputs"]
+    n = [r["N"] for r in rows]
+    named = {
+        "decompose N + N inputs": (n, [r["decompose, s"] for r in rows]),
+        "multiply N² pairs": (n, [r["N² products, s"] for r in rows]),
+        "one forward pass a pair": (n, [r["N² forward passes, s"] for r in rows]),
+    }
+    plots.save(plots.lines(named, "N images and N captions (ViT-B/32)", "seconds", "", log=True), place / "inputs.png")
+    rows = found["nodes"]
+    named = {"image side": ([r["nodes"] for r in rows], [r["image residual"] for r in rows])}
+    plots.save(plots.lines(named, "nodes (ViT-B/32, last layer)", "relative residual", "", log=True), place / "nodes.png")
+    rows = found["depth"]
+    named = {"a pair's whole matrix": ([r["layer"] for r in rows], [r["pair, forward passes"] for r in rows])}
+    plots.save(plots.lines(named, "image layer of 12 (ViT-B/32)", "forward passes", ""), place / "depth.png")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["figures"]:
+        run()
+    figures()
