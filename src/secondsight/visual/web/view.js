@@ -524,6 +524,8 @@ export function view(root, data, options = {}) {
     on(line, "pointerover focusin", (event) => {
       const node = event.target.closest("[data-index]");
       if (!node || !shown || node.disabled) return;
+      // Fingers cover what they touch, and a click's focus tells nothing new.
+      if (event.pointerType === "touch" || event.type === "focusin" && !node.matches(":focus-visible")) return;
       const r = node.getBoundingClientRect();
       hint(about(Number(node.dataset.index)), event.clientX || r.left, r.bottom - 8);
     });
