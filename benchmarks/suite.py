@@ -55,7 +55,9 @@ def figures() -> None:
     plots.save(plots.lines(named, "N images and N captions (ViT-B/32)", "seconds", "", log=True), place / "inputs.png")
     rows = found["nodes"]
     named = {"image side": ([r["nodes"] for r in rows], [r["image residual"] for r in rows])}
-    plots.save(plots.lines(named, "nodes (ViT-B/32, last layer)", "relative residual", "", log=True), place / "nodes.png")
+    plots.save(
+        plots.lines(named, "nodes (ViT-B/32, last layer)", "relative residual", "", log=True), place / "nodes.png"
+    )
     rows = found["depth"]
     named = {"a pair's whole matrix": ([r["layer"] for r in rows], [r["pair, forward passes"] for r in rows])}
     plots.save(plots.lines(named, "image layer of 12 (ViT-B/32)", "forward passes", ""), place / "depth.png")

@@ -353,7 +353,9 @@ def evaluate(
                 out.print(f"wrote {out_dir / 'paper.html'}", soft_wrap=True)
             return
         if name not in EXPERIMENTS:
-            raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, paper, scenes-paper")
+            raise InputError(
+                f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, paper, scenes-paper"
+            )
         if len(data) > 1:
             raise InputError(f"{name!r} looks at one data set: give one --data")
         named = sorted(METHODS) if method == ["all"] else method or []

@@ -32,13 +32,17 @@ def report() -> tuple[list[tuple[str, str]], list[str]]:
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, whole = torch.cuda.mem_get_info(i)
-            lines.append((f"cuda:{i}", f"{torch.cuda.get_device_name(i)}, {free / 2**30:.1f} of {whole / 2**30:.1f} GB free"))
+            lines.append(
+                (f"cuda:{i}", f"{torch.cuda.get_device_name(i)}, {free / 2**30:.1f} of {whole / 2**30:.1f} GB free")
+            )
     else:
         lines.append(("cuda", "none"))
     lines.append(("memory", f"{_memory() / 2**30:.1f} GB free"))
     for extra, names in PARTS.items():
         missing = [name for name in names if not _installed(name)]
-        lines.append((f"[{extra}]", f"pip install 'secondsight[{extra}]' ({', '.join(missing)})" if missing else "there"))
+        lines.append(
+            (f"[{extra}]", f"pip install 'secondsight[{extra}]' ({', '.join(missing)})" if missing else "there")
+        )
     broken = []
     for name, check in (("scenes weights", _scenes), ("builtin weights", _builtin)):
         found, problem = check()
