@@ -222,7 +222,8 @@ def test_pixels_are_summed_to_cells_for_the_page():
     e = ss.explain(dual, photographs()[0], "a dog", ss.IntegratedJacobian(layer=("input", -1), steps=1))
     assert e.left_layout.grid == (96, 96)
     (data,) = page_data(e)["cases"]
-    assert data["left"]["grid"] == [64, 64]
+    # The largest equal division that the page can show.
+    assert data["left"]["grid"] == [48, 48]
     whole = e.matrix[:, e.right_layout.visible].double().sum()
-    assert unpacked(data["matrix"], 64 * 64).sum() == pytest.approx(float(whole), rel=1e-3)
+    assert unpacked(data["matrix"], 48 * 48).sum() == pytest.approx(float(whole), rel=1e-3)
     assert changed(before, snapshot(model)) == []

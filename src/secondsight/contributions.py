@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.errors import InputError
-from secondsight.files import atomic, load_arrays, load_json, save_arrays
+from secondsight.files import atomic, load_arrays, load_json, save_arrays, undamaged
 from secondsight.interactions import Interactions, joint_facts, tensor_from_json, tensor_to_json, write_json
 from secondsight.layout import JoinedLayout, Layout
 
@@ -195,15 +195,16 @@ class Contributions:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Contributions:
         """Read what `save` wrote; raises `InputError` for anything else."""
-        if Path(path).suffix == ".npz":
-            tensors, facts = load_arrays(path)
-        else:
-            facts = load_json(path)
-            tensors = {}
-        if facts.get("format") != "secondsight-contributions-1":
-            raise InputError(f"{str(path)!r} holds no contributions")
-        tensors = tensors or {n: tensor_from_json(facts[n]) for n in (*_TENSORS, "deviations") if n in facts}
-        return cls(**tensors, layout=Layout.from_json(facts["layout"]), scale=facts["scale"], about=facts["about"])
+        with undamaged(path, "contributions"):
+            if Path(path).suffix == ".npz":
+                tensors, facts = load_arrays(path)
+            else:
+                facts = load_json(path)
+                tensors = {}
+            if facts.get("format") != "secondsight-contributions-1":
+                raise InputError(f"{str(path)!r} holds no contributions")
+            tensors = tensors or {n: tensor_from_json(facts[n]) for n in (*_TENSORS, "deviations") if n in facts}
+            return cls(**tensors, layout=Layout.from_json(facts["layout"]), scale=facts["scale"], about=facts["about"])
 
 
 def _stacked(both: Sequence[Contributions]) -> Tensor | None:

@@ -43,6 +43,22 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def undamaged(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Whatever goes wrong while a file's content is taken apart is the file's fault, said in one sentence."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as problem:
+        raise InputError(f"{str(path)!r} holds no {what}, or a damaged one ({_said(problem)})") from problem
+
+
+def _said(problem: BaseException) -> str:
+    """What an exception says, as much of it as belongs into a sentence: some repeat the whole file."""
+    return f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0][:120]}"
+
+
 def packaged(resource: Traversable, digest: str) -> bytes:
     """The bytes of a file that the package carries; `InputError` where its SHA-256 is another than `digest`."""
     data = resource.read_bytes()
@@ -68,7 +84,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[s
     except FileNotFoundError as problem:
         raise InputError(f"{str(path)!r} does not exist") from problem
     except Exception as problem:
-        raise InputError(f"{str(path)!r} is no .npz written by secondsight ({problem})") from problem
+        raise InputError(f"{str(path)!r} is no .npz written by secondsight ({_said(problem)})") from problem
 
 
 def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -78,7 +94,7 @@ def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except FileNotFoundError as problem:
         raise InputError(f"{str(path)!r} does not exist") from problem
     except (UnicodeDecodeError, json.JSONDecodeError, OSError) as problem:
-        raise InputError(f"{str(path)!r} is no JSON file ({problem})") from problem
+        raise InputError(f"{str(path)!r} is no JSON file ({_said(problem)})") from problem
     if not isinstance(data, dict):
         raise InputError(f"{str(path)!r} is no JSON object")
     return data

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.errors import InputError
-from secondsight.files import atomic, load_arrays, load_json, save_arrays
+from secondsight.files import atomic, load_arrays, load_json, save_arrays, undamaged
 from secondsight.layout import Box, GridLayout, JoinedLayout, Layout, word_scores, words_of
 
 _TENSORS = ("attributions", "left_effects", "right_effects")
@@ -308,28 +308,29 @@ class Interactions:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Interactions:
         """Read what `save` wrote; raises `InputError` for anything else."""
-        if Path(path).suffix == ".npz":
-            tensors, facts = load_arrays(path)
-            base = facts.get("base", 0.0)
-        else:
-            tensors, facts = {}, load_json(path)
-            base = facts.get("terms", {}).get("base", 0.0)
-        if facts.get("format") != "secondsight-interactions-1":
-            raise InputError(f"{str(path)!r} holds no interactions")
-        if not tensors:
-            dtype = getattr(torch, facts["dtype"])
-            sources = (facts["attributions"], facts["left"]["effects"], facts["right"]["effects"])
-            tensors = {n: torch.tensor(s, dtype=dtype) for n, s in zip(_TENSORS, sources, strict=True)}
-            if "standard_errors" in facts:
-                tensors["standard_errors"] = torch.tensor(facts["standard_errors"], dtype=dtype)
-        return Interactions(
-            **tensors,
-            base=base,
-            similarity=facts["similarity"],
-            left_layout=Layout.from_json(facts["left"]),
-            right_layout=Layout.from_json(facts["right"]),
-            about=facts["about"],
-        )
+        with undamaged(path, "interactions"):
+            if Path(path).suffix == ".npz":
+                tensors, facts = load_arrays(path)
+                base = facts.get("base", 0.0)
+            else:
+                tensors, facts = {}, load_json(path)
+                base = facts.get("terms", {}).get("base", 0.0)
+            if facts.get("format") != "secondsight-interactions-1":
+                raise InputError(f"{str(path)!r} holds no interactions")
+            if not tensors:
+                dtype = getattr(torch, facts["dtype"])
+                sources = (facts["attributions"], facts["left"]["effects"], facts["right"]["effects"])
+                tensors = {n: torch.tensor(s, dtype=dtype) for n, s in zip(_TENSORS, sources, strict=True)}
+                if "standard_errors" in facts:
+                    tensors["standard_errors"] = torch.tensor(facts["standard_errors"], dtype=dtype)
+            return Interactions(
+                **tensors,
+                base=base,
+                similarity=facts["similarity"],
+                left_layout=Layout.from_json(facts["left"]),
+                right_layout=Layout.from_json(facts["right"]),
+                about=facts["about"],
+            )
 
 
 def margin(first: Interactions, second: Interactions) -> Interactions:

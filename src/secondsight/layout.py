@@ -24,6 +24,10 @@ Box = tuple[float, float, float, float]
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]+")
 
 
+_MOST = 100_000_000
+"""Features of the largest layout that is read from a file."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The features of one input, in the order of the rows of its contributions.
@@ -58,7 +62,10 @@ class Layout:
         if selection is None:
             return self._mask(self.visible)
         if isinstance(selection, slice):
-            return self._mask(range(self.size)[selection])
+            try:
+                return self._mask(range(self.size)[selection])
+            except (TypeError, ValueError) as problem:
+                raise InputError(f"cannot select {selection!r}: a slice of whole numbers is needed") from problem
         if isinstance(selection, int):
             selection = [selection]
         if isinstance(selection, list) and all(isinstance(i, int) for i in selection) and selection:
@@ -88,6 +95,9 @@ class Layout:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Layout:
         """The layout that `to_json` wrote; `InputError` for an unknown kind."""
+        # A file may say anything; nothing is made of sizes that no file can hold.
+        if not isinstance(data["size"], int) or not 0 <= data["size"] <= _MOST:
+            raise InputError(f"a layout of {data['size']!r} features cannot be")
         special = {int(i): name for i, name in data["special"].items()}
         if data["kind"] == GridLayout.kind:
             return GridLayout(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,9 +36,9 @@ def open_image(raw: Any) -> Image.Image:
     the first frame is taken with a warning. Raises `InputError` naming what cannot be read.
     """
     if isinstance(raw, (str, os.PathLike)):
-        return _rgb(_read(os.fspath(raw)), repr(os.fspath(raw)))
+        return _upright(_read(os.fspath(raw)), repr(os.fspath(raw)))
     if isinstance(raw, Image.Image):
-        return _rgb(raw, "the image")
+        return _upright(raw, "the image")
     if isinstance(raw, np.ndarray):
         return _from_array(raw)
     raise InputError(
@@ -57,7 +56,7 @@ def _read(path: str) -> Image.Image:
 
 def image_of_bytes(content: bytes, named: str = "the image", *, most: int | None = None) -> Image.Image:
     """`open_image` for an image file's content; `most` bounds its pixels, which are counted before they are decoded."""
-    return _rgb(_decoded(io.BytesIO(content), named, most, UPLOADED), named)
+    return _upright(_decoded(io.BytesIO(content), named, most, UPLOADED), named)
 
 
 def _decoded(
@@ -78,8 +77,19 @@ def _decoded(
         raise InputError(f"{named} is too large to open safely ({problem}): scale it down first") from problem
     except UnidentifiedImageError as problem:
         raise InputError(f"{named} is no image that Pillow can read") from problem
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError) as problem:
+    except MemoryError:
+        raise
+    except Exception as problem:  # damaged files raise whatever the place where they are damaged leads to
         raise InputError(f"{named} cannot be read, it seems damaged ({problem})") from problem
+
+
+def _upright(image: Image.Image, named: str) -> Image.Image:
+    try:
+        return _rgb(image, named)
+    except (InputError, MemoryError):
+        raise
+    except Exception as problem:  # what its header promises, and some of it is decoded only here
+        raise InputError(f"{named} cannot be converted, it seems damaged ({problem})") from problem
 
 
 def _rgb(image: Image.Image, named: str) -> Image.Image:
@@ -88,7 +98,7 @@ def _rgb(image: Image.Image, named: str) -> Image.Image:
         image.seek(0)
     try:
         image = ImageOps.exif_transpose(image) or image
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, TypeError, ZeroDivisionError):
+    except Exception:
         warnings.warn(f"{named} carries camera data that cannot be read; it is taken as it lies", stacklevel=4)
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         # Pillow clips 16-bit values when it converts; scale them instead.

@@ -48,6 +48,8 @@ def check_text(raw: Any) -> str:
         )
     if not raw.strip():
         raise InputError(f"the caption {raw!r} is empty: give at least one word")
+    if any("\ud800" <= c <= "\udfff" for c in raw):
+        raise InputError("the caption holds half a character (a lone surrogate): give whole ones")
     return raw
 
 

@@ -26,7 +26,7 @@ from secondsight.contributions import Contributions
 from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.errors import InputError
-from secondsight.files import atomic, load_json
+from secondsight.files import atomic, load_json, undamaged
 from secondsight.methods import Method
 from secondsight.scale.rows import DTYPES, checksum, packed, schema, unpacked
 
@@ -45,6 +45,8 @@ class Store:
         self.facts = load_json(self.folder / "store.json") if (self.folder / "store.json").exists() else {}
         if self.facts.get("format") != FORMAT:
             raise InputError(f"{str(folder)!r} is no store of contributions: make one with secondsight decompose")
+        if self.facts.get("dtype") not in DTYPES or not isinstance(self.facts.get("space"), str):
+            raise InputError(f"{str(self.folder / 'store.json')!r} is damaged: decompose into another folder")
         self._parts: dict[str, pa.Table] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._embeddings: Tensor | None = None
@@ -74,7 +76,8 @@ class Store:
     def __getitem__(self, key: str) -> Contributions:
         if key not in self._places:
             raise InputError(f"{str(self.folder)!r} has no {key!r}; it has {len(self)} entries")
-        return unpacked(self._row(key), self.facts["dtype"], self.facts["space"])
+        with undamaged(self.folder, "contributions"):
+            return unpacked(self._row(key), self.facts["dtype"], self.facts["space"])
 
     def keys(self) -> list[str]:
         """All keys, in the order of the parts."""
@@ -92,7 +95,15 @@ class Store:
         try:
             row = {name: _value(table[name], index) for name in table.column_names}
             sound = checksum(row) == row["checksum"]
-        except (pa.ArrowInvalid, UnicodeDecodeError, IndexError, OverflowError, ValueError):
+        except (
+            pa.ArrowException,
+            UnicodeDecodeError,
+            IndexError,
+            OverflowError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ):
             sound = False
         if not sound:
             raise InputError(
@@ -237,12 +248,13 @@ def _table(path: Path) -> pa.Table:
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
-        if "checksum" not in table.column_names:
-            raise pa.ArrowInvalid("no column of checksums")
+        missing = set(schema(1).names) - set(table.column_names)
+        if missing:
+            raise pa.ArrowInvalid(f"no column {min(missing)}")
         # Offsets that lead outside the file must not be followed.
         table.validate(full=True)
         _ = table["key"].to_pylist()
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, KeyError) as problem:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, MemoryError, OverflowError) as problem:
         raise InputError(
             f"{str(path)!r} is damaged ({str(problem).splitlines()[0]}): delete it and decompose again, which makes only "
             "what is missing"
