@@ -205,7 +205,7 @@ def described(model: DualEncoder, method: Method, side: int, dtype: str) -> dict
         "method": {"name": method.name, "options": options},
         "side": (model.left, model.right)[side].kind,
         "dtype": dtype,
-        "precision": str(model.left.encoder.dtype()).removeprefix("torch."),
+        "precision": str(next(model.left.encoder.module.parameters()).dtype).removeprefix("torch."),
         "space": hashlib.sha256(named.encode()).hexdigest()[:16],
     }
 
