@@ -23,8 +23,9 @@ from secondsight.methods import base as methods_base
 
 pa = pytest.importorskip("pyarrow", reason="needs secondsight[scale]")
 
+from secondsight.memory import out_of_memory  # noqa: E402
 from secondsight.scale import decompose, open_source, open_store, search  # noqa: E402
-from secondsight.scale.decompose import Engine, Report, out_of_memory  # noqa: E402
+from secondsight.scale.decompose import Engine, Report  # noqa: E402
 from secondsight.scale.place import placed  # noqa: E402
 from secondsight.scale.search import query_of, words_of_ranking  # noqa: E402
 from secondsight.scale.sources import Source, of_data  # noqa: E402

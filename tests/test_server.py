@@ -23,6 +23,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="needs secondsight[web]")
 
 from secondsight.cli import main  # noqa: E402
 from secondsight.server import Limits, create_app  # noqa: E402
+from secondsight.server.app import Models, Question, _work  # noqa: E402
 from secondsight.server.jobs import Busy, Jobs  # noqa: E402
 
 
@@ -245,6 +246,16 @@ def test_searches_push_no_explanation_out(address, world):
     for i in range(70):
         assert ask(f"{address}/api/search", {"query": f"cat {i}", "limit": 1})[0] == 200
     assert ask(f"{address}/api/explanations/{id}")[0] == 200
+
+
+def test_what_is_kept_asks_no_model_again(model, world):
+    """Answers are written beside the worker, which alone may use a model; lazy matrices would."""
+    question = Question(image=packed(world[0].image), captions=["a cat", "a dog"], layer=1)
+    result = _work(question, Models(["scenes"], {"scenes": model}), Limits())(lambda stage: None)
+    e = ss.explain(model, world[0].image, "a cat", ss.IntegratedJacobian(layer=1))
+    assert not isinstance(e.attributions, torch.Tensor)
+    assert all(isinstance(one.attributions, torch.Tensor) for one in result.numbers)
+    assert torch.allclose(result.numbers[0].matrix, e.matrix, atol=1e-6)
 
 
 def test_slow_waiting_and_forgotten_jobs():

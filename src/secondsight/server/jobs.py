@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from secondsight.errors import AdapterError, InputError
+from secondsight.memory import out_of_memory
 
 log = logging.getLogger("secondsight.server")
 
@@ -145,23 +146,15 @@ class Jobs:
             self._fail(
                 job, 504, f"this took longer than {self.seconds:g} s: try a last layer, fewer steps or a smaller image"
             )
-        except MemoryError:
-            self._fail(job, 503, "not enough memory for this one: try a smaller image or fewer steps")
-        except RuntimeError as problem:
-            # torch has no exception of its own for a CPU's memory.
-            if "not enough memory" in str(problem) or "out of memory" in str(problem):
+        except Exception as problem:
+            if out_of_memory(problem):
                 self._fail(job, 503, "not enough memory for this one: try a smaller image or fewer steps")
             else:
-                self._unknown(job)
-        except Exception:
-            self._unknown(job)
+                log.exception("a job failed")
+                self._fail(job, 500, "something failed inside; the server's log says what")
         else:
             job.state = job.stage = "done"
             job.future.set_result(result)
-
-    def _unknown(self, job: Job) -> None:
-        log.exception("a job failed")
-        self._fail(job, 500, "something failed inside; the server's log says what")
 
     @staticmethod
     def _fail(job: Job, status: int, sentence: str) -> None:

@@ -16,7 +16,7 @@ from secondsight.data import photographs
 from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.images import open_image
 from secondsight.errors import AdapterError, InputError
-from secondsight.explanation import Explanation
+from secondsight.explanation import with_inputs
 from secondsight.methods import IntegratedJacobian
 from secondsight.visual.page import page_data
 
@@ -80,8 +80,7 @@ class Photos:
         for number in ranked[:limit]:
             photo = photos[number]
             pair = photo.vectors @ words
-            values = {name: getattr(pair, name) for name in pair.__dataclass_fields__}
-            shown = page_data(Explanation(**values, left_input=photo.small, right_input=prepared.shown))
+            shown = page_data(with_inputs(pair, photo.small, prepared.shown))
             # The thumbnail comes from its own address.
             hits.append(
                 {"photo": number, "name": photo.name, "similarity": pair.similarity, "view": {**shown, "pictures": []}}

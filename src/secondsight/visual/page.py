@@ -253,16 +253,11 @@ def _utf16(text: str | None, offset: int) -> int:
     return offset if text is None else len(text[:offset].encode("utf-16-le")) // 2
 
 
-def shrunk(shown: Image.Image) -> Image.Image:
-    """A picture no larger than pages show it."""
+def _picture(shown: Image.Image) -> str:
     picture = shown.copy()
     picture.thumbnail((_LONGEST, _LONGEST), Image.Resampling.LANCZOS)
-    return picture
-
-
-def _picture(shown: Image.Image) -> str:
     buffer = io.BytesIO()
-    shrunk(shown).save(buffer, "JPEG", quality=88)
+    picture.save(buffer, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -288,10 +283,14 @@ def _note(e: Explanation) -> str:
 
 def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
     """The whole page as one string."""
+    return rendered(page_data(e, selection, box))
+
+
+def rendered(shown: dict[str, Any]) -> str:
+    """The page of what `page_data` gave."""
     # "<" is the only character that could end the data's script element early.
-    data = json.dumps(page_data(e, selection, box), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    given = [e] if not isinstance(e, Sequence) else e
-    texts = [t for one in given for t in (*_inputs(one.left_input), *_inputs(one.right_input)) if isinstance(t, str)]
+    data = json.dumps(shown, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    texts = [text for case in shown["cases"] for side in ("left", "right") for text in _texts(case[side])]
     title = " / ".join(dict.fromkeys(texts)) or "explanation"
     parts = {
         "title": html.escape(f"secondsight: {title}"),
@@ -306,6 +305,13 @@ def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, b
         name, _, rest = piece.partition("}}")
         out += [parts[name], rest]
     return "".join(out)
+
+
+def _texts(side: dict[str, Any]) -> list[str]:
+    """The texts that a side shows."""
+    if side["kind"] == "joined":
+        return [text for part in side["parts"] for text in _texts(part)]
+    return [side["text"]] if side.get("text") else []
 
 
 def web_file(name: str) -> str:
