@@ -3,6 +3,7 @@
 `python tests/hostile.py TARGET MINUTES` goes on with seeds of its own; what it finds becomes an example in test_hostile.py.
 """
 
+import dataclasses
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import tempfile
 import time
 import warnings
 from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +220,373 @@ def store(rng: random.Random) -> None:
             opened[key]
 
 
-TARGETS = {f.__name__: f for f in (image, caption, selection, file, store)}
+def deep(data, rng: random.Random):
+    """The same JSON or YAML with some values replaced by what nobody expects there."""
+    data = json.loads(json.dumps(data))
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = data
+        while isinstance(place, (dict, list)) and place:
+            key = rng.choice(sorted(place)) if isinstance(place, dict) else rng.randrange(len(place))
+            if isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.8:
+                place = place[key]
+                continue
+            what = rng.randrange(8)
+            if what == 0:
+                del place[key]
+            elif what == 1 and isinstance(place, dict):
+                place[text(rng)] = place.pop(key)
+            else:
+                place[key] = rng.choice(
+                    (None, -1, 2**80, 1e308, 0.5, text(rng), "../../etc/passwd", [], {}, [[]], True, "NaN")
+                )
+            break
+    return data
+
+
+def nested(rng: random.Random) -> str:
+    deeply = 10 ** rng.randrange(1, 6)
+    return rng.choice(("[", '{"a":', "- ")) * deeply
+
+
+@cache
+def data_files() -> dict[str, dict[str, object]]:
+    """A small data set in every format: file name → content, of which text is mutated byte by byte."""
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 32, "height": 24} for i in (1, 2)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 2, 9, 9], "iscrowd": 0} for i in (1, 2)]
+    captions = [{"id": i, "image_id": i, "caption": "A dog and a frisbee."} for i in (1, 2)]
+    entry = {
+        "image": "1.jpg",
+        "caption": "a dog and a cat",
+        "phrases": [{"span": "dog", "boxes": [[0, 0, 9, 9]], "label": "dog"}, {"span": [12, 15], "boxes": []}],
+        "regions": [{"label": "dog", "box": [0, 0, 9, 9], "group": "animal", "crowd": False, "visible": 0.5}],
+        "negatives": ["a cow and a cat", {"caption": "a dog and a cow", "span": "cow", "phrase": "cat", "kind": "x"}],
+        "facts": {"style": "noto"},
+    }
+    wrong = {"caption": "a cat on a mat", "label": 0, "cpt_p_id": "a", "type": "attr"}
+    right = {
+        "caption": "a dog on a mat",
+        "label": 1,
+        "bboxes": {"3": {"bbox": {"x": 1, "y": 2, "w": 5, "h": 5}, "name": "dog"}},
+    }
+    xml = (
+        "<annotation><filename>1.jpg</filename><object><name>7</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax>"
+        "<ymax>9</ymax></bndbox></object><object><name>8</name><nobox>1</nobox></object></annotation>"
+    )
+    return {
+        "coco": {
+            "annotations/captions_x.json": {"images": images, "annotations": captions},
+            "annotations/instances_x.json": {
+                "images": images,
+                "annotations": boxes,
+                "categories": [{"id": 1, "name": "dog", "supercategory": "animal"}],
+            },
+        },
+        "flickr30k": {
+            "Sentences/1.txt": "[/EN#7/animals A dog] runs on [/EN#8/scene a lawn] .\nA [/EN#7/animals/other dog] .\n",
+            "Annotations/1.xml": xml,
+            "test.txt": "1\n",
+        },
+        "hnc": {"hnc.json": {"1": {"captions": {"a": right, "b": wrong}}}},
+        "sugarcrepe": {"crepe.json": {"0": {"filename": "1.jpg", "caption": "a dog", "negative_caption": "a cat"}}},
+        "jsonl": {"data.jsonl": [entry, entry]},
+        "stsb": {
+            "sts.csv": "main\tnews\t2012\t0001\t4.5\tA dog runs.\tA dog is running.\n" * 3,
+            "sts.jsonl": [{"sentence1": "a", "sentence2": "b", "score": 3}] * 2,
+        },
+    }
+
+
+def data(rng: random.Random) -> None:
+    from secondsight.data import open_data, stsb
+
+    kind = rng.choice(sorted(data_files()))
+    chosen = data_files()[kind]
+    target = rng.choice(sorted(chosen))
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        for photo in ("1.jpg", "2.jpg", "flickr30k-images/1.jpg"):
+            (place / photo).parent.mkdir(exist_ok=True)
+            (place / photo).write_bytes(pictures()[0])
+        for file, content in chosen.items():
+            (place / file).parent.mkdir(exist_ok=True)
+            lines = file.endswith(".jsonl")
+            if file == target and not isinstance(content, str) and rng.random() < 0.7:
+                content = [deep(one, rng) for one in content] if lines else deep(content, rng)
+            if not isinstance(content, str):
+                content = "\n".join(map(json.dumps, content)) if lines else json.dumps(content)
+            raw = content.encode()
+            if file == target and rng.random() < 0.4:
+                raw = nested(rng).encode() if rng.random() < 0.05 else mutated(raw, rng)
+            (place / file).write_bytes(raw)
+        if kind == "stsb":
+            assert all(0 <= pair.score <= 1 and pair.first is not None for pair in stsb(place / target))
+            return
+        opened = open_data(
+            {
+                "coco": f"coco:{place}",
+                "flickr30k": f"flickr30k:{place}#{rng.choice(('test', ''))}",
+                "hnc": f"hnc:{place / 'hnc.json'}#{place}",
+                "sugarcrepe": f"sugarcrepe:{place / 'crepe.json'}#{place}",
+                "jsonl": f"jsonl:{place / 'data.jsonl'}",
+            }[kind]
+        )
+        for one in opened:
+            assert one.caption.strip()
+            assert one.image.is_file()
+            assert all(one.words(phrase) for phrase in one.phrases)
+            boxes = [box for p in one.phrases for box in p.boxes] + [r.box for r in one.regions]
+            assert all(math.isfinite(v) for box in boxes for v in box)
+            assert all(x0 < x1 and y0 < y1 for x0, y0, x1, y1 in boxes)
+            assert all(0 <= r.visible <= 1 for r in one.regions)
+        assert all(isinstance(k, str) and "\n" not in why and len(why) < 1000 for k, why in opened.problems.items())
+        opened.summary()
+
+
+def yaml(rng: random.Random) -> None:
+    """The configuration of `evaluate paper`."""
+    import yaml as library
+
+    from secondsight.evaluation.paper import configuration
+
+    known = configuration()
+    content = library.safe_dump(deep(known, rng), allow_unicode=True).encode()
+    if rng.random() < 0.5:
+        content = mutated(content, rng)
+    if rng.random() < 0.05:
+        # References that double at every level; YAML loads them lazily, whoever walks them does not come back.
+        content = b"a: &a [x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (c, c, c - 1, c - 1) for c in range(98, 122))
+        content = rng.choice((content, nested(rng).encode(), b"!!python/object/apply:os.system ['exit 1']"))
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "c.yaml"
+        path.write_bytes(content)
+        made = configuration(path)
+    assert all(isinstance(k, str) and isinstance(v, str) for k, v in made["models"].items())
+    assert all(isinstance(row[4], (int, float)) for row in made["published"])
+
+
+@cache
+def weights() -> bytes:
+    from importlib.resources import files
+
+    return (files("secondsight.encoders") / "scenes.safetensors").read_bytes()
+
+
+def checkpoint(rng: random.Random) -> None:
+    """Weights whose header or numbers were changed: refused, or explained as what they are."""
+    content = weights()
+    size = int.from_bytes(content[:8], "little")
+    head, body = content[8 : 8 + size], bytearray(content[8 + size :])
+    what = rng.randrange(4)
+    if what == 0:
+        head = mutated(head, rng)
+    elif what == 1:
+        head = json.dumps(deep(json.loads(head), rng)).encode()
+    elif what == 2:
+        del body[rng.randrange(len(body)) :]
+    else:
+        start = rng.randrange(0, len(body) - 4096, 4)
+        body[start : start + 4096] = (
+            rng.choice((b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff\xff\x7f\x7f", b"\0\0\0\0")) * 1024
+        )
+    size = len(head) if rng.random() < 0.9 else rng.choice((0, 2**63, len(head) + 1, 10**8))
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "w.safetensors"
+        path.write_bytes(size.to_bytes(8, "little") + head + bytes(body))
+        loaded = ss.load(f"scenes:{path}")
+        e = ss.explain(loaded, explained().left_input, "a cat left of a tree", method=ss.IntegratedJacobian(steps=4))
+    assert math.isfinite(e.error)
+    assert bool(torch.isfinite(e.matrix).all())
+
+
+@cache
+def app():
+    from starlette.testclient import TestClient
+
+    from secondsight.server import Limits, create_app
+
+    bounds = Limits(body=2**20, pixels=200_000, characters=200, captions=3, kept=4, seconds=20.0)
+    client = TestClient(
+        create_app({"scenes": model()}, limits=bounds), base_url="http://localhost", raise_server_exceptions=True
+    )
+    client.__enter__()
+    return client
+
+
+def request(rng: random.Random) -> None:
+    """What reaches the app: JSON of the right form with odd values, wrong forms, raw bytes, odd paths and headers."""
+    import base64
+
+    photo = base64.b64encode(
+        rng.choice(pictures()) if rng.random() < 0.7 else mutated(rng.choice(pictures()), rng)
+    ).decode()
+    question: dict = {
+        "image": photo,
+        "captions": ["a cat", text(rng)],
+        "steps": 2,
+        "model": "scenes",
+        "method": "token-embeddings",
+    }
+    if rng.random() < 0.5:
+        question = deep(question, rng)
+    if rng.random() < 0.2:
+        question = {"query": text(rng), "limit": rng.choice((1, 0, 48, 2**70, "x"))}
+    raw = json.dumps(question).encode()
+    if rng.random() < 0.2:
+        raw = nested(rng).encode() if rng.random() < 0.2 else mutated(raw, rng)
+    path = rng.choice(
+        ("/api/explain", "/api/explain", "/api/search", "/api/jobs/" + rng.choice(("x", "%00", "../..", "é" * 99)))
+    )
+    headers = {
+        "content-type": rng.choice(("application/json", "application/json", "text/plain", "multipart/form-data", "x"))
+    }
+    if rng.random() < 0.1:
+        headers[rng.choice(("host", "origin", "content-length", "transfer-encoding", "content-encoding"))] = rng.choice(
+            ("evil.example", "null", "-1", "99999999999", "chunked", "gzip", "")
+        )
+    method = rng.choice(("POST", "POST", "POST", "GET", "PUT", "DELETE"))
+    try:
+        answer = app().request(method, path, content=raw, headers=headers)
+    except UnicodeError:
+        return  # the client's own refusal to send it
+    assert answer.status_code < 500 or answer.status_code in (503, 504), answer.text[:300]
+    if answer.status_code >= 400:
+        said = answer.json()["error"]
+        assert said
+        assert "\n" not in said
+        assert "Traceback" not in answer.text
+    elif "json" in answer.headers["content-type"]:
+        answer.json()
+
+
+class Seen(HTMLParser):
+    """Which elements and attributes a page has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.targets: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.targets |= {value or "" for name, value in attrs if name in ("href", "src")}
+
+
+EVIL = (
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"><svg onload=alert(1)>', "' onmouseover='alert(1)",
+    "</title><script>", "</style><script>", "]]><script>", "<!--", "-->", "javascript:alert(1)", "</textarea>",
+    "&lt;script&gt;", "\u2028</script>", "${alert(1)}", "<a href=javascript:alert(1)>", "</script\t><script>",
+)  # fmt: skip
+
+
+def evil(rng: random.Random) -> str:
+    return " ".join([rng.choice((*EVIL, *PIECES[4:14])) for _ in range(rng.randrange(1, 4))] + ["cat"]).replace(
+        "\ud800", ""
+    )
+
+
+@cache
+def usual() -> tuple[Seen, Seen]:
+    """What pages have when nobody is hostile."""
+    report = seen(reported("a cat", "cat", "cat"))
+    report.tags.add("tspan")  # how figures write signs of another font
+    return seen(render_page(explained())), report
+
+
+def seen(page: str) -> Seen:
+    found = Seen()
+    found.feed(page)
+    return found
+
+
+def reported(caption: str, label: str, setting: str) -> str:
+    """An experiment's report about a data set and settings with these names."""
+    from secondsight.data import GroundedCaption, ListedDataset, Phrase, Region
+    from secondsight.evaluation import evaluate
+
+    box = (0.0, 0.0, 20.0, 20.0)  # so small that every case is a failure, which is shown
+    span = (len(caption) - 3, len(caption))
+    one = GroundedCaption(
+        label, label, explained().left_input, caption, (Phrase(span, (box,), label),), (Region(label, box, label),)
+    )
+    with tempfile.TemporaryDirectory() as place:
+        shown = [(setting, ss.METHODS["token-embeddings"]())]
+        found = evaluate(
+            "failures", ListedDataset(label, [one], {label: label}), [(setting, model())], shown, out=place
+        )
+        return (found.out / "report.html").read_text()
+
+
+def html(rng: random.Random) -> None:
+    """Whatever captions, labels and names say, a page has the elements and attributes that it always has."""
+    if rng.random() < 0.9:
+        words = evil(rng)
+        e = ss.explain(model(), explained().left_input, words, truncate=True, method=ss.METHODS["token-embeddings"]())
+        e = dataclasses.replace(e, about={**e.about, "model": evil(rng), "method": evil(rng)})
+        page, known = render_page([e, e] if rng.random() < 0.3 else e), usual()[0]
+    else:
+        page, known = reported(evil(rng), evil(rng), evil(rng)), usual()[1]
+    found = seen(page)
+    assert found.tags <= known.tags, found.tags - known.tags
+    assert found.attributes <= known.attributes, found.attributes - known.attributes
+    assert not any(target.strip().lower().startswith("javascript") for target in found.targets)
+    assert page.lower().count("<script") == (2 if known is usual()[0] else 1)
+
+
+def picture(rng: random.Random) -> None:
+    """Figures of any caption in every format, and LaTeX without a command of the caption's."""
+    from secondsight.visual import latex
+
+    words = evil(rng) if rng.random() < 0.5 else text(rng)
+    e = ss.explain(model(), explained().left_input, words, truncate=True, method=ss.METHODS["token-embeddings"]())
+    kind = rng.choice(("png", "svg", "pdf"))
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / f"x.{kind}"
+        e.save(path)
+        content = path.read_bytes()
+        if kind == "svg":
+            assert not {"script", "foreignobject", "a"} & seen(content.decode()).tags
+    made = latex(e)
+    body = made.replace("\\{", "").replace("\\}", "")
+    assert body.count("{") == body.count("}")
+
+
+def command(rng: random.Random) -> None:
+    """Odd options: the exit code is 0 or 2, and a refusal is one sentence without a traceback."""
+    from typer.testing import CliRunner
+
+    from secondsight.cli import app as commands
+
+    with tempfile.TemporaryDirectory() as place:
+        photo = Path(place) / "p.png"
+        explained().left_input.save(photo)
+        odd = [text(rng), "-1", "0", "1e999", "NaN", place, str(photo), "0,0,1", "0,0,9,9", "1,2,3,x", "--", "-x"]
+        odd = [word.encode("utf-8", "replace").decode() for word in odd]
+        options = rng.sample(
+            ["--select", "--box", "--method", "--layer", "--steps", "--tol", "--scale", "--out", "--json", "--against"],
+            2,
+        )
+        given = ["explain", str(photo), "a cat", "--model", "scenes"]
+        if rng.random() < 0.5:
+            given[rng.randrange(1, 5)] = rng.choice(odd)
+        for option in options[: rng.randrange(3)]:
+            value = rng.choice(odd)
+            if option in ("--out", "--json"):
+                value = str(
+                    Path(place) / rng.choice(("x.html", "x", "no/x.html", "x.exe", "x.json", ".", "p.png/x.html"))
+                )
+            given += [option, value]
+        result = CliRunner().invoke(commands, given)
+        assert result.exit_code in (0, 2), (given, result.exit_code, result.exception)
+        assert "Traceback" not in result.output
+        if result.exit_code:
+            left = {p.name for p in Path(place).iterdir()} - {"p.png"}
+            assert not any(name.startswith(".") for name in left), left
+
+
+FUNCTIONS = (image, caption, selection, file, store, data, yaml, checkpoint, request, html, picture, command)
+TARGETS = {f.__name__: f for f in FUNCTIONS}
 
 
 def attempt(target: str, seed: int) -> str | None:

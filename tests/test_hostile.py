@@ -5,7 +5,11 @@ import pytest
 import hostile
 import secondsight as ss
 
-COUNTS = {"image": 400, "caption": 30, "selection": 600, "file": 200, "store": 200}
+COUNTS = {
+    "image": 400, "caption": 20, "selection": 600, "file": 200, "store": 200, "data": 400, "yaml": 60, "checkpoint": 10,
+    "request": 200, "html": 8, "picture": 8, "command": 10,
+}  # fmt: skip
+"""Seeds of every target that are tried each time."""
 
 FOUND = {
     # An index error, a short buffer and missing dimensions, out of Pillow's plugins.
@@ -15,6 +19,16 @@ FOUND = {
     "file": [2, 13, 160, 165, 192, 3835],
     "store": [37, 1140],
     "caption": [73],
+    # A file's name that is too long, and one with line breaks in a sentence.
+    "data": [799, 2629],
+    "yaml": [],
+    "checkpoint": [],
+    # The name of an unknown field, repeated with its line breaks.
+    "request": [3843],
+    "html": [2, 177],
+    # A mark of writing direction, which breaks matplotlib's PDF.
+    "picture": [42],
+    "command": [],
 }
 """Seeds that once gave a traceback."""
 

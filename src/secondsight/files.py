@@ -51,10 +51,15 @@ def undamaged(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as problem:
-        raise InputError(f"{str(path)!r} holds no {what}, or a damaged one ({_said(problem)})") from problem
+        raise InputError(f"{str(path)!r} holds no {what}, or a damaged one ({said(problem)})") from problem
 
 
-def _said(problem: BaseException) -> str:
+def one_line(given: object, most: int = 80) -> str:
+    """As much of something strange as belongs into a sentence."""
+    return " ".join(str(given)[:most].split())
+
+
+def said(problem: BaseException) -> str:
     """What an exception says, as much of it as belongs into a sentence: some repeat the whole file."""
     return f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0][:120]}"
 
@@ -84,7 +89,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[s
     except FileNotFoundError as problem:
         raise InputError(f"{str(path)!r} does not exist") from problem
     except Exception as problem:
-        raise InputError(f"{str(path)!r} is no .npz written by secondsight ({_said(problem)})") from problem
+        raise InputError(f"{str(path)!r} is no .npz written by secondsight ({said(problem)})") from problem
 
 
 def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -93,8 +98,8 @@ def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as problem:
         raise InputError(f"{str(path)!r} does not exist") from problem
-    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as problem:
-        raise InputError(f"{str(path)!r} is no JSON file ({_said(problem)})") from problem
+    except (ValueError, RecursionError, OSError) as problem:
+        raise InputError(f"{str(path)!r} is no JSON file ({said(problem)})") from problem
     if not isinstance(data, dict):
         raise InputError(f"{str(path)!r} is no JSON object")
     return data

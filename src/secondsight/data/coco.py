@@ -25,6 +25,7 @@ from secondsight.data.grounded import (
     usable_box,
 )
 from secondsight.errors import InputError
+from secondsight.files import said, undamaged
 
 Synonyms = Mapping[str, list[str]]
 
@@ -130,21 +131,22 @@ class Coco(GroundedDataset):
     def _add(self, annotations: Path, split: str) -> None:
         instances = _coco_file(annotations / f"instances_{split}.json")
         captions = _coco_file(annotations / f"captions_{split}.json")
-        for image in [*captions["images"], *instances["images"]]:
-            self.images[image["id"]] = (split, image)
-        for category in instances["categories"]:
-            self.categories[category["id"]] = category
-        for annotation in instances["annotations"]:
-            self.objects[annotation["image_id"]].append(annotation)
-        self.captions += captions["annotations"]
+        with undamaged(annotations / f"*_{split}.json", "COCO annotations"):
+            for image in [*captions["images"], *instances["images"]]:
+                self.images[image["id"]] = (split, image)
+            for category in instances["categories"]:
+                self.categories[category["id"]] = category
+            for annotation in instances["annotations"]:
+                self.objects[annotation["image_id"]].append(annotation)
+            self.captions += [dict(caption) for caption in captions["annotations"]]
 
     @staticmethod
     def _of_karpathy(path: Path, part: str) -> set[int]:
         """COCO's image ids of a part; "restval" counts as "train", as is usual."""
         data = read_json(path)
-        images = data.get("images", []) if isinstance(data, dict) else []
         parts = {"train", "restval"} if part == "train" else {part}
-        chosen = {image["cocoid"] for image in images if image.get("split") in parts and "cocoid" in image}
+        with undamaged(path, "Karpathy's splits"):
+            chosen = {one["cocoid"] for one in data["images"] if one.get("split") in parts and "cocoid" in one}
         if not chosen:
             raise InputError(f"{str(path)!r} has no COCO images of part {part!r}; known: train, val, test")
         return chosen
@@ -202,8 +204,8 @@ def _coco_file(path: Path) -> dict[str, Any]:
         # It tells its progress on the standard output, which is not its own here.
         with contextlib.redirect_stdout(io.StringIO()):
             data: dict[str, Any] = COCO(str(path)).dataset
-    except (ValueError, AssertionError, KeyError, TypeError, OSError) as problem:
-        raise InputError(f"{str(path)!r} is no COCO annotation file ({problem})") from problem
+    except (ValueError, AssertionError, KeyError, TypeError, AttributeError, RecursionError, OSError) as problem:
+        raise InputError(f"{str(path)!r} is no COCO annotation file ({said(problem)})") from problem
     if not isinstance(data.get("annotations"), list) or not isinstance(data.get("images"), list):
         raise InputError(f"{str(path)!r} is no COCO annotation file: it needs images and annotations")
     data.setdefault("categories", [])

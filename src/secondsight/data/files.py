@@ -23,6 +23,7 @@ from secondsight.data.grounded import (
 )
 from secondsight.data.hnc import changed_words
 from secondsight.errors import InputError
+from secondsight.files import atomic, said, undamaged
 
 PHOTOGRAPHS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings of image files that are looked for in folders."""
@@ -55,7 +56,7 @@ class Jsonl(GroundedDataset):
         except FileNotFoundError:
             raise InputError(f"{str(file)!r} does not exist") from None
         except (OSError, UnicodeDecodeError) as problem:
-            raise InputError(f"{str(file)!r} is no readable text file ({problem})") from None
+            raise InputError(f"{str(file)!r} is no readable text file ({said(problem)})") from None
         self.images = folder_of(images, "JSONL") if images else path.parent
         super().__init__(path.name)
         self.lines = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -70,8 +71,8 @@ class Jsonl(GroundedDataset):
         number, line = self.lines[index]
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as problem:
-            raise Broken(f"no JSON: {problem}") from None
+        except (ValueError, RecursionError) as problem:
+            raise Broken(f"no JSON: {said(problem)}") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             raise Broken('no object with an "image" and a "caption"')
         caption = entry.get("caption")
@@ -143,8 +144,6 @@ def _wrong(one: Any, caption: str) -> Negative:
 
 def write_jsonl(path: str | Path, captions: Any) -> None:
     """Write grounded captions as a file that `Jsonl` reads; image paths are written as they are."""
-    from secondsight.files import atomic
-
     with atomic(path) as file:
         for one in captions:
             if not isinstance(one.image, Path):
@@ -174,8 +173,9 @@ def sugarcrepe(file: str | Path, images: str | Path) -> ListedDataset:
         raise InputError(f"{str(file)!r} is no SugarCrepe file")
     entries, problems = [], {}
     for key, row in rows:
-        right, wrong, name = (row.get(k) if isinstance(row, dict) else None for k in _SUGARCREPE)
-        if not right or not wrong or not name:
+        found = [row.get(k) if isinstance(row, dict) else None for k in _SUGARCREPE]
+        right, wrong, name = (v if isinstance(v, str) and v.strip() else None for v in found)
+        if right is None or wrong is None or name is None:
             problems[str(key)] = "no filename, caption and negative_caption"
             continue
         was, now = changed_words(right, wrong)
@@ -206,17 +206,20 @@ def stsb(file: str | Path) -> list[SentencePair]:
     if not path.is_file():
         raise InputError(f"{str(file)!r} does not exist")
     rows: list[tuple[str, str, str, float]] = []
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+    with undamaged(path, "pairs of sentences"), path.open(encoding="utf-8-sig", newline="") as stream:
         if path.suffix == ".jsonl":
             for number, line in enumerate(stream):
                 one = json.loads(line) if line.strip() else {}
                 if {"sentence1", "sentence2", "score"} <= set(one):
-                    rows.append((str(number), one["sentence1"], one["sentence2"], float(one["score"])))
+                    rows.append((str(number), str(one["sentence1"]), str(one["sentence2"]), float(one["score"])))
         else:
             for number, cells in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)):
                 if len(cells) >= 7 and cells[4].replace(".", "", 1).isdigit():
                     rows.append((str(number), cells[5], cells[6], float(cells[4])))
     if not rows:
         raise InputError(f"{str(file)!r} has no pairs of sentences with a score")
+    beyond = next((row for row in rows if not 0 <= row[3] <= 5), None)
+    if beyond is not None:
+        raise InputError(f"{str(file)!r}, pair {beyond[0]}: the score {beyond[3]} does not lie in 0 … 5")
     top = 5.0 if max(row[3] for row in rows) > 1 else 1.0
     return [SentencePair(key, a, b, score / top) for key, a, b, score in rows]

@@ -44,12 +44,13 @@ class Flickr30k(GroundedDataset):
             if not listed.is_file():
                 known = sorted(f.stem for f in self.folder.glob("*.txt"))
                 raise InputError(f"Flickr30k: no split file {listed.name}; known: {', '.join(known) or 'none'}")
-            ids = [line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            text = listed.read_text(encoding="utf-8-sig", errors="replace")
+            ids = [line.strip() for line in text.splitlines() if line.strip()]
         self.entries: list[tuple[str, int]] = []
         for one in ids:
             file = self.folder / "Sentences" / f"{one}.txt"
-            if not file.is_file():
-                self.problems[one] = "missing sentences"
+            if len(one) > 200 or not file.is_file():  # longer names are no file's, and an error to ask for
+                self.problems[one[:40]] = "missing sentences"
                 continue
             self.entries += [(one, number) for number in range(len(self._sentences(one)))]
         self._parsed: tuple[str, dict[str, list[Box]]] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from secondsight.errors import InputError
+from secondsight.files import one_line, said
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the original image."""
@@ -108,16 +109,29 @@ class GroundedDataset:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} captions")
         try:
-            return self._read(index % len(self))
+            return self._entry(index % len(self))
         except Broken as problem:
-            raise InputError(f"{self.name}, {self._key(index % len(self))}: {problem}") from None
+            raise InputError(
+                f"{self.name}, {one_line(self._key(index % len(self)))}: {one_line(problem, 300)}"
+            ) from None
 
     def __iter__(self) -> Iterator[GroundedCaption]:
         for index in range(len(self)):
             try:
-                yield self._read(index)
+                one = self._entry(index)
             except Broken as problem:
-                self.problems[self._key(index)] = str(problem)
+                self.problems[self._key(index)] = one_line(problem, 300)
+            else:
+                yield one
+
+    def _entry(self, index: int) -> GroundedCaption:
+        """An entry whose fields have the types that they are said to have; whatever else it holds makes it `Broken`."""
+        try:
+            return _checked(self._read(index))
+        except (Broken, InputError, MemoryError):
+            raise
+        except Exception as problem:
+            raise Broken(f"entry of another form: {said(problem)}") from problem
 
     def summary(self) -> str:
         """How many captions there are and what was left out so far, by reason."""
@@ -147,10 +161,25 @@ class ListedDataset(GroundedDataset):
         return entry
 
 
+def _checked(one: GroundedCaption) -> GroundedCaption:
+    """The entry, `Broken` where a name is no text or a span does not lie in its text: files say what they like."""
+    spans = [(p.span, one.caption) for p in one.phrases]
+    for n in one.negatives:
+        spans += [(span, text) for span, text in ((n.span, n.caption), (n.phrase, one.caption)) if span is not None]
+    if any(not 0 <= start < end <= len(text) for (start, end), text in spans):
+        raise Broken("span outside its text")
+    names = [one.key, one.image_key, one.caption, *(n.caption for n in one.negatives)]
+    names += [name for r in one.regions for name in (r.label, r.group)] + [p.label for p in one.phrases]
+    wrong = next((name for name in names if not isinstance(name, str)), None)
+    if wrong is not None:
+        raise Broken(f"name that is no text: {one_line(wrong)}")
+    return one
+
+
 def check_image(image: Path | Image.Image) -> None:
     """`Broken` when the file is not there."""
     if isinstance(image, Path) and not image.is_file():
-        raise Broken(f"missing image: {image.name}")
+        raise Broken(f"missing image: {one_line(image.name)}")
 
 
 def usable_box(box: Sequence[Any]) -> Box | None:
@@ -168,8 +197,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
-        raise InputError(f"{str(path)!r} is no readable JSON file ({problem})") from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise InputError(f"{str(path)!r} is no readable JSON file ({said(problem)})") from None
 
 
 def folder_of(path: str | Path, what: str) -> Path:

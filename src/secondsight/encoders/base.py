@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.encoders.kinds import possible_kinds
-from secondsight.engine.guard import untouched
+from secondsight.engine.guard import first_not_finite, untouched
 from secondsight.engine.pooled import PooledBlock
 from secondsight.errors import InputError
 from secondsight.layout import Layout
@@ -183,6 +183,21 @@ class Encoder(ABC):
         probes = own[:: max(1, len(own) // 3)]
         seen = tuple(float(p.detach().reshape(-1)[p.numel() // 2]) for p in probes if p.numel())
         return hash((written, seen))
+
+
+def finite(side: Side, values: Tensor, inputs: Tensor | None) -> None:
+    """`InputError` for NaN or infinity that an encoder gave for model-ready inputs; it says where they appear first."""
+    if bool(torch.isfinite(values).all()):
+        return
+    encoder, where = side.encoder, ""
+    if inputs is not None and inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+        raise InputError(f"the model-ready {side.kind} holds NaN or infinity itself: check its preprocessing")
+    if inputs is not None:
+        with untouched(encoder.module):
+            where = first_not_finite(encoder.module, lambda: encoder.features(inputs, encoder.depth - 1))
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in encoder.module.parameters())
+    remedy = "load the model in float32, or check its weights" if half else "check the model's weights and the input"
+    raise InputError(f"the {side.kind} encoder gave NaN or infinity{f', first in {where}' if where else ''}: {remedy}")
 
 
 def own_reference(which: Tensor, tensor: Tensor) -> Tensor:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while anything below is changed: modes, hooks and switches belong to the whole process, not to a thread."""
+
+if hasattr(os, "register_at_fork"):
+    # A child that was forked while another thread held the lock would wait for a thread that it does not have.
+    os.register_at_fork(after_in_child=lambda: globals().update(_ONE_AT_A_TIME=threading.RLock()))
+
 
 @contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, checkpointing or autocast, the random state kept; all is put back at the end."""
+    """Evaluation mode, no gradients, checkpointing or autocast, the random state kept; all is put back at the end.
+
+    Threads take turns: the next one waits here until all is put back.
+    """
+    with _ONE_AT_A_TIME:
+        yield from _untouched(modules)
+
+
+def _untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
     modes = [(m, m.training) for module in modules for m in module.modules()]
     # Recomputing activations has no forward-mode rule, and some libraries do it in evaluation mode too.
     checkpointing = [
@@ -58,13 +75,44 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
 @contextmanager
 def differentiable() -> Iterator[None]:
     """Attention kernels that have forward-mode rules: fused ones have none."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    with _ONE_AT_A_TIME:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        try:
+            torch.backends.mha.set_fastpath_enabled(False)
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def first_not_finite(module: nn.Module, run: Callable[[], object]) -> str:
+    """Where in a module NaN or infinity appears first while `run` uses it, in words; empty where it never does."""
+    found: list[str] = []
+
+    def bad(value: object) -> bool:
+        if isinstance(value, torch.Tensor):
+            return value.is_floating_point() and not bool(torch.isfinite(value).all())
+        if isinstance(value, dict):
+            return any(map(bad, value.values()))
+        return isinstance(value, (list, tuple)) and any(map(bad, value))
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(own: nn.Module, args: tuple[object, ...], output: object) -> None:
+            if found or not bad(output):
+                return
+            weights = [key for key, value in own.named_parameters() if bad(value)]
+            of_weights = f", whose {weights[0]!r} holds such values" if weights else ""
+            found.append(f"{type(own).__name__} {name!r}{of_weights}")
+
+        return hook
+
+    handles = [part.register_forward_hook(look(name)) for name, part in module.named_modules()]
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        run()
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else ""
 
 
 @contextmanager

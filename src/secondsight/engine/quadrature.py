@@ -209,6 +209,13 @@ def _measure(candidate: Rule, values: _Memory, difference: Tensor, tol: float) -
     total = candidate.weights.to(at_nodes.device) @ at_nodes
     moved = float(difference.norm())
     residual = float((total - difference).norm()) / (moved or 1.0)
+    if not math.isfinite(residual):
+        broken = ~torch.isfinite(at_nodes).all(1).cpu()
+        at = float(candidate.nodes[broken][0]) if bool(broken.any()) else 0.0
+        raise InputError(
+            f"the model's derivative is NaN or infinity on the way from the reference to the input, at {at:.2f} of it: "
+            "choose another reference or layer, or check the model's weights"
+        )
     return Adapted(candidate, total, residual, residual <= tol, values.evaluations)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from secondsight.data import KINDS, open_data
 from secondsight.encoders.registry import load
 from secondsight.errors import InputError
 from secondsight.evaluation.report import overview
-from secondsight.evaluation.run import slug
-from secondsight.files import atomic
+from secondsight.evaluation.run import EXPERIMENTS, slug
+from secondsight.files import atomic, said
 from secondsight.methods import IntegratedJacobian
 
 MEASURES = {
@@ -34,14 +34,42 @@ def configuration(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         text = (
             files("secondsight.evaluation").joinpath("paper.yaml").read_text()
             if path is None
-            else Path(path).read_text()
+            else Path(path).read_text(encoding="utf-8")
         )
         made = yaml.safe_load(text)
-    except (OSError, yaml.YAMLError) as problem:
-        raise InputError(f"{str(path)!r} cannot be read as YAML ({problem})") from problem
-    if not isinstance(made, dict) or not isinstance(made.get("models"), dict) or not made["models"]:
-        raise InputError(f"{str(path)!r} needs 'models', names with what ss.load takes")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
+        raise InputError(f"{str(path)!r} cannot be read as YAML ({said(problem)})") from problem
+    wrong = _misshapen(made)
+    if wrong:
+        raise InputError(f"{str(path)!r} {wrong}")
     return {"experiments": {}, "published": [], **made}
+
+
+def _misshapen(made: Any) -> str:
+    """What a configuration lacks or has too much of; empty where it can be used."""
+    models = made.get("models") if isinstance(made, dict) else None
+    if not isinstance(models, dict) or not models or not all(_texts([*models, *models.values()])):
+        return "needs 'models', names with what ss.load takes"
+    unknown = [key for key in made if key not in ("models", "experiments", "published")]
+    if unknown:
+        return f"has an unknown key {str(unknown[0])[:40]!r}; known: models, experiments, published"
+    chosen = made.get("experiments", {})
+    if not isinstance(chosen, dict) or not all(isinstance(v, list) and all(_texts([k, *v])) for k, v in chosen.items()):
+        return "needs lists of experiments by kind of data under 'experiments'"
+    named = next((one for v in chosen.values() for one in v if one not in EXPERIMENTS), None)
+    if named is not None:
+        return f"names an unknown experiment {named[:40]!r}; known: {', '.join(sorted(EXPERIMENTS))}"
+    rows = made.get("published", [])
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and len(row) == 5 and all(_texts(row[:4])) and type(row[4]) in (int, float)
+        for row in rows
+    ):
+        return "needs rows of data, model, fine-tuning, measure and value under 'published'"
+    return ""
+
+
+def _texts(values: Sequence[Any]) -> Iterator[bool]:
+    return (isinstance(value, str) for value in values)
 
 
 def paper(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.contributions import Contributions
-from secondsight.encoders.base import Head, Prepared, Side, States
+from secondsight.encoders.base import Head, Prepared, Side, States, finite
 from secondsight.engine.guard import differentiable, untouched
 from secondsight.engine.kinks import kinked, met
 from secondsight.engine.paths import LinePath, PairedMatrix, Path
@@ -116,10 +116,10 @@ class IntegratedJacobian(Method):
     def _integral(self, side: Side, prepared: Prepared, state: States, layer: int, which: Any) -> _Integral:
         encoder = side.encoder
         assert state.embedding is not None  # only a reference may be pooled elsewhere
-        if not bool(torch.isfinite(state.embedding).all()):
-            raise InputError(f"the {side.kind} encoder gave NaN or infinity: check the model's weights and the input")
+        finite(side, state.embedding, prepared.tensor)
         other = encoder.reference(prepared, which, self.seed)
         reference, derived = encoder.reference_states(other, layer, state.context)
+        finite(side, reference.hidden, other)
         unit = self.normalize == "inside" and side.cosine
         path = self._path(side, state, layer, reference, derived, unit)
         with differentiable():
@@ -214,6 +214,7 @@ class IntegratedJacobian(Method):
     def _vectors(self, side: Side, i: _Integral) -> Contributions:
         with differentiable():
             vectors = i.path.vectors(i.adapted.rule)
+        finite(side, vectors, None)
         return Contributions(vectors, i.embedding, i.reference_embedding, i.layout, i.scale, i.about)
 
     def _pair(self, left: Side, i: _Integral, v: Contributions) -> Interactions:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from secondsight.contributions import Contributions
-from secondsight.encoders.base import Head, Prepared, Side
+from secondsight.encoders.base import Head, Prepared, Side, finite
 from secondsight.engine.guard import differentiable, untouched
 from secondsight.engine.paths import LinePath
 from secondsight.engine.quadrature import rule
@@ -58,6 +58,7 @@ class JacobianTimesInput(Method):
         encoder, layer = side.encoder.at(*for_side(side, self.layer))
         state = encoder.features(prepared.tensor, layer)[0]
         assert state.embedding is not None  # only a reference may be pooled elsewhere
+        finite(side, state.embedding, prepared.tensor)
         head = encoder.head(layer, state.context, encoder.dtype())
         unit = self.normalize == "inside" and side.cosine
         head = unit_head(head) if unit else head
@@ -71,6 +72,7 @@ class JacobianTimesInput(Method):
                 path = LinePath(head, torch.zeros_like(x), x, fewer)
                 vectors = path.vectors(rule("riemann", 1))
                 passes = len(x) if fewer == "forward" else joint
+        finite(side, vectors, None)
         scale = 1.0 if unit or not side.cosine else 1 / float(g.double().norm())
         about = {"layer": encoder.label(layer), "steps": 1, "passes": passes}
         layout = encoder.layout(prepared, layer, state)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from secondsight.contributions import Contributions
-from secondsight.encoders.base import Prepared, Side
+from secondsight.encoders.base import Prepared, Side, finite
 from secondsight.engine.guard import untouched
 from secondsight.errors import InputError
 from secondsight.layout import GridLayout, Layout, SpectrogramLayout
@@ -53,10 +53,7 @@ class Game:
                 rows.append(self.encode(part).double())
         self.spent += len(masks)
         out = torch.cat(rows) if rows else torch.zeros(0, len(self.embedding), dtype=torch.float64)
-        if not bool(torch.isfinite(out).all()):
-            raise InputError(
-                f"the {self.side.kind} encoder gave NaN or infinity: check the model's weights and the input"
-            )
+        finite(self.side, out, None)
         return F.normalize(out, dim=-1) if self.unit else out
 
     def end(self, present: bool) -> Float[Tensor, " joint"]:
@@ -108,6 +105,7 @@ def game(side: Side, prepared: Prepared, layer: Any, reference: Any, seed: int, 
             encoder, number = side.encoder.at(0)
         state = encoder.features(prepared.tensor, number)[0]
         assert state.embedding is not None  # only a reference may be pooled elsewhere
+        finite(side, state.embedding, prepared.tensor)
         other = encoder.reference(prepared, which, seed)
         absent = encoder.reference_states(other, number, state.context)[0]
         fine = encoder.layout(prepared, number, state)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from secondsight.contributions import Contributions
-from secondsight.encoders.base import Prepared, Side, States
+from secondsight.encoders.base import Prepared, Side, States, finite
 from secondsight.engine.guard import differentiable, untouched
 from secondsight.errors import InputError
 from secondsight.interactions import Interactions
@@ -60,6 +60,8 @@ class WaypointJacobian(IntegratedJacobian):
         side = replace(side, encoder=encoder)
         unit = self.normalize == "inside" and side.cosine
         state = encoder.features(prepared.tensor, layer)[0]
+        assert state.embedding is not None  # only a reference may be pooled elsewhere
+        finite(side, state.embedding, prepared.tensor)
         reference = encoder.reference(prepared, which, self.seed)
         start = encoder.reference_states(reference, layer, state.context)[0]
         through = [encoder.features(t, layer, [state.context])[0] for t in self._between(side, prepared, reference)]

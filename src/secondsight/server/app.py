@@ -31,6 +31,7 @@ from secondsight.encoders.images import image_of_bytes
 from secondsight.encoders.registry import load
 from secondsight.errors import InputError
 from secondsight.explanation import Explanation, explained
+from secondsight.files import one_line
 from secondsight.interactions import Interactions
 from secondsight.methods import METHODS, Method, method_named
 from secondsight.server.guard import Guard
@@ -456,7 +457,7 @@ def _refusals(app: FastAPI) -> None:
     async def invalid(_: Request, problem: RequestValidationError) -> JSONResponse:
         first = problem.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body") or "the request"
-        return JSONResponse({"error": f"{place}: {first['msg'].lower()}"}, 422)
+        return JSONResponse({"error": f"{one_line(place)}: {first['msg'].lower()}"}, 422)
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(_: Request, problem: StarletteHTTPException) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -94,8 +95,8 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     lower.draw(figure, 0.62 / height, bottoms / height)
     parts = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
     equation = f"{e.called} {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
-    figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333")
-    figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777")
+    figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333", parse_math=False)
+    figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777", parse_math=False)
 
 
 def pairs(shown: Sequence[tuple[Explanation, Any]], columns: int = 3) -> Figure:
@@ -163,7 +164,15 @@ def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) 
             _corner(axes, limit)
             if column == 0:
                 label = selection if isinstance(selection, str) else "all" if selection is None else str(selection)
-                figure.text(0.82 / width, bottom + tall / height / 2, label, ha="right", va="center", fontsize=9)
+                figure.text(
+                    0.82 / width,
+                    bottom + tall / height / 2,
+                    _drawn(label),
+                    ha="right",
+                    va="center",
+                    fontsize=9,
+                    parse_math=False,
+                )
     return figure
 
 
@@ -179,7 +188,7 @@ def _small_print(e: Explanation) -> str:
     how = (
         f"{about.get('method', '')} at layers {' / '.join(layers)}" if set(layers) != {"–"} else about.get("method", "")
     )
-    return " · ".join(part for part in (f"error {e.error:.1e}", how, about.get("model", "")) if part)
+    return " · ".join(_drawn(str(part)) for part in (f"error {e.error:.1e}", how, about.get("model", "")) if part)
 
 
 def _short(value: float) -> str:
@@ -351,6 +360,11 @@ def _items(layout: Layout, values: Tensor, chosen: Tensor | None) -> list[tuple[
     return [(w, v, p) for (w, v), p in zip(word_scores(layout, values), picked, strict=True)]
 
 
+def _drawn(text: str) -> str:
+    """What fonts have signs for: characters that only steer others break matplotlib's PDF writer, and show nothing."""
+    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs")) or "·"
+
+
 def _renderer(figure: Any) -> Any:
     """What measures text; the figure keeps the canvas that somebody's window may be."""
     canvas = figure.canvas
@@ -382,7 +396,7 @@ def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float, sign: 
         back = tuple(1 - alpha + alpha * c for c in (red, green, blue))
         style = {"facecolor": back, "edgecolor": "#222222" if picked else back, "boxstyle": "round,pad=0.22"}
         ink = "white" if alpha > 0.62 else "#111111"
-        word = axes.text(x, y, text, fontsize=size, va="center", color=ink, bbox=style, parse_math=False)
+        word = axes.text(x, y, _drawn(text), fontsize=size, va="center", color=ink, bbox=style, parse_math=False)
         width = word.get_window_extent(renderer).width / box.width
         if x + width > 1 - first and x > 1.5 * first:
             x, y = first, y - line
