@@ -17,6 +17,7 @@ from secondsight.encoders.base import DualEncoder, Prepared
 from secondsight.errors import InputError
 from secondsight.interactions import Interactions, margin
 from secondsight.layout import Box
+from secondsight.memory import enough
 from secondsight.methods import IntegratedJacobian, Method
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def explained(
 ) -> list[Explanation]:
     """`explain` for inputs that are prepared: one left one with each of several right ones, the left computed once."""
     begun = time.perf_counter()
-    pairs = method.interactions(model.left, model.right, a, others)
+    pairs = enough(lambda: method.interactions(model.left, model.right, a, others))
     seconds = round(time.perf_counter() - begun, 4)
     about = {"method": method.name, "model": model.name, "scale": scale, "seconds": seconds}
     if scale == "logit":

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+
+from secondsight.errors import InputError
+
+Made = TypeVar("Made")
 
 
 def out_of_memory(problem: BaseException) -> bool:
@@ -14,6 +21,37 @@ def out_of_memory(problem: BaseException) -> bool:
     return isinstance(problem, RuntimeError) and any(
         words in str(problem) for words in ("out of memory", "not enough memory", "can't allocate memory")
     )
+
+
+def enough(run: Callable[[], Made], again: Callable[[], Made] | None = None) -> Made:
+    """What `run` gives; where memory runs out, what `again` gives, which should need less; `InputError` after that."""
+    try:
+        return run()
+    except (MemoryError, RuntimeError) as problem:
+        if not out_of_memory(problem):
+            raise
+        if again is None:
+            raise InputError(
+                "not enough memory for a single input: use a later layer, fewer steps, a smaller model or image"
+            ) from problem
+    # Outside of the handler, whose traceback keeps alive what did not fit.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return enough(again)
+
+
+def sparing(method: Callable[..., Made]) -> Callable[..., Made]:
+    """A method that is called once more with `self.smaller` = 16, chunks so many times smaller, where memory runs out."""
+
+    @wraps(method)
+    def tried(self: Any, *args: Any) -> Made:
+        def smaller() -> Made:
+            self.smaller = 16
+            return method(self, *args)
+
+        return enough(lambda: method(self, *args), smaller if self.smaller == 1 else None)
+
+    return tried
 
 
 def free_memory(device: torch.device) -> float:

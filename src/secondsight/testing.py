@@ -233,7 +233,8 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
     def same(a: Any, b: Any) -> bool:
         if isinstance(a, Tensor):
-            return isinstance(b, Tensor) and torch.equal(a, b)
+            # NaN that was there before is no change.
+            return isinstance(b, Tensor) and torch.equal(a.nan_to_num(), b.nan_to_num())
         if isinstance(a, list):
             return isinstance(b, list) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
         return bool(a == b)

@@ -19,6 +19,7 @@ from secondsight.engine.guard import first_not_finite, untouched
 from secondsight.engine.pooled import PooledBlock
 from secondsight.errors import InputError
 from secondsight.layout import Layout
+from secondsight.memory import enough
 
 if TYPE_CHECKING:
     from secondsight.contributions import Contributions
@@ -261,7 +262,10 @@ class Side:
             from secondsight.methods import IntegratedJacobian
 
             method = IntegratedJacobian()
-        return method.contributions(self, self.prepare(inputs, truncate=truncate))
+        made, chosen = self.prepare(inputs, truncate=truncate), method
+        return enough(
+            lambda: chosen.contributions(self, made), lambda: [chosen.contributions(self, [one])[0] for one in made]
+        )
 
 
 class DualEncoder:

@@ -12,6 +12,7 @@ from torch.func import jvp, vjp, vmap
 
 from secondsight.engine.kinks import averaged, mean_slopes
 from secondsight.engine.quadrature import Nodes, Rule
+from secondsight.memory import sparing
 
 Head = Callable[[Float[Tensor, "node position width"]], Float[Tensor, "node joint"]]
 
@@ -66,6 +67,7 @@ class LinePath:
         self.head, self.start, self.delta, self.mode, self.kinks = head, start, end - start, mode, kinks
         positions, width = start.shape
         # A transformer block's MLP and attention scores, primal and tangent; generous for convolutions.
+        self.smaller = 1
         self._floats = 12 * positions * width + min(24 * positions**2, 48 * positions * width)
 
     @property
@@ -85,12 +87,13 @@ class LinePath:
 
     def _chunks(self, nodes: Nodes, rows: int) -> Iterator[tuple[slice, int]]:
         """Slices of nodes, and how many tangents to take at once with each."""
-        together = max(1, _WORKING_FLOATS // self._floats)
+        together = max(1, _WORKING_FLOATS // self.smaller // self._floats)
         rows_at_once = min(rows, together)
         nodes_at_once = max(1, together // rows_at_once)
         for first in range(0, len(nodes), nodes_at_once):
             yield slice(first, min(first + nodes_at_once, len(nodes))), rows_at_once
 
+    @sparing
     def value_at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
         """Embeddings along the path."""
         return torch.cat([self.head(self._at(nodes[part])) for part, _ in self._chunks(nodes, 1)])
@@ -99,6 +102,7 @@ class LinePath:
         """d/dα of the embedding at every node, one tangent each."""
         return self._along(rule, self.delta)
 
+    @sparing
     def _along(self, rule: Rule, tangent: Tensor) -> Float[Tensor, "node joint"]:
         parts = []
         for part, _ in self._chunks(rule.nodes, 1):
@@ -111,6 +115,7 @@ class LinePath:
         along = self._along(rule, self.delta * weights.to(self.delta)[:, None])
         return rule.weights.to(along) @ along
 
+    @sparing
     def pull(self, rule: Rule, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row position"]:
         """directions · U_p by one cotangent a direction and node."""
         result = self.delta.new_zeros(len(directions), self.positions)
@@ -124,6 +129,7 @@ class LinePath:
             result += vmap(pulled, chunk_size=rows)(directions.to(self.delta))
         return result
 
+    @sparing
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         """Contribution vectors U, by `mode`."""
         if self.mode == "reverse":

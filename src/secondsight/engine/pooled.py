@@ -17,6 +17,7 @@ from torch import Tensor
 
 from secondsight.engine.quadrature import Nodes, Rule
 from secondsight.engine.tails import Affine, Linear, Norm, Stage
+from secondsight.memory import sparing
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class PooledPath:
     """The straight path between two inputs of a `PooledBlock`; see the module's text for the formula."""
 
     def __init__(self, block: PooledBlock, start: PooledReference, end: Float[Tensor, "position width"]) -> None:
-        self.block, self.start = block, start
+        self.block, self.start, self.smaller = block, start, 1
         self.delta = end - start.hidden
         self._latest: tuple[tuple[float, ...], _State] | None = None
         centred = block._centre(self.delta)
@@ -221,8 +222,17 @@ class PooledPath:
             result[:, block.pool] += g.sum(1) @ self.delta[block.pool]
         return result
 
+    @sparing
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         """U: every position's tangent of y, through the tail, summed over the nodes."""
+        if self.smaller == 1:
+            return self._vectors(rule)
+        total = self._vectors(rule.node(0))
+        for number in range(1, len(rule)):
+            total += self._vectors(rule.node(number))
+        return total
+
+    def _vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         state, block = self._state(rule.nodes), self.block
         s = state.tangents
         wc = s.wc[..., None]

@@ -49,6 +49,10 @@ class Rule:
         """Ends of the cells, of the weights' widths, that the nodes stand for: node n lies between edges n and n + 1."""
         return self.low + torch.cat([self.weights.new_zeros(1), self.weights.cumsum(0)])
 
+    def node(self, number: int) -> Rule:
+        """One of its nodes, with its weight; what a rule gives is the sum over these."""
+        return Rule(self.nodes[number : number + 1], self.weights[number : number + 1], float(self.edges[number]))
+
     def __len__(self) -> int:
         return len(self.nodes)
 
