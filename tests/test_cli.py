@@ -18,7 +18,7 @@ CAPTION = "a cup of coffee and a spoon on a wooden table"
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "secondsight.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "secondsight", *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=300)
 

@@ -29,7 +29,7 @@ def test_shell_examples_name_what_exists():
     assert all(re.search(rf"^{t}:", makefile, re.M) for t in targets)
     options = {w for line in commands if line.startswith("secondsight explain") for w in re.findall(r"--[a-z]+", line)}
     helped = subprocess.run(
-        [sys.executable, "-m", "secondsight.cli", "explain", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "secondsight", "explain", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert options
     assert all(option in helped for option in options)

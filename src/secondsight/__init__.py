@@ -4,29 +4,72 @@ Method: Möller, Tilli, Vu, Padó, "Explaining Caption-Image Interactions in CLI
 TMLR 2025 (arXiv 2408.14153), cited as [M25].
 """
 
-from secondsight import methods, testing, visual
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import DualEncoder, Encoder
-from secondsight.encoders.registry import load, wrap
-from secondsight.encoders.torch import TorchEncoder
-from secondsight.errors import AdapterError, AssumptionWarning, ConvergenceWarning, InputError
-from secondsight.explanation import Explanation, explain
-from secondsight.interactions import Interactions, Terms
-from secondsight.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout
-from secondsight.methods import (
-    METHODS,
-    Banzhaf,
-    BilinearLime,
-    IntegratedJacobian,
-    JacobianTimesInput,
-    Method,
-    Occlusion,
-    Shapley,
-    TokenEmbeddings,
-    WaypointJacobian,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secondsight import methods, testing, visual
+    from secondsight.contributions import Contributions
+    from secondsight.encoders.base import DualEncoder, Encoder
+    from secondsight.encoders.registry import load, wrap
+    from secondsight.encoders.torch import TorchEncoder
+    from secondsight.errors import AdapterError, AssumptionWarning, ConvergenceWarning, InputError
+    from secondsight.explanation import Explanation, explain
+    from secondsight.interactions import Interactions, Terms
+    from secondsight.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout
+    from secondsight.methods import (
+        METHODS,
+        Banzhaf,
+        BilinearLime,
+        IntegratedJacobian,
+        JacobianTimesInput,
+        Method,
+        Occlusion,
+        Shapley,
+        TokenEmbeddings,
+        WaypointJacobian,
+    )
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "contributions": ("Contributions",),
+    "encoders.base": ("DualEncoder", "Encoder"),
+    "encoders.registry": ("load", "wrap"),
+    "encoders.torch": ("TorchEncoder",),
+    "errors": ("AdapterError", "AssumptionWarning", "ConvergenceWarning", "InputError"),
+    "explanation": ("Explanation", "explain"),
+    "interactions": ("Interactions", "Terms"),
+    "layout": ("GridLayout", "JoinedLayout", "Layout", "SpectrogramLayout", "TokenLayout"),
+    "methods": (
+        "METHODS",
+        "Banzhaf",
+        "BilinearLime",
+        "IntegratedJacobian",
+        "JacobianTimesInput",
+        "Method",
+        "Occlusion",
+        "Shapley",
+        "TokenEmbeddings",
+        "WaypointJacobian",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Looked up when it is first asked for: the command line's help should not wait for torch."""
+    if name in ("methods", "testing", "visual"):
+        return import_module(f"secondsight.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'secondsight' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"secondsight.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
 
 __all__ = [
     "METHODS",

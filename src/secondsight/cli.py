@@ -510,6 +510,7 @@ def decompose(
             raise InputError(f"unknown engine {engine!r}; known: local, ray")
         with _progress("loading libraries"):
             from secondsight.encoders.registry import load
+            from secondsight.files import made_folder
             from secondsight.scale import decompose as run
             from secondsight.scale import open_source, open_store
             from secondsight.scale.place import placed
@@ -521,7 +522,7 @@ def decompose(
         with _progress("reading the data"):
             sources = [open_source(data, kind).first(limit) for kind in kinds]
         memory = None if max_memory is None else max_memory * 1e9
-        out_dir.mkdir(parents=True, exist_ok=True)
+        made_folder(out_dir)
         dual = None
         if engine == "local":
             with _progress(f"loading {model}"):
@@ -748,7 +749,3 @@ def main() -> None:
         # The reader of our output has left (head, less); that is no error.
         sys.stderr.close()
         raise SystemExit(0) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,9 +15,17 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from secondsight.errors import InputError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def no_room(path: str | os.PathLike[str], problem: OSError) -> str:
+    """The sentence for a disk that takes no more."""
+    return f"cannot write {str(path)!r}: {os.strerror(problem.errno or 0).lower()}; make room or choose another place"
 
 
 @contextmanager
@@ -35,12 +44,46 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
+            file.flush()
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; an ordinary open() would not
         temporary.replace(target)
+    except OSError as problem:
+        if problem.errno not in _NO_ROOM:
+            raise
+        raise InputError(no_room(path, problem)) from problem
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def made_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, made with those above it where it is missing; `InputError` where it cannot be."""
+    place = Path(path)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        why = (
+            "a file is in its place" if isinstance(problem, FileExistsError | NotADirectoryError) else problem.strerror
+        )
+        raise InputError(f"cannot make the folder {str(path)!r} ({why}): choose another place") from problem
+    return place
+
+
+@contextmanager
+def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """One process at a time: `InputError` where another one is writing to this folder. It leaves an empty `.lock` there."""
+    lock = FileLock(Path(folder) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another run is writing to {str(folder)!r}: wait for it, or choose another folder") from None
+    except OSError as problem:
+        raise InputError(no_room(folder, problem)) from problem
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

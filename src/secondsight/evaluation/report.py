@@ -20,7 +20,7 @@ from secondsight.encoders.images import open_image
 from secondsight.errors import InputError
 from secondsight.evaluation.grounding import Failures
 from secondsight.evaluation.run import Record, Run, image_layout
-from secondsight.files import atomic
+from secondsight.files import atomic, made_folder
 from secondsight.visual import plots
 from secondsight.visual.colours import faded, limit_of, overlay
 
@@ -53,7 +53,7 @@ class Results(dict[str, pd.DataFrame]):
 def write(run: Run, out: Path) -> Results:
     """Write everything about a run under `out`/NAME and return its tables and figures."""
     place = out / run.experiment.name
-    place.mkdir(parents=True, exist_ok=True)
+    made_folder(place)
     tables = run.experiment.tables(run.frame)
     figures = run.experiment.figures(run.frame)
     buffer = io.BytesIO()

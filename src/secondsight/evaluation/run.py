@@ -8,6 +8,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from secondsight.data.grounded import GroundedCaption, GroundedDataset, Phrase
 from secondsight.encoders.base import DualEncoder, Prepared
 from secondsight.errors import InputError
 from secondsight.evaluation import measures
-from secondsight.files import atomic
+from secondsight.files import alone, atomic, made_folder, no_room
 from secondsight.interactions import Interactions
 from secondsight.layout import GridLayout
 from secondsight.methods import Method
@@ -75,7 +76,7 @@ class Setting:
                     with contextlib.suppress(InputError):
                         missing[caption], files[caption] = self.text(caption), file
             for caption, pair in zip(missing, self._made(example, list(missing.values())), strict=True):
-                files[caption].parent.mkdir(parents=True, exist_ok=True)
+                made_folder(files[caption].parent)
                 pair.save(files[caption])
         return [Interactions.load(files[caption]) for caption in asked]
 
@@ -202,7 +203,7 @@ class Journal:
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
         self.path = path
         self.done: dict[str, list[Record]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made_folder(path.parent)
         wanted = json.dumps(head, sort_keys=True)
         kept = self._kept()
         if kept:
@@ -235,13 +236,17 @@ class Journal:
         line = json.dumps({"key": key, "records": records}, sort_keys=True)
         # As they will be read by a run that goes on from here, so that nothing depends on when it was stopped.
         self.done[key] = json.loads(line)["records"]
-        self._stream.write((line + "\n").encode())
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        try:
+            self._stream.write((line + "\n").encode())
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as problem:
+            raise InputError(no_room(self.path, problem)) from problem
 
     def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Close the file; what a full disk did not take is left out."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
 
 
 @dataclass
@@ -271,7 +276,7 @@ def run(
     `problems`, never fatal. `progress` is told the setting's label, how many captions are done and how many there are.
     """
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     problems: dict[str, str] = {}
     rows: list[Record] = []
     shown: dict[str, GroundedCaption] = {}
@@ -303,8 +308,7 @@ def run(
             "setting": setting.spec,
             "options": experiment.options(),
         }
-        journal = Journal(place, head)
-        try:
+        with alone(made_folder(place.parent)), closing(Journal(place, head)) as journal:
             for count, example in enumerate(chosen, 1):
                 key = f"{example.image_key}/{example.key}"
                 if key not in journal.done:
@@ -322,8 +326,6 @@ def run(
                 shown[key] = example
                 if progress:
                     progress(setting.label, count, len(chosen))
-        finally:
-            journal.close()
     frame = pd.DataFrame(rows)
     if frame.empty:
         why = next(iter(problems.values()), data.summary())

@@ -26,7 +26,7 @@ from secondsight.contributions import Contributions
 from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.errors import InputError
-from secondsight.files import atomic, load_json, undamaged
+from secondsight.files import atomic, load_json, made_folder, undamaged
 from secondsight.methods import Method
 from secondsight.scale.rows import DTYPES, checksum, packed, schema, unpacked
 
@@ -181,7 +181,7 @@ def create_store(
     # What a killed run left of its first file is no content.
     if place.exists() and (not place.is_dir() or any(not p.name.startswith(".store.json.") for p in place.iterdir())):
         raise InputError(f"{str(folder)!r} is there and is no store: choose another folder")
-    place.mkdir(parents=True, exist_ok=True)
+    made_folder(place)
     with atomic(place / "store.json") as file:
         file.write(json.dumps(facts, indent=1, ensure_ascii=False).encode())
     return Store(place)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from secondsight.encoders import scenes
 from secondsight.encoders.images import open_image
 from secondsight.encoders.open_clip import FACTS, open_clip_parts
 from secondsight.errors import InputError
-from secondsight.files import atomic
+from secondsight.files import alone, atomic, made_folder, undamaged
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -98,54 +99,55 @@ def finetune(
     if an_epoch < 1 or share < 1:
         raise InputError(f"{data.name} has {len(pairs)} usable pairs, fewer than a batch of {recipe.batch}")
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     facts = {"model": model, "data": data.name, "pairs": len(pairs), **asdict(recipe)}
     optimizer = torch.optim.AdamW(host.parameters(), lr=recipe.start_lr, weight_decay=recipe.weight_decay)
-    begun = _resumed(folder, facts, host, optimizer, accelerator)
-    loss = ClipLoss(
-        local_loss=False,
-        gather_with_grad=True,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-    )
-    trained, optimizer = accelerator.prepare(_Pair(host), optimizer)
-    inner: Any = host
-    total = recipe.epochs * an_epoch
-    made = io.StringIO()
-    for epoch in range(begun, recipe.epochs):
-        trained.train()
-        for number, chosen in enumerate(_batches(len(pairs), recipe, epoch, accelerator.process_index, share)):
-            step = epoch * an_epoch + number
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate(step, an_epoch)
-            images, texts = _tensors([pairs[i] for i in chosen], preprocess, tokenizer)
-            with accelerator.autocast():
-                features = trained(images.to(accelerator.device), texts.to(accelerator.device))
-            value = loss(*(f.float() for f in features[:2]), features[2].float())
-            if not bool(torch.isfinite(value)):
-                raise InputError(
-                    f"the loss became {value.item()} at step {step}: use a smaller lr, or precision bf16 or no"
-                )
-            optimizer.zero_grad()
-            accelerator.backward(value)
-            optimizer.step()
-            with torch.no_grad():
-                # CLIP's own bound, without which a few steps can make the loss diverge.
-                inner.logit_scale.clamp_(0, math.log(100))
-            line = {"step": step, "epoch": epoch, "loss": value.item(), "lr": recipe.rate(step, an_epoch)}
-            made.write(json.dumps(line) + "\n")
-            if progress and accelerator.is_main_process:
-                progress(step + 1, total, value.item())
-        accelerator.wait_for_everyone()
+    with alone(folder) if accelerator.is_main_process else nullcontext():
+        begun = _resumed(folder, facts, host, optimizer, accelerator)
+        loss = ClipLoss(
+            local_loss=False,
+            gather_with_grad=True,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        )
+        trained, optimizer = accelerator.prepare(_Pair(host), optimizer)
+        inner: Any = host
+        total = recipe.epochs * an_epoch
+        made = io.StringIO()
+        for epoch in range(begun, recipe.epochs):
+            trained.train()
+            for number, chosen in enumerate(_batches(len(pairs), recipe, epoch, accelerator.process_index, share)):
+                step = epoch * an_epoch + number
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.rate(step, an_epoch)
+                images, texts = _tensors([pairs[i] for i in chosen], preprocess, tokenizer)
+                with accelerator.autocast():
+                    features = trained(images.to(accelerator.device), texts.to(accelerator.device))
+                value = loss(*(f.float() for f in features[:2]), features[2].float())
+                if not bool(torch.isfinite(value)):
+                    raise InputError(
+                        f"the loss became {value.item()} at step {step}: use a smaller lr, or precision bf16 or no"
+                    )
+                optimizer.zero_grad()
+                accelerator.backward(value)
+                optimizer.step()
+                with torch.no_grad():
+                    # CLIP's own bound, without which a few steps can make the loss diverge.
+                    inner.logit_scale.clamp_(0, math.log(100))
+                line = {"step": step, "epoch": epoch, "loss": value.item(), "lr": recipe.rate(step, an_epoch)}
+                made.write(json.dumps(line) + "\n")
+                if progress and accelerator.is_main_process:
+                    progress(step + 1, total, value.item())
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                _kept(folder, epoch, facts, host, optimizer, made.getvalue())
+                made = io.StringIO()
+            accelerator.wait_for_everyone()
+        final = folder / "model.safetensors"
         if accelerator.is_main_process:
-            _kept(folder, epoch, facts, host, optimizer, made.getvalue())
-            made = io.StringIO()
-        accelerator.wait_for_everyone()
-    final = folder / "model.safetensors"
-    if accelerator.is_main_process:
-        with atomic(final) as file:
-            file.write(_weights(host))
-    return final
+            with atomic(final) as file:
+                file.write(_weights(host))
+        return final
 
 
 def tuned_name(model: str, checkpoint: str | os.PathLike[str]) -> str:
@@ -224,11 +226,15 @@ def _resumed(folder: Path, facts: dict[str, Any], host: nn.Module, optimizer: An
     file = folder / "state.pt"
     if not file.is_file():
         return 0
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    with undamaged(file, "state of a training run"):
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        state["facts"], state["optimizer"], int(state["epoch"])
     if state["facts"] != json.dumps(facts, sort_keys=True):
         raise InputError(f"{str(folder)!r} holds another run (other model, data or recipe): choose another folder")
     epoch = int(state["epoch"])
-    host.load_state_dict(load_file(folder / f"epoch-{epoch}.safetensors"))
+    with undamaged(folder / f"epoch-{epoch}.safetensors", "weights of this run"):
+        host.load_state_dict(load_file(folder / f"epoch-{epoch}.safetensors"))
     host.to(accelerator.device)
-    optimizer.load_state_dict(state["optimizer"])
+    with undamaged(file, "state of a training run"):
+        optimizer.load_state_dict(state["optimizer"])
     return epoch

@@ -17,7 +17,7 @@ from secondsight.data.scenes import compose
 from secondsight.data.scenes.captions import describe, wrong
 from secondsight.data.scenes.world import STYLES, things
 from secondsight.errors import InputError
-from secondsight.files import atomic
+from secondsight.files import atomic, made_folder
 
 FULLY = 0.8
 """An object that shows less than this share of itself counts as covered."""
@@ -126,8 +126,8 @@ def export_coco(scenes: Scenes, folder: str | os.PathLike[str], split: str = "va
         if file.exists():
             raise InputError(f"{str(file)!r} exists: choose another folder or split")
     try:
-        (place / "annotations").mkdir(parents=True, exist_ok=True)
-        (place / split).mkdir(parents=True, exist_ok=True)
+        made_folder(place / "annotations")
+        made_folder(place / split)
     except OSError as problem:
         raise InputError(f"cannot write to {str(place)!r} ({problem.strerror})") from problem
     ids = {name: i for i, name in enumerate(things(), 1)}
