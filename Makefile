@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean train-scenes bench
+.PHONY: demo test quick lint format docs coverage mutants audit clean train-scenes bench
 
 demo: $(STAMP)
 	$(BIN)/secondsight explain examples/coffee.jpg "a cup of coffee and a spoon on a wooden table" \
@@ -13,6 +13,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The algebra, the engine and the methods: what most changes can break.
+quick: $(STAMP)
+	$(BIN)/python -m pytest -q tests/test_algebra.py tests/test_engine.py tests/test_quadrature.py tests/test_layout.py tests/test_methods.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -23,6 +27,21 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html, or see it with its search: $(BIN)/mkdocs serve"
+
+coverage: $(STAMP)
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:coverage
+
+# An hour on two cores. Survivors are explained in tests/mutants.md.
+mutants: $(STAMP)
+	$(BIN)/python scripts/mutants.py
+
+# Known vulnerabilities, licences and the list of all parts (SBOM) of what an installation brings; asks an advisory database.
+audit: $(STAMP)
+	$(BIN)/python scripts/supply_chain.py
 
 # Hours on two cores, minutes on a GPU; goes on where it was stopped. Add INSTALL=--install to put it into the package.
 train-scenes: $(STAMP)
@@ -42,4 +61,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache explanation.html explanation.png
+	rm -rf $(VENV) build dist site coverage .coverage .pytest_cache .mypy_cache .ruff_cache explanation.html explanation.png

@@ -440,6 +440,8 @@ def test_depths_are_compared_side_by_side(model, data, tmp_path):
     assert "layer 0 / -1" in tables["overall"].index[0]
     with pytest.raises(ss.InputError, match="needs two settings"):
         evaluate("compare", data, [("small", model)], [OURS], out=tmp_path / "one")
+    with pytest.raises(ss.InputError, match=r"layer 9' gave nothing for any of \d+ captions: layer 9 is not one of"):
+        evaluate("compare", data, [("small", model)], [OURS], layers=[-1, 9], out=tmp_path / "none")
 
 
 # Runs that stop ------------------------------------------------------------------------------------------------------

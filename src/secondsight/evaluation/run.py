@@ -308,6 +308,7 @@ def run(
             "setting": setting.spec,
             "options": experiment.options(),
         }
+        before = len(rows)
         with alone(made_folder(place.parent)), closing(Journal(place, head)) as journal:
             for count, example in enumerate(chosen, 1):
                 key = f"{example.image_key}/{example.key}"
@@ -326,6 +327,9 @@ def run(
                 shown[key] = example
                 if progress:
                     progress(setting.label, count, len(chosen))
+        if len(rows) == before and len(tuned) > 1 and chosen:
+            why = next((problems[k] for k in problems), "no phrase can be judged")
+            raise InputError(f"the setting {setting.label!r} gave nothing for any of {len(chosen)} captions: {why}")
     frame = pd.DataFrame(rows)
     if frame.empty:
         why = next(iter(problems.values()), data.summary())

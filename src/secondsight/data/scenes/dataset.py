@@ -101,7 +101,7 @@ def box_of(mask: Bool[np.ndarray, "height width"]) -> Box:
 
 
 def open_scenes(spec: str) -> Scenes:
-    """The data set that STYLE[/COUNT][#SEED] names: "noto", "twemoji/500", "fluent/100#3"."""
+    """The data set that `STYLE[/COUNT][#SEED]` names: "noto", "twemoji/500", "fluent/100#3"."""
     named, _, seed = spec.partition("#")
     style, _, count = named.partition("/")
     try:
@@ -125,11 +125,8 @@ def export_coco(scenes: Scenes, folder: str | os.PathLike[str], split: str = "va
     for file in files.values():
         if file.exists():
             raise InputError(f"{str(file)!r} exists: choose another folder or split")
-    try:
-        made_folder(place / "annotations")
-        made_folder(place / split)
-    except OSError as problem:
-        raise InputError(f"cannot write to {str(place)!r} ({problem.strerror})") from problem
+    made_folder(place / "annotations")
+    made_folder(place / split)
     ids = {name: i for i, name in enumerate(things(), 1)}
     categories = [{"id": ids[t.name], "name": t.name, "supercategory": t.group} for t in things().values()]
     images: list[dict[str, Any]] = []
