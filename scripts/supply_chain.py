@@ -101,12 +101,22 @@ def bill(out: Path, names: set[str]) -> int:
 def vulnerabilities(names: set[str]) -> list[str]:
     """One sentence for every known vulnerability that is not accepted."""
     pinned = [
-        f"{name}=={distribution(name).version.split('+')[0]}" for name in sorted(names - {"secondsight"}) if _there(name)
+        f"{name}=={distribution(name).version.split('+')[0]}"
+        for name in sorted(names - {"secondsight"})
+        if _there(name)
     ]
     listing = ROOT / "build" / "audited.txt"
     listing.parent.mkdir(exist_ok=True)
     listing.write_text("\n".join(pinned) + "\n")
-    done = run("pip_audit", "--requirement", str(listing), "--no-deps", "--disable-pip", "--format=json", "--progress-spinner=off")
+    done = run(
+        "pip_audit",
+        "--requirement",
+        str(listing),
+        "--no-deps",
+        "--disable-pip",
+        "--format=json",
+        "--progress-spinner=off",
+    )
     if not done.stdout.strip():
         raise SystemExit(f"the advisory database could not be asked: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     found = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -167,7 +166,7 @@ def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) 
                 figure.text(
                     0.82 / width,
                     bottom + tall / height / 2,
-                    _drawn(label),
+                    plots.printable(label),
                     ha="right",
                     va="center",
                     fontsize=9,
@@ -188,7 +187,9 @@ def _small_print(e: Explanation) -> str:
     how = (
         f"{about.get('method', '')} at layers {' / '.join(layers)}" if set(layers) != {"–"} else about.get("method", "")
     )
-    return " · ".join(_drawn(str(part)) for part in (f"error {e.error:.1e}", how, about.get("model", "")) if part)
+    return " · ".join(
+        plots.printable(str(part)) for part in (f"error {e.error:.1e}", how, about.get("model", "")) if part
+    )
 
 
 def _short(value: float) -> str:
@@ -360,11 +361,6 @@ def _items(layout: Layout, values: Tensor, chosen: Tensor | None) -> list[tuple[
     return [(w, v, p) for (w, v), p in zip(word_scores(layout, values), picked, strict=True)]
 
 
-def _drawn(text: str) -> str:
-    """What fonts have signs for: characters that only steer others break matplotlib's PDF writer, and show nothing."""
-    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs")) or "·"
-
-
 def _renderer(figure: Any) -> Any:
     """What measures text; the figure keeps the canvas that somebody's window may be."""
     canvas = figure.canvas
@@ -396,7 +392,9 @@ def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float, sign: 
         back = tuple(1 - alpha + alpha * c for c in (red, green, blue))
         style = {"facecolor": back, "edgecolor": "#222222" if picked else back, "boxstyle": "round,pad=0.22"}
         ink = "white" if alpha > 0.62 else "#111111"
-        word = axes.text(x, y, _drawn(text), fontsize=size, va="center", color=ink, bbox=style, parse_math=False)
+        word = axes.text(
+            x, y, plots.printable(text), fontsize=size, va="center", color=ink, bbox=style, parse_math=False
+        )
         width = word.get_window_extent(renderer).width / box.width
         if x + width > 1 - first and x > 1.5 * first:
             x, y = first, y - line

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -35,8 +36,17 @@ _STYLE: Any = {
     "legend.fontsize": 7,
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.2,
+    # Names of models, classes and settings are nobody's formulas.
+    "text.parse_math": False,
 }
 """What papers ask for: type of 7 to 8 points."""
+
+
+def printable(name: Any) -> str:
+    """A name as figures can show it: signs that only steer others break matplotlib's PDF writer and show nothing."""
+    text = "".join(c for c in str(name) if unicodedata.category(c) not in ("Cc", "Cf", "Cs")) or "·"
+    # Legends leave out what begins with an underscore.
+    return f" {text}" if text.startswith("_") else text
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -63,7 +73,8 @@ def written(figure: Figure, kind: str, dpi: int = 200) -> bytes:
     """The content of a figure's file of that kind."""
     buffer = io.BytesIO()
     facts = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
-    with rc_context({"svg.hashsalt": "secondsight", "svg.fonttype": "none", "pdf.fonttype": 42}):
+    plain: Any = {"svg.hashsalt": "secondsight", "svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False}
+    with rc_context(plain):
         figure.savefig(buffer, format=kind, metadata=facts, dpi=dpi)
     return buffer.getvalue()
 
@@ -101,7 +112,7 @@ def distributions(named: Mapping[Any, Any], label: str, low: float = 0.0) -> Fig
     for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
         x = np.sort(np.asarray(values, float))
         axes.step([low, *x, 1.0], [0.0, *(np.arange(1, len(x) + 1) / len(x)), 1.0], where="post", color=colour,
-                  label=f"{name} (median {np.median(x):.2f}, n = {len(x)})")  # fmt: skip
+                  label=f"{printable(name)} (median {np.median(x):.2f}, n = {len(x)})")  # fmt: skip
     axes.set(xlabel=label, ylabel="share of cases at or below", xlim=(low, 1), ylim=(0, 1))
     _legend(axes)
     return figure
@@ -119,7 +130,7 @@ def histograms(named: Mapping[str, Any], label: str, title: str) -> Figure:
     bins = np.arange(first, max(np.ceil(high / width), first + 1) + 1) * width
     for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
         v = np.asarray(values, float)
-        axes.hist(v, bins=bins, color=colour, alpha=0.5, label=f"{name} ({(v < 0).mean():.0%} negative)")
+        axes.hist(v, bins=bins, color=colour, alpha=0.5, label=f"{printable(name)} ({(v < 0).mean():.0%} negative)")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(xlabel=label, ylabel="cases")
     _legend(axes, title)
@@ -140,9 +151,9 @@ def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> 
         own = table[table.setting == setting].set_index("class")
         at = [k + (i - (len(settings) - 1) / 2) * thick for k, name in enumerate(chosen) if name in own.index]
         there = [name for name in chosen if name in own.index]
-        axes.barh(at, own.loc[there, value], thick, xerr=own.loc[there, spread], color=colour, label=str(setting),
+        axes.barh(at, own.loc[there, value], thick, xerr=own.loc[there, spread], color=colour, label=printable(setting),
                   error_kw={"elinewidth": 0.6, "ecolor": "#555555"})  # fmt: skip
-    axes.set_yticks(range(len(chosen)), [f"{name} ({counts[name]})" for name in chosen], fontsize=7)
+    axes.set_yticks(range(len(chosen)), [f"{printable(name)} ({counts[name]})" for name in chosen], fontsize=7)
     axes.set(xlabel=f"{value} ± sd (cases in brackets)", xlim=(0, 1))
     axes.set_ylim(len(chosen) - 0.4, -0.6)
     if len(settings) > 1:
@@ -157,10 +168,10 @@ def bars(table: pd.DataFrame, label: str) -> Figure:
     thick = 0.8 / max(table.shape[1], 1)
     for i, (column, colour) in enumerate(zip(table.columns, _cycle(table.shape[1]), strict=True)):
         at = np.arange(len(table)) + (i - (table.shape[1] - 1) / 2) * thick
-        drawn = axes.barh(at, table[column].fillna(0).to_numpy(float), thick, color=colour, label=str(column))
+        drawn = axes.barh(at, table[column].fillna(0).to_numpy(float), thick, color=colour, label=printable(column))
         shown = ["" if np.isnan(v) else f"{v:.2f}" for v in table[column].to_numpy(float)]
         axes.bar_label(drawn, shown, fontsize=7, padding=2)
-    axes.set_yticks(range(len(table)), [str(name) for name in table.index], fontsize=8)
+    axes.set_yticks(range(len(table)), [printable(name) for name in table.index], fontsize=8)
     axes.set(xlabel=label)
     axes.set_ylim(len(table) - 0.4, -0.6)
     _legend(axes)
@@ -175,7 +186,7 @@ def curves(named: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
         v = np.asarray(values, float)
         at, mean = np.linspace(0, 1, v.shape[1]), v.mean(0)
         spread = v.std(0)
-        axes.plot(at, mean, color=colour, label=f"{name} (mean ± sd, n = {len(v)})")
+        axes.plot(at, mean, color=colour, label=f"{printable(name)} (mean ± sd, n = {len(v)})")
         axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
     axes.set(xlabel=x, ylabel=y, xlim=(0, 1))
     _legend(axes, title)
@@ -187,10 +198,12 @@ def lines(named: Mapping[str, tuple[Sequence[float], Any]], x: str, y: str, titl
     """Plain lines with points, on doubly logarithmic axes where `log`."""
     figure, axes = _axes()
     for (name, (at, values)), colour in zip(named.items(), _cycle(len(named)), strict=True):
-        axes.plot(at, values, marker="o", markersize=3, color=colour, label=name)
+        axes.plot(at, values, marker="o", markersize=3, color=colour, label=printable(name))
     if log:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
     axes.set(xlabel=x, ylabel=y)
     _legend(axes, title)
     return figure
@@ -203,9 +216,9 @@ def stacked_counts(table: pd.DataFrame) -> Figure:
     start = np.zeros(len(table))
     for column, colour in zip(table.columns, _cycle(len(table.columns)), strict=True):
         counts = table[column].to_numpy(float)
-        axes.barh(range(len(table)), counts, left=start, color=colour, label=str(column))
+        axes.barh(range(len(table)), counts, left=start, color=colour, label=printable(column))
         start += counts
-    axes.set_yticks(range(len(table)), [str(name) for name in table.index], fontsize=8)
+    axes.set_yticks(range(len(table)), [printable(name) for name in table.index], fontsize=8)
     axes.set(xlabel="failures (PGE < 0.2) by proposed category")
     axes.set_ylim(len(table) - 0.4, -0.6)
     _legend(axes)
@@ -228,7 +241,7 @@ def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[st
             continue
         axes.scatter(at[chosen, 0], at[chosen, 1], color=colour, s=18, label=kind)
     for i, name in list(enumerate(names))[:80]:
-        axes.annotate(name, at[i], fontsize=5, xytext=(2, 2), textcoords="offset points", color="#444444")
+        axes.annotate(printable(name), at[i], fontsize=5, xytext=(2, 2), textcoords="offset points", color="#444444")
     axes.set(xlabel="evidence, first principal direction", ylabel="second")
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -251,6 +264,5 @@ def gallery(shown: Sequence[tuple[Image.Image, str]], columns: int = 4) -> Figur
         axes.set_axis_off()
     for axes, (picture, text) in zip(places, shown, strict=False):
         axes.imshow(np.asarray(picture.convert("RGB")))
-        axes.text(0.5, -0.03, fill(text, 30), transform=axes.transAxes, ha="center", va="top", fontsize=7,
-                  parse_math=False)  # fmt: skip
+        axes.text(0.5, -0.03, fill(printable(text), 30), transform=axes.transAxes, ha="center", va="top", fontsize=7)
     return figure
