@@ -19,6 +19,7 @@ from secondsight.evaluation import evaluate
 from secondsight.visual import plots
 from secondsight.visual.page import save_page
 from secondsight.visual.terminal import terminal
+from secondsight.visual.writing import written
 
 COFFEE = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 CAPTION = "a cup of coffee and a spoon on a wooden table"
@@ -26,7 +27,7 @@ CAPTION = "a cup of coffee and a spoon on a wooden table"
 
 def small(figure, path, wide=820):
     """A figure as a PNG of few colours: drawings and maps look the same, files do not grow with every change."""
-    image = Image.open(io.BytesIO(plots.written(figure, "png", 150))).convert("RGB")
+    image = Image.open(io.BytesIO(written(figure, "png", 150))).convert("RGB")
     shrunk(image, path, wide)
 
 

@@ -121,6 +121,8 @@ def vulnerabilities(names: set[str]) -> list[str]:
         raise SystemExit(f"the advisory database could not be asked: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     found = []
     for one in json.loads(done.stdout)["dependencies"]:
+        if "skip_reason" in one:
+            found.append(f"{one['name']}: not audited ({one['skip_reason']})")
         for advisory in one.get("vulns", []):
             known = {advisory["id"], *advisory.get("aliases", [])}
             if not known & set(ACCEPTED):
@@ -148,7 +150,7 @@ def main() -> None:
     print(f"licences: {len(problems)} unknown")
     if not options.offline:
         found = vulnerabilities(names)
-        print(f"vulnerabilities: {len(found)} known")
+        print(f"vulnerabilities: {len(found)} known, or not looked up")
         problems += found
     for problem in problems:
         print(problem)

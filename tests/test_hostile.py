@@ -25,7 +25,8 @@ FOUND = {
     "checkpoint": [],
     # The name of an unknown field, repeated with its line breaks.
     "request": [3843],
-    "html": [2, 177],
+    # A setting's name that looks like a formula.
+    "html": [520],
     # A mark of writing direction, which breaks matplotlib's PDF.
     "picture": [42],
     "command": [],

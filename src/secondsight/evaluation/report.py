@@ -23,6 +23,7 @@ from secondsight.evaluation.run import Record, Run, image_layout
 from secondsight.files import atomic, made_folder
 from secondsight.visual import plots
 from secondsight.visual.colours import faded, limit_of, overlay
+from secondsight.visual.writing import written
 
 _THUMBNAIL = 260
 
@@ -30,7 +31,7 @@ _THUMBNAIL = 260
 class Results(dict[str, pd.DataFrame]):
     """An experiment's tables by name; `records` are what they were made of, `out` is the folder of the report.
 
-    `figures` are matplotlib figures by name, as the report shows them; `secondsight.visual.plots.save` writes one for a
+    `figures` are matplotlib figures by name, as the report shows them; `secondsight.visual.save` writes one for a
     paper.
     """
 
@@ -69,7 +70,7 @@ def write(run: Run, out: Path) -> Results:
     drawn = {name: _inline(figure) for name, figure in figures.items()}
     for name, figure in figures.items():
         _write(place / f"{_file(name)}.svg", drawn[name])
-        _write(place / f"{_file(name)}.png", plots.written(figure, "png", 160))
+        _write(place / f"{_file(name)}.png", written(figure, "png", 160))
     summary = {
         "experiment": run.experiment.name,
         "data": run.data.summary(),
@@ -110,7 +111,7 @@ def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _inline(figure: Figure) -> bytes:
-    return plots.written(figure, "svg")
+    return written(figure, "svg")
 
 
 def shown_value(value: Any) -> str:

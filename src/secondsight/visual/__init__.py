@@ -6,9 +6,11 @@ words for a paper.
 
 from typing import Any
 
+from secondsight.errors import InputError
+
 __all__ = ["latex", "method_grid", "pairs", "plot", "plots", "save"]
 
-_HOMES = {"plot": "figures", "pairs": "figures", "method_grid": "figures", "latex": "papers", "save": "plots"}
+_HOMES = {"plot": "figures", "pairs": "figures", "method_grid": "figures", "latex": "papers", "save": "writing"}
 
 
 def __getattr__(name: str) -> Any:
@@ -16,7 +18,10 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "plots":
-        return import_module("secondsight.visual.plots")
+        try:
+            return import_module("secondsight.visual.plots")
+        except ModuleNotFoundError as problem:
+            raise InputError(f"plots need the package {problem.name!r}: pip install 'secondsight[eval]'") from problem
     if name in _HOMES:
         return getattr(import_module(f"secondsight.visual.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'secondsight.visual' has no attribute {name!r}")

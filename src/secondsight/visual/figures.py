@@ -29,8 +29,8 @@ from secondsight.layout import (
     word_scores,
     words_of,
 )
-from secondsight.visual import plots
 from secondsight.visual.colours import NEGATIVE, POSITIVE, faded, limit_of, overlay
+from secondsight.visual.writing import printable, save
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -74,7 +74,7 @@ def save_figure(e: Explanation, path: str | os.PathLike[str], selection: Any = N
     figure = Figure()
     FigureCanvasAgg(figure)
     draw(figure, e, selection, box)
-    plots.save(figure, path)
+    save(figure, path)
 
 
 def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> None:
@@ -166,7 +166,7 @@ def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) 
                 figure.text(
                     0.82 / width,
                     bottom + tall / height / 2,
-                    plots.printable(label),
+                    printable(label),
                     ha="right",
                     va="center",
                     fontsize=9,
@@ -187,9 +187,7 @@ def _small_print(e: Explanation) -> str:
     how = (
         f"{about.get('method', '')} at layers {' / '.join(layers)}" if set(layers) != {"–"} else about.get("method", "")
     )
-    return " · ".join(
-        plots.printable(str(part)) for part in (f"error {e.error:.1e}", how, about.get("model", "")) if part
-    )
+    return " · ".join(printable(str(part)) for part in (f"error {e.error:.1e}", how, about.get("model", "")) if part)
 
 
 def _short(value: float) -> str:
@@ -392,9 +390,7 @@ def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float, sign: 
         back = tuple(1 - alpha + alpha * c for c in (red, green, blue))
         style = {"facecolor": back, "edgecolor": "#222222" if picked else back, "boxstyle": "round,pad=0.22"}
         ink = "white" if alpha > 0.62 else "#111111"
-        word = axes.text(
-            x, y, plots.printable(text), fontsize=size, va="center", color=ink, bbox=style, parse_math=False
-        )
+        word = axes.text(x, y, printable(text), fontsize=size, va="center", color=ink, bbox=style, parse_math=False)
         width = word.get_window_extent(renderer).width / box.width
         if x + width > 1 - first and x > 1.5 * first:
             x, y = first, y - line

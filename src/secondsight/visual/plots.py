@@ -5,12 +5,8 @@ Each is a `matplotlib.figure.Figure` of a paper's column width; `save` writes it
 
 from __future__ import annotations
 
-import io
-import os
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -21,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from secondsight.errors import InputError
-from secondsight.files import atomic
+from secondsight.visual.writing import printable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
 """Okabe and Ito's, the yellow darkened for white paper."""
@@ -42,13 +38,6 @@ _STYLE: Any = {
 """What papers ask for: type of 7 to 8 points."""
 
 
-def printable(name: Any) -> str:
-    """A name as figures can show it: signs that only steer others break matplotlib's PDF writer and show nothing."""
-    text = "".join(c for c in str(name) if unicodedata.category(c) not in ("Cc", "Cf", "Cs")) or "·"
-    # Legends leave out what begins with an underscore.
-    return f" {text}" if text.startswith("_") else text
-
-
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """A figure's function under the common style, whatever the reader's own settings are."""
 
@@ -58,25 +47,6 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             return draw(*args, **options)
 
     return inner
-
-
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as .pdf, .svg or .png: fonts embedded as TrueType, SVG's text as text, the same bytes every time."""
-    kind = Path(path).suffix[1:].lower()
-    if kind not in ("pdf", "svg", "png"):
-        raise InputError(f"cannot write {str(path)!r}: the name must end in .pdf, .svg or .png")
-    with atomic(path) as file:
-        file.write(written(figure, kind))
-
-
-def written(figure: Figure, kind: str, dpi: int = 200) -> bytes:
-    """The content of a figure's file of that kind."""
-    buffer = io.BytesIO()
-    facts = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
-    plain: Any = {"svg.hashsalt": "secondsight", "svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False}
-    with rc_context(plain):
-        figure.savefig(buffer, format=kind, metadata=facts, dpi=dpi)
-    return buffer.getvalue()
 
 
 def _axes(width: float = 5.2, height: float = 3.1) -> tuple[Figure, Any]:
