@@ -43,7 +43,9 @@ max_children = 2
 
 def copied(place: Path) -> None:
     """The project's files there, set up for mutmut: its runs share a process, which jaxtyping's plugin does not allow."""
-    for name in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+    for name in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines():
         if (ROOT / name).is_file():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, place / name)
@@ -66,7 +68,11 @@ def main() -> None:
         name = line.strip().split(":")[0]
         print(line.strip())
         if "survived" in line:
-            print(subprocess.run([command, "show", name], cwd=place, env=env, capture_output=True, text=True, check=False).stdout)
+            print(
+                subprocess.run(
+                    [command, "show", name], cwd=place, env=env, capture_output=True, text=True, check=False
+                ).stdout
+            )
     if options.keep is None:
         shutil.rmtree(place, ignore_errors=True)
 
