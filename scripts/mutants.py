@@ -22,6 +22,7 @@ MUTATED = ("src/secondsight/contributions.py", "src/secondsight/interactions.py"
 
 NOTICING = (
     "tests/test_algebra.py",
+    "tests/test_sums.py",
     "tests/test_pooled.py",
     "tests/test_difference.py",
     "tests/test_numerics.py::test_a_pair_is_linear_in_either_side",

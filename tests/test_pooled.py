@@ -156,3 +156,31 @@ def test_many_nodes_and_positions_go_through_the_tail_in_parts():
     ends = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
     fine = rule("gauss-legendre", 96)
     assert torch.allclose(path.vectors(fine).sum(0), ends[1] - ends[0], atol=1e-6)
+
+
+def test_single_precision_stays_single():
+    """Rules are in double; nothing of a model in float32 may be lifted by them, nor refuse them."""
+    single = lambda a: Affine(a.weight.float(), None if a.bias is None else a.bias.float())  # noqa: E731
+    for norm in ("plain", "none"):
+        b = block(norm, 0, False, True, False, 5)
+        mlp = b.tail.stages[0].inner.stages[1]
+        low = PooledBlock(
+            pool=0, query=single(b.query), key=single(b.key), value=single(b.value), out=single(b.out), heads=HEADS,
+            tail=Chain((Residual(Mlp(single(mlp.first), F.gelu, single(mlp.last))), single(b.tail.stages[2]))), norm=b.norm,
+        )  # fmt: skip
+        start, end, r = draw(7, WIDTH).float(), draw(7, WIDTH).float(), rule("gauss-legendre", 3)
+        for joint_first in (True, False):
+            path = PooledPath(low, low.reference(start), end)
+            made = [
+                path.vectors(r),
+                path.pull(r, draw(2, 5)),
+                path.push(r, draw(7)),
+                path.total(r),
+                path.value_at(r.nodes),
+            ]
+            assert {m.dtype for m in made} == {torch.float32}, joint_first
+            if not joint_first:
+                break
+            low = PooledBlock(
+                **{**vars(low), "tail": Chain((*low.tail.stages, single(affine(9, 5, False)), single(affine(5, 9))))}
+            )

@@ -52,7 +52,6 @@ class PooledBlock:
             self._split(self.key.forward(c)),
             self._split(self.value.forward(c)),
             self._split(self.query.forward(c[self.pool])[None])[:, 0],
-            self._split(self.key(zero)[None]),
             self._split(self.value(zero)[None]),
             self._split(self.query(zero)[None])[:, 0],
         )
@@ -69,14 +68,16 @@ class PooledBlock:
 
 @dataclass(frozen=True)
 class PooledReference:
-    """The reference's half of a pooled path: hidden states, and their projections per head without and with bias."""
+    """The reference's half of a pooled path: hidden states, and their projections per head without and with bias.
+
+    Keys have none: what is the same for all positions changes no softmax.
+    """
 
     hidden: Float[Tensor, "position width"]
     centred: Float[Tensor, "position width"]
     key: Float[Tensor, "head position channel"]
     value: Float[Tensor, "head position channel"]
     query: Float[Tensor, "head channel"]
-    key_bias: Float[Tensor, "head 1 channel"]
     value_bias: Float[Tensor, "head 1 channel"]
     query_bias: Float[Tensor, "head channel"]
 
@@ -151,15 +152,14 @@ class PooledPath:
         keys = torch.stack([start.key, self.key])  # the same product serves q and dq
         both = torch.cat([q, dq], 1) * scale
         on_r, on_d = both @ keys[0].mT, both @ keys[1].mT
-        on_b = both @ start.key_bias.mT
         n = len(nodes)
         mixed = on_r[:, :n] + alpha * on_d[:, :n]
-        logits = mixed * i + on_b[:, :n]
+        logits = mixed * i
         if block.mask is not None:
             logits = logits + block.mask
         w = logits.softmax(-1)
         c = on_d[:, :n] * i - mixed * j
-        t = w * ((on_r[:, n:] + alpha * on_d[:, n:]) * i + on_b[:, n:])
+        t = w * ((on_r[:, n:] + alpha * on_d[:, n:]) * i)
         wi = w * i
         z = wi @ start.value + (wi * alpha) @ self.value + start.value_bias
         ti, ts = t * i, t.sum(-1, keepdim=True)
