@@ -34,6 +34,8 @@ METHODS = {
     "ilime-closed": ss.BilinearLime(samples=16, solver="closed"),
     "ilime-factorised": ss.BilinearLime(samples=16, solver="factorised"),
 }
+# A method that is defined is tried, with its defaults where nothing else is said above.
+METHODS |= {name: made() for name, made in ss.METHODS.items() if name not in {m.name for m in METHODS.values()}}
 
 
 def small(size: int = 32, dtype: torch.dtype = torch.float64) -> ss.DualEncoder:
@@ -52,8 +54,12 @@ def model() -> ss.DualEncoder:
 # The same call everywhere --------------------------------------------------------------------------------------------
 
 
-def test_every_method_is_listed():
-    assert {m.name for m in METHODS.values()} == set(ss.METHODS)
+@pytest.mark.parametrize("name", ss.METHODS)
+def test_what_lists_say_of_a_method(name):
+    """Lists and the app show the first line of its docstring, so that is a sentence."""
+    said = (ss.METHODS[name].__doc__ or "").strip().splitlines()[0]
+    assert said.endswith((".", ":", ";", ",")) or len(said) > 60
+    assert ss.METHODS[name].name == name
 
 
 def shown(e: ss.Explanation) -> None:

@@ -169,6 +169,8 @@ def explain(
             _writable(json_file, (".json",), "--json")
         if not caption.strip():
             raise InputError("the caption is empty: give at least one word")
+        if photo.lower().endswith((".jpg", ".jpeg", ".png", ".webp")) and not os.path.exists(photo):
+            raise InputError(f"{photo!r} does not exist")  # what can be said at once waits for no library
         with _progress("loading libraries"):
             from secondsight.encoders.kinds import possible_kinds
             from secondsight.encoders.registry import load
@@ -186,8 +188,10 @@ def explain(
             tol=tol,
             strategy=strategy,
         )
-        options = {name: value for name, value in named.items() if value is not None} | _options(option or [])
-        chosen = method_named(method, **options)
+        name, _, given = method.partition(":")
+        options = _options(given.split(",") if given else []) | _options(option or [])
+        options |= {key: value for key, value in named.items() if value is not None}
+        chosen = method_named(name, **options)
         with _progress(f"loading {model}"):
             dual = load(model)
         with _progress("explaining"):

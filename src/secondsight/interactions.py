@@ -164,6 +164,10 @@ class Interactions:
         if isinstance(self.attributions, Tensor) and self.attributions.shape != shape:
             raise InputError(f"a matrix {tuple(self.attributions.shape)} does not fit layouts of {shape} features")
 
+    def __repr__(self) -> str:
+        shape = f"{self.left_layout.modality} {self.left_layout.size} × {self.right_layout.modality} {self.right_layout.size}"
+        return f"{type(self).__name__}({shape}, {self.called} {self.similarity:.4f})"
+
     @cached_property
     def matrix(self) -> Float[Tensor, "left right"]:
         """The feature-pair attributions A; computed here where they are lazy."""

@@ -27,11 +27,10 @@ def overlay(values: np.ndarray, limit: float, strength: float = 0.82) -> np.ndar
     return rgba
 
 
-def faded(pixels: np.ndarray, colour: float = 0.2) -> np.ndarray:
-    """An RGB photograph (height, width, 3) in 0 … 255 with little of its colour left, so that the overlay's can be told."""
+def faded(pixels: np.ndarray) -> np.ndarray:
+    """An RGB photograph (height, width, 3) in 0 … 255 as a light grey one: red things must not look like red values."""
     grey = pixels @ np.array([0.299, 0.587, 0.114])
-    mixed = colour * pixels + (1 - colour) * grey[..., None]
-    return (35 + 0.86 * mixed).round().astype(np.uint8)
+    return (35 + 0.86 * np.repeat(grey[..., None], 3, -1)).round().astype(np.uint8)
 
 
 def limit_of(values: Any) -> float:

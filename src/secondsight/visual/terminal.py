@@ -90,7 +90,11 @@ def _words(scores: list[tuple[str, float]], title: str) -> Table:
     limit = limit_of([value for _, value in scores])
     for word, value in scores:
         length = max(round(abs(value) / limit * _BAR), 1 if value else 0)
-        table.add_row(Text(word), f"{value:+.4f}", Text("█" * length, style="red" if value > 0 else "blue"))
+        table.add_row(
+            Text(word),
+            f"{value:+.4f}",
+            Text(("█" if value > 0 else "░") * length, style="red" if value > 0 else "blue"),
+        )
     return table
 
 

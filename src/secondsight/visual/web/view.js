@@ -647,7 +647,7 @@ export function view(root, data, options = {}) {
     const parts = now.terms.map(([name, value], i) => `${value < 0 ? "−" : i ? "+" : ""} ${Math.abs(value).toFixed(4)} ${name}`).join(" ").trim();
     out.push(`<text x="${margin}" y="${y + 18}" font-size="12" fill="#555">${escaped(`${now.called} ${minus(now.similarity.toFixed(4))} = ${parts}, error ${minus(now.error.toExponential(1))}`)}</text>`);
     const height = Math.ceil(y + 34);
-    const fade = `<filter id="ss-fade" color-interpolation-filters="sRGB"><feColorMatrix type="saturate" values="0.2"/><feComponentTransfer>${["R", "G", "B"].map((c) => `<feFunc${c} type="linear" slope="0.86" intercept="0.13"/>`).join("")}</feComponentTransfer></filter>`;
+    const fade = `<filter id="ss-fade" color-interpolation-filters="sRGB"><feColorMatrix type="saturate" values="0"/><feComponentTransfer>${["R", "G", "B"].map((c) => `<feFunc${c} type="linear" slope="0.86" intercept="0.13"/>`).join("")}</feComponentTransfer></filter>`;
     const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif"><defs>${fade}</defs><rect width="100%" height="100%" fill="#fff"/>${out.join("")}</svg>`;
     const blob = new Blob([svg], { type: "image/svg+xml" });
     if (kind === "svg") return blob;
