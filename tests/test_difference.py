@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import secondsight as ss
-from secondsight import GridLayout, InputError, TokenLayout
+from secondsight import GridLayout, InputError, Layout, TokenLayout
 from secondsight.difference import common, difference
 from test_algebra import TEXT, random_side, seeds, text_layout
 
@@ -45,6 +45,7 @@ def test_terms_and_sums_are_subtracted(seed, rows, columns, more, others, whole)
     assert float(d.right_effects.sum()) == pytest.approx(float(a.right_effects.sum() - b.right_effects.sum()), abs=1e-9)
     finer = max((rows, columns), (more, others), key=lambda g: (g[0] * g[1], g == (rows, columns)))
     assert d.left_layout.grid == finer
+    assert d.left_layout.image_size == SIZE
     assert d.matrix.dtype == torch.float64
     # Words as in either, though they are cut differently.
     assert [w for w, _ in d.words] == [w for w, _ in a.words] == [w for w, _ in b.words]
@@ -74,6 +75,14 @@ def test_what_one_model_does_not_see_goes_to_the_rest():
     assert torch.allclose(of_second.sum(0), torch.ones(17).double())
     # A corner cell of the first, 30 wide, is half outside.
     assert float(of_first[-1, 1]) == pytest.approx(0.5)
+
+
+def test_words_in_common():
+    layout, (_, of_second) = common(words(), words(False))
+    assert layout.tokens == ("A", "dog", "jumps", "for", "a", "frisbee", ".", "…")
+    assert layout.special == {7: "special"}
+    assert of_second[5].tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 0, 0]
+    assert of_second[7].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 
 
 def test_the_same_features_stay():
@@ -111,6 +120,10 @@ def test_what_cannot_be_compared():
         _ = a - pair(1, grid(2, 2), TokenLayout(2, {}, ("1", "2"), (None, None), None))
     with pytest.raises(InputError, match="not of the same pair"):
         _ = a - a.T
-    with pytest.raises(InputError, match=r"grids of 101×101 and 2×2 are too fine"):
-        common(grid(101, 101), grid(2, 2))
+    with pytest.raises(
+        InputError, match=r"^grids of 101×102 and 2×3 are too fine .* one another: explain at a block's input"
+    ):
+        common(grid(101, 102), grid(2, 3))
+    with pytest.raises(InputError, match="^the features of the two explanations differ and have no common layout$"):
+        common(Layout(3, {}), Layout(4, {}))
     common(grid(100, 100), grid(1, 1))

@@ -69,7 +69,7 @@ def common(first: Layout, second: Layout) -> tuple[Layout, tuple[Tensor | None, 
     if isinstance(first, TokenLayout) and isinstance(second, TokenLayout):
         return _common_words(first, second)
     if first.kind == second.kind:
-        raise InputError(f"the {first.kind} features of the two explanations differ and have no common layout")
+        raise InputError("the features of the two explanations differ and have no common layout")
     raise InputError(f"two explanations of {first.kind} and {second.kind} are not of the same pair")
 
 
