@@ -10,7 +10,7 @@ import argparse
 import json
 import subprocess
 import sys
-from importlib.metadata import distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -38,30 +38,24 @@ ACCEPTED: dict[str, str] = {}
 
 def needed(extras: tuple[str, ...] = ("all",)) -> set[str]:
     """Names of all packages that an installation with these extras brings."""
-    found: set[str] = set()
-    todo = [("secondsight", extra) for extra in ("", *extras)]
+    seen: set[tuple[str, str]] = set()
+    todo = {("secondsight", extra) for extra in ("", *extras)}
     while todo:
-        name, extra = todo.pop()
-        try:
-            requires = distribution(name).requires or []
-        except Exception:  # an optional part that this platform does not have
-            continue
-        found.add(canonicalize_name(name))
-        for line in requires:
-            one = Requirement(line)
-            if one.marker is not None and not one.marker.evaluate({"extra": extra}):
-                continue
-            for wanted in ("", *one.extras):
-                key = (one.name, wanted)
-                if canonicalize_name(one.name) not in found or wanted:
-                    if canonicalize_name(one.name) in found and (key in _SEEN):
-                        continue
-                    _SEEN.add(key)
-                    todo.append(key)
-    return found
+        name, extra = key = todo.pop()
+        seen.add(key)
+        if (found := _installed(name)) is None:
+            continue  # an optional part that this platform does not have
+        for one in map(Requirement, found.requires or []):
+            if one.marker is None or one.marker.evaluate({"extra": extra}):
+                todo |= {(canonicalize_name(one.name), wanted) for wanted in ("", *one.extras)} - seen
+    return {name for name, _ in seen if _installed(name) is not None}
 
 
-_SEEN: set[tuple[str, str]] = set()
+def _installed(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -100,11 +94,7 @@ def bill(out: Path, names: set[str]) -> int:
 
 def vulnerabilities(names: set[str]) -> list[str]:
     """One sentence for every known vulnerability that is not accepted."""
-    pinned = [
-        f"{name}=={distribution(name).version.split('+')[0]}"
-        for name in sorted(names - {"secondsight"})
-        if _there(name)
-    ]
+    pinned = [f"{name}=={distribution(name).version.split('+')[0]}" for name in sorted(names - {"secondsight"})]
     listing = ROOT / "build" / "audited.txt"
     listing.parent.mkdir(exist_ok=True)
     listing.write_text("\n".join(pinned) + "\n")
@@ -129,14 +119,6 @@ def vulnerabilities(names: set[str]) -> list[str]:
                 mended = ", ".join(advisory["fix_versions"]) or "no version yet"
                 found.append(f"{one['name']} {one['version']}: {advisory['id']}, mended in {mended}")
     return found
-
-
-def _there(name: str) -> bool:
-    try:
-        distribution(name)
-    except Exception:
-        return False
-    return True
 
 
 def main() -> None:

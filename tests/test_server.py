@@ -22,6 +22,7 @@ pytest.importorskip("fastapi", reason="needs secondsight[web]")
 uvicorn = pytest.importorskip("uvicorn", reason="needs secondsight[web]")
 
 from secondsight.cli import main  # noqa: E402
+from secondsight.memory import enough  # noqa: E402
 from secondsight.server import Limits, create_app  # noqa: E402
 from secondsight.server.app import Models, Question, _work  # noqa: E402
 from secondsight.server.jobs import Busy, Jobs  # noqa: E402
@@ -286,6 +287,22 @@ def test_slow_waiting_and_forgotten_jobs():
     jobs.stop()
     # The hook that watches the time is gone.
     torch.nn.Identity()(torch.zeros(1))
+
+
+def test_memory_that_ran_out_is_no_fault_of_the_question():
+    def hungry():
+        raise MemoryError
+
+    jobs = Jobs(waiting=3, seconds=5, kept=4)
+    said = jobs.submit(lambda tell: enough(hungry, hungry))
+    raw = jobs.submit(lambda tell: hungry())
+    wrong = jobs.submit(lambda tell: ss.methods.method_named("none"))
+    for job, status in ((said, 503), (raw, 503), (wrong, 422)):
+        job.future.result(30)
+        assert job.status == status, job.error
+    assert "memory" in said.error
+    assert "memory" in raw.error
+    jobs.stop()
 
 
 def test_a_long_job_answers_by_its_id(address, world):

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -60,22 +59,9 @@ def names(requirements: list[str]) -> set[str]:
 def only_in_extras(*kept: str) -> list[str]:
     """Modules that extras bring and the core does not, nor anything that the core depends on."""
     extras = PROJECT["optional-dependencies"]
-    own = names(PROJECT["dependencies"]) | {name for extra in kept for name in names(extras[extra])}
-    brought, todo = set(), [Requirement(r).name for r in PROJECT["dependencies"] + [r for k in kept for r in extras[k]]]
-    while todo:
-        name = todo.pop()
-        if name in brought:
-            continue
-        brought.add(name)
-        try:
-            lines = requires(name) or []
-        except Exception:
-            continue
-        found = [Requirement(line) for line in lines]
-        todo += [one.name for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
-    known = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in brought} | own
     wanted = {name for key, lines in extras.items() if key not in ("all", "dev", "docs") for name in names(lines)}
-    return sorted(wanted - known - {"secondsight", "huggingface_hub"})
+    brought = names(sorted(script("supply_chain").needed(kept)))
+    return sorted(wanted - brought - {"secondsight"})
 
 
 @pytest.fixture(scope="module")

@@ -41,19 +41,9 @@ _HOMES = {
     "explanation": ("Explanation", "explain"),
     "interactions": ("Interactions", "Terms"),
     "layout": ("GridLayout", "JoinedLayout", "Layout", "SpectrogramLayout", "TokenLayout"),
-    "methods": (
-        "METHODS",
-        "Banzhaf",
-        "BilinearLime",
-        "IntegratedJacobian",
-        "JacobianTimesInput",
-        "Method",
-        "Occlusion",
-        "Shapley",
-        "TokenEmbeddings",
-        "WaypointJacobian",
-    ),
 }
+"""Where names are defined; all others of `__all__` are methods."""
+
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
@@ -61,9 +51,9 @@ def __getattr__(name: str) -> Any:
     """Looked up when it is first asked for: the command line's help should not wait for torch."""
     if name in ("methods", "testing", "visual"):
         return import_module(f"secondsight.{name}")
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'secondsight' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"secondsight.{_HOME[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"secondsight.{_HOME.get(name, 'methods')}"), name)
     return value
 
 

@@ -104,12 +104,12 @@ def _options(given: list[str]) -> dict[str, Any]:
     return made
 
 
-def _method(named: str) -> Any:
-    """NAME or NAME:OPTION=VALUE,…"""
+def _method(named: str, **more: Any) -> Any:
+    """NAME or NAME:OPTION=VALUE,… with `more` options, which count before those of the name."""
     from secondsight.methods import method_named
 
     name, _, options = named.partition(":")
-    return method_named(name, **_options(options.split(",") if options else []))
+    return method_named(name, **_options(options.split(",") if options else []) | more)
 
 
 def _writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:
@@ -169,18 +169,16 @@ def explain(
             _writable(json_file, (".json",), "--json")
         if not caption.strip():
             raise InputError("the caption is empty: give at least one word")
-        if photo.lower().endswith((".jpg", ".jpeg", ".png", ".webp")) and not os.path.exists(photo):
-            raise InputError(f"{photo!r} does not exist")  # what can be said at once waits for no library
-        with _progress("loading libraries"):
-            from secondsight.encoders.kinds import possible_kinds
-            from secondsight.encoders.registry import load
-            from secondsight.explanation import explain as explain_pair
-            from secondsight.methods import method_named
-            from secondsight.visual.terminal import terminal
+        from secondsight.encoders.kinds import possible_kinds
 
         for given in (photo, caption, *(against or [])):
             if "text" not in possible_kinds(given) and not os.path.exists(given):
                 raise InputError(f"{given!r} does not exist")
+        with _progress("loading libraries"):
+            from secondsight.encoders.registry import load
+            from secondsight.explanation import explain as explain_pair
+            from secondsight.visual.terminal import terminal
+
         named = dict(
             layer=None if layer is None else _layer(layer),
             quadrature=quadrature,
@@ -188,10 +186,7 @@ def explain(
             tol=tol,
             strategy=strategy,
         )
-        name, _, given = method.partition(":")
-        options = _options(given.split(",") if given else []) | _options(option or [])
-        options |= {key: value for key, value in named.items() if value is not None}
-        chosen = method_named(name, **options)
+        chosen = _method(method, **_options(option or []) | {k: v for k, v in named.items() if v is not None})
         with _progress(f"loading {model}"):
             dual = load(model)
         with _progress("explaining"):

@@ -14,6 +14,7 @@ from secondsight.encoders.base import Prepared, States, own_reference
 from secondsight.encoders.host import HostEncoder
 from secondsight.encoders.loading import needed
 from secondsight.errors import AdapterError, InputError
+from secondsight.files import said
 from secondsight.layout import Layout, SpectrogramLayout
 
 AUDIO_REFERENCES = ("silence", "mean", "noise")
@@ -64,7 +65,7 @@ def _read(path: str) -> tuple[np.ndarray, int]:
     try:
         samples, rate = soundfile.read(path)
     except (RuntimeError, OSError, TypeError) as problem:
-        raise InputError(f"{path!r} cannot be read as sound ({str(problem).splitlines()[0]})") from problem
+        raise InputError(f"{path!r} cannot be read as sound ({said(problem)})") from problem
     return samples, int(rate)
 
 

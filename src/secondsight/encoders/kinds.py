@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 _ALL = frozenset({"image", "text", "audio"})
 _NAMES = {"input_ids": "text", "pixel_values": "image", "input_features": "audio"}
@@ -29,6 +28,8 @@ def possible_kinds(raw: Any) -> frozenset[str]:
         return frozenset({"image"})
     if isinstance(raw, np.ndarray):
         return frozenset({"audio"} if raw.ndim == 1 else {"image", "audio"})
+    from torch import Tensor  # names are told apart before torch is loaded
+
     if isinstance(raw, Tensor):
         if raw.is_floating_point():
             return frozenset({"image", "audio"}) if raw.ndim > 2 else _ALL

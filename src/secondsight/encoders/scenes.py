@@ -22,7 +22,7 @@ from torch import Tensor
 from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.open_clip import wrap_open_clip
 from secondsight.errors import InputError
-from secondsight.files import packaged
+from secondsight.files import packaged, said
 
 SIZE = 96
 """Pixels of the square that the model sees: a grid of 12 × 12 patches."""
@@ -81,8 +81,7 @@ def _put(model: open_clip.CLIP, data: bytes, named: str) -> None:
         state: Mapping[str, Tensor] = load_safetensors(data)
         model.load_state_dict({key: value.float() for key, value in state.items()})
     except Exception as problem:
-        reason = str(problem).splitlines()[0][:120]
-        raise InputError(f"{named!r} holds no weights of the scenes model ({reason})") from None
+        raise InputError(f"{named!r} holds no weights of the scenes model ({said(problem)})") from None
 
 
 def load_scenes(weights: str = "") -> DualEncoder:

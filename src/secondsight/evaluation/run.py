@@ -308,7 +308,7 @@ def run(
             "setting": setting.spec,
             "options": experiment.options(),
         }
-        before = len(rows)
+        before, why = len(rows), "no phrase can be judged"
         with alone(made_folder(place.parent)), closing(Journal(place, head)) as journal:
             for count, example in enumerate(chosen, 1):
                 key = f"{example.image_key}/{example.key}"
@@ -321,14 +321,13 @@ def run(
                     journal.add(key, found)
                 for record in journal.done[key]:
                     if "problem" in record:
-                        problems[key] = record["problem"]
+                        problems[key] = why = record["problem"]
                     else:
                         rows.append({"setting": setting.label, "key": key, **record})
                 shown[key] = example
                 if progress:
                     progress(setting.label, count, len(chosen))
         if len(rows) == before and len(tuned) > 1 and chosen:
-            why = next((problems[k] for k in problems), "no phrase can be judged")
             raise InputError(f"the setting {setting.label!r} gave nothing for any of {len(chosen)} captions: {why}")
     frame = pd.DataFrame(rows)
     if frame.empty:

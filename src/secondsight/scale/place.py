@@ -6,6 +6,7 @@ import torch
 
 from secondsight.encoders.base import DualEncoder
 from secondsight.errors import InputError
+from secondsight.files import said
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,5 +25,5 @@ def placed(model: DualEncoder, device: str | None = None, precision: str | None 
     except (RuntimeError, AssertionError) as problem:
         if device is None:
             raise
-        raise InputError(f"device {device!r} cannot be used here ({str(problem).splitlines()[0]})") from problem
+        raise InputError(f"device {device!r} cannot be used here ({said(problem)})") from problem
     return model

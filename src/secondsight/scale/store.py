@@ -26,7 +26,7 @@ from secondsight.contributions import Contributions
 from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.errors import InputError
-from secondsight.files import atomic, load_json, made_folder, undamaged
+from secondsight.files import atomic, load_json, made_folder, said, undamaged
 from secondsight.methods import Method
 from secondsight.scale.rows import DTYPES, checksum, packed, schema, unpacked
 
@@ -256,7 +256,7 @@ def _table(path: Path) -> pa.Table:
         _ = table["key"].to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, MemoryError, OverflowError) as problem:
         raise InputError(
-            f"{str(path)!r} is damaged ({str(problem).splitlines()[0]}): delete it and decompose again, which makes only "
+            f"{str(path)!r} is damaged ({said(problem)}): delete it and decompose again, which makes only "
             "what is missing"
         ) from problem
     return table

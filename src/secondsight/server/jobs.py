@@ -141,7 +141,8 @@ class Jobs:
             with _deadline(self.seconds):
                 result = work(job.tell)
         except (InputError, AdapterError) as problem:
-            self._fail(job, 422, str(problem))
+            # The engine says in a sentence that memory ran out; that is no fault of the question.
+            self._fail(job, 503 if out_of_memory(problem.__cause__ or problem) else 422, str(problem))
         except TooSlow:
             self._fail(
                 job, 504, f"this took longer than {self.seconds:g} s: try a last layer, fewer steps or a smaller image"
