@@ -11,8 +11,12 @@ demo: $(STAMP)
 	  --select coffee --out explanation.html --out explanation.png
 	@echo "open explanation.html in a browser: click words, drag a box on the picture"
 
+# Files of tests are shared out to JOBS processes of one thread each; a process needs up to 5 GB.
+JOBS := 2
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 # The algebra, the engine and the methods: what most changes can break.
 quick: $(STAMP)
@@ -33,7 +37,7 @@ docs: $(STAMP)
 	@echo "open site/index.html, or see it with its search: $(BIN)/mkdocs serve"
 
 coverage: $(STAMP)
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:coverage
+	$(TESTS) --cov --cov-report=term:skip-covered --cov-report=html:coverage
 
 # An hour on two cores. Survivors are explained in tests/mutants.md.
 mutants: $(STAMP)

@@ -1,5 +1,6 @@
 """Measures against cases counted by hand; experiments against what they are made of; runs that are killed and resumed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -362,6 +363,53 @@ def test_cells_of_another_grid_are_averaged(model, data):
     rows, columns = found.diff(dim=0), found.diff(dim=1)
     assert bool((rows > 0).all())
     assert bool((columns > 0).all())
+
+
+def test_fine_cells_are_masked_with_the_player_that_they_lie_in(model, data):
+    (setting,) = settings([("small", model)], [OURS])
+    sides = games(setting, Jsonl(data)[0], 0)
+    coarse, text = sides[0].layout, sides[1].layout
+    size = coarse.grid[0] * 2 * coarse.grid[1] * 2
+    fine = GridLayout(size + 1, {0: "class"}, (coarse.grid[0] * 2, coarse.grid[1] * 2), coarse.image_size, coarse.frame)
+    rng = torch.Generator().manual_seed(1)
+    left, right = (
+        ss.Contributions(
+            *(torch.randn(*shape, 6, generator=rng, dtype=torch.float64) for shape in ((n,), (), ())), layout
+        )
+        for n, layout in ((fine.size, fine), (text.size, text))
+    )
+    e = left @ right
+    masks = [torch.rand(4, g.players, generator=rng) < 0.5 for g in sides]
+    predicted = predicted_similarities(e, sides, masks)
+    boxes, cells = coarse.cell_boxes().tolist(), dict(zip(coarse.visible, range(len(coarse.visible)), strict=True))
+    order = coarse.view(torch.arange(coarse.size).double()).long().flatten().tolist()
+    player = []
+    for x0, y0, x1, y1 in fine.cell_boxes().tolist():
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        (within,) = [k for k, (a, b, c, d) in enumerate(boxes) if a <= x < c and b <= y < d]
+        player.append(cells[order[within]])
+    features = fine.view(torch.arange(fine.size).double()).long().flatten().tolist()
+    for row in range(4):
+        s = [0] + [i for i, p in zip(features, player, strict=True) if masks[0][row][p]]
+        t = [j for j in range(text.size) if j in text.special or masks[1][row][text.visible.index(j)]]
+        total = e.base + float(e.left_effects[s].sum() + e.right_effects[t].sum() + e.matrix[s][:, t].sum())
+        assert float(predicted[row]) == pytest.approx(total, abs=1e-9)
+    odd = dataclasses.replace(left, vectors=left.vectors[:10], layout=GridLayout(10, {0: "class"}, (3, 3), (9, 9)))
+    with pytest.raises(ss.InputError, match="cannot be masked as those"):
+        predicted_similarities(odd @ right, sides, masks)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "said"),
+    [
+        ("faithfulness", {"p": 1.0}, "0 < p < 1"),
+        ("faithfulness", {"masks": 2}, "at least 3 masks"),
+        ("perturbation", {"steps": 0}, "steps=0"),
+    ],
+)
+def test_options_of_masking_experiments(model, data, tmp_path, experiment, options, said):
+    with pytest.raises(ss.InputError, match=said):
+        evaluate(experiment, data, [("small", model)], [OURS], out=tmp_path, **options)
 
 
 def test_failures_are_proposed_by_their_evidence(model, data, tmp_path):

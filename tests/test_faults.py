@@ -27,6 +27,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::secondsight.AssumptionWarning")
 COMMAND = [sys.executable, "-m", "secondsight"]
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch):
+    """A child that measures coverage writes a file of its own, at its end, whatever happened to it: that is what would fail."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "scene.png"
@@ -147,6 +153,11 @@ def test_two_evaluations_of_one_folder(data, tmp_path):
     assert len(keys) == len(set(keys))
 
 
+def heard() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so do its children; these shall not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_at_any_time(photo, tmp_path, sent):
     """At some times of an explanation: no traceback, and its file is there whole or not at all."""
@@ -159,7 +170,7 @@ def test_stopped_at_any_time(photo, tmp_path, sent):
         place.mkdir()
         process = subprocess.Popen(
             [*COMMAND, "explain", str(photo), "a cat", "--model", "scenes", "--out", str(place / "e.html")],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard,
         )  # fmt: skip
         # Before this the interpreter itself is starting.
         time.sleep(0.4 + rng.random() * max(takes - 0.5, 0.1))

@@ -203,6 +203,22 @@ def test_the_joint_fit_of_a_pair_is_the_product_of_the_sides_fits(games, p):
     assert torch.allclose(e.matrix[a][:, b], solution[9:].reshape(4, 4), atol=1e-6)
 
 
+def test_the_errors_of_sampled_pairs_are_of_their_spread_over_seeds():
+    """The jackknife's errors lie above the spread, as leaving out masks does where there are few, and not far above."""
+    side = small().left
+    (prepared,) = side.prepare(photographs()[:1])
+    method = {"budget": 60, "pairs": 3, "prior": False, "smooth": False, "ridge": 1e-9}
+    made = [ss.Banzhaf(**method, seed=seed).contributions(side, [prepared])[0] for seed in range(16)]
+    vectors, players = torch.stack([c.vectors for c in made]), made[0].layout.visible
+    assert all(c.deviations.shape == (8, *c.vectors.shape) for c in made)
+    spread = vectors[:, players].var(0).sum(-1).sqrt().mean()
+    told = torch.stack([c.deviations.square().sum((0, 2)) for c in made]).sqrt().mean(0)
+    assert 0.4 < float(spread / told[players].mean()) < 1.1
+    # Features of pairs have theirs, and positions that always stay have none.
+    assert bool((told[-3:] > 0).all())
+    assert float(told[0]) == 0
+
+
 def test_shapiq_agrees_on_a_small_game(games):
     shapiq = pytest.importorskip("shapiq", reason="the package shapiq is the oracle here")
     model, inputs = games

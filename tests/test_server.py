@@ -396,6 +396,32 @@ def test_upload_explain_compare_and_link(browser, address, world, model):
 
 
 @needs_browser
+def test_who_is_faster_than_the_server_and_the_disk(browser, address, world):
+    """A photo chosen before the server has answered, and a question while the photo is still being read."""
+    with page_of(browser) as page:
+        page.add_init_script("""
+            const read = FileReader.prototype.readAsDataURL, ask = window.fetch;
+            FileReader.prototype.readAsDataURL = function (file) { setTimeout(() => read.call(this, file), 700); };
+            window.fetch = (...given) => new Promise((done) => setTimeout(() => done(ask(...given)), 500));
+        """)
+        page.goto(address)
+        choose(page, world[0].image)
+        page.get_by_label("Caption", exact=True).fill(world[0].caption)
+        page.get_by_role("button", name="Explain").click()
+        page.wait_for_selector("#view .ss-word")
+        assert page.locator("#problem").is_hidden()
+        # Of two photos the one chosen last stays, and the button is there again.
+        choose(page, world[1].image)
+        choose(page, world[2].image)
+        page.get_by_role("button", name="Explain").click()
+        page.wait_for_function("() => document.querySelector('#progress').textContent.startsWith('done')")
+        assert page.evaluate("document.querySelector('#drop-left img').src").endswith(packed(world[2].image))
+        page.evaluate("() => { FileReader.prototype.readAsDataURL = function () { this.onerror(); }; }")
+        choose(page, world[1].image)
+        page.get_by_text("x.png cannot be read: choose it again").wait_for()
+
+
+@needs_browser
 @pytest.mark.parametrize("way", ["paste", "drop"])
 def test_photos_come_by_paste_and_drop(browser, address, world, way):
     source = packed(world[0].image)

@@ -243,6 +243,14 @@ def test_latex_has_every_word_its_colour_and_no_command_of_the_caption(e):
         ss.visual.latex(e.T)
 
 
+def test_latex_has_a_line_for_every_text():
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    text = ss.visual.latex(ss.explain(CLIP(), photo, "a dog", against="a kite"))
+    first, second = text.split("\\\\\n")
+    assert [w.strip("}") for w in re.findall(r"\\strut (\w+)", first)] == ["a", "dog"]
+    assert [w.strip("}") for w in re.findall(r"\\strut (\w+)", second)] == ["a", "kite"]
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(e, tmp_path):
     source = (

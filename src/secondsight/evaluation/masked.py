@@ -189,7 +189,11 @@ def predicted_similarities(e: Interactions, sides: tuple[Game, Game], masks: lis
         present = torch.ones(len(mask), own.size, dtype=torch.float64)
         if own == g.layout:
             present[:, g.layout.visible] = mask.double()
-        elif isinstance(own, GridLayout) and isinstance(g.layout, GridLayout) and own.grid[0] % g.layout.grid[0] == 0:
+        elif (
+            isinstance(own, GridLayout)
+            and isinstance(g.layout, GridLayout)
+            and not any(fine % coarse for fine, coarse in zip(own.grid, g.layout.grid, strict=True))
+        ):
             rows = torch.arange(own.grid[0]) * g.layout.grid[0] // own.grid[0]
             columns = torch.arange(own.grid[1]) * g.layout.grid[1] // own.grid[1]
             full = torch.ones(len(mask), g.layout.size, dtype=torch.float64)

@@ -2,7 +2,7 @@
 import { view, heat } from "/view.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { about: null, shown: null, asked: 0, images: { left: null, right: null } };
+const state = { about: null, shown: null, asked: 0, images: { left: null, right: null }, taking: Promise.resolve() };
 
 async function ask(path, body) {
   const options = body === undefined ? {} : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
@@ -54,11 +54,20 @@ function setImage(side, source, chosen) {
   place.querySelector("span").hidden = Boolean(source);
   if (source) image.src = source;
 }
-async function take(side, file) {
-  if (!file) return;
-  if (file.size * 4 / 3 > state.about.limits.body) { fail($("problem"), new Error(`${file.name} is larger than this server takes (${Math.floor(state.about.limits.body * 3 / 4 / 2 ** 20)} MB): choose a smaller one`)); return; }
+// One after the other, so that the photo that was chosen last stays; a question waits for the one that is still being read.
+function take(side, file) {
+  if (file) state.taking = state.taking.then(() => read(side, file)).catch((problem) => fail($("problem"), problem));
+}
+async function read(side, file) {
+  await state.ready;
+  if (file.size * 4 / 3 > state.about.limits.body) throw new Error(`${file.name} is larger than this server takes (${Math.floor(state.about.limits.body * 3 / 4 / 2 ** 20)} MB): choose a smaller one`);
   $("problem").hidden = true;
-  const packed = await new Promise((done) => { const reader = new FileReader(); reader.onload = () => done(reader.result); reader.readAsDataURL(file); });
+  const packed = await new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(new Error(`${file.name} cannot be read: choose it again`));
+    reader.readAsDataURL(file);
+  });
   setImage(side, packed, { image: packed.slice(packed.indexOf(",") + 1) });
 }
 for (const side of ["left", "right"]) {
@@ -103,11 +112,12 @@ $("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const own = ++state.asked;
   $("problem").hidden = true;
-  let asked;
-  try { asked = question(); } catch (problem) { fail($("problem"), problem); return; }
+  $("progress").textContent = "";
   $("go").disabled = true;
   try {
-    let job = await ask("/api/explain", asked);
+    await state.ready;
+    await state.taking;
+    let job = await ask("/api/explain", question());
     while (job.state === "waiting" || job.state === "running") {
       $("progress").textContent = job.state === "waiting" ? `waiting, ${job.before} before you` : `${job.stage}, ${job.seconds.toFixed(1)} s`;
       await new Promise((done) => setTimeout(done, 250));
@@ -117,7 +127,7 @@ $("form").addEventListener("submit", async (event) => {
     if (job.state === "failed") throw new Error(job.error);
     $("progress").textContent = `done in ${job.seconds.toFixed(1)} s`;
     location.hash = `#/e/${job.id}`;
-  } catch (problem) { $("progress").textContent = ""; fail($("problem"), problem); } finally { $("go").disabled = false; }
+  } catch (problem) { $("progress").textContent = ""; fail($("problem"), problem); } finally { if (own === state.asked) $("go").disabled = false; }
 });
 
 async function open(id) {
@@ -224,7 +234,7 @@ async function go() {
     try { await open(id); } catch (problem) { fail($("problem"), problem); }
   }
 }
-addEventListener("hashchange", go);
+addEventListener("hashchange", () => state.ready.then(go, () => {}));
 
 async function start() {
   addCaption();
@@ -233,6 +243,7 @@ async function start() {
   const fill = (select, names, chosen) => names.forEach(([name, title]) => { const option = new Option(name, name, name === chosen, name === chosen); option.title = title; select.add(option); });
   fill($("model"), state.about.models.map((name) => [name, name]), state.about.models[0]);
   fill($("method"), Object.entries(state.about.methods), "integrated-jacobian");
-  await go();
 }
-start().catch((problem) => fail($("problem"), problem));
+// What strangers do before the server has answered waits for it; where it does not answer, that is said.
+state.ready = start();
+state.ready.then(go).catch((problem) => fail($("problem"), problem));
