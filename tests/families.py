@@ -19,12 +19,16 @@ import sentence_transformers as st
 import torch
 import transformers as hub
 from PIL import Image
-from sentence_transformers.sentence_transformer import modules
 from timm.models import convnext, eva, swin_transformer, vision_transformer
 from torch import Tensor, nn
 
 import secondsight as ss
 import vocabularies
+
+try:
+    from sentence_transformers.sentence_transformer import modules
+except ModuleNotFoundError:  # before 5.4
+    from sentence_transformers import models as modules
 
 PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 CAPTIONS = ["a cup of coffee and a spoon on a wooden table", "two dogs play with a frisbee"]
