@@ -12,6 +12,7 @@ import secondsight as ss
 from families import CAPTIONS, FAMILIES, photographs
 from models import clip, pixels, tokens
 from pages import unpacked
+from secondsight.encoders import transformers as hub
 from secondsight.encoders.audio import open_audio
 from secondsight.encoders.loading import unreachable
 from secondsight.testing import changed, check_encoder, snapshot
@@ -227,3 +228,26 @@ def test_pixels_are_summed_to_cells_for_the_page():
     whole = e.matrix[:, e.right_layout.visible].double().sum()
     assert unpacked(data["matrix"], 48 * 48).sum() == pytest.approx(float(whole), rel=1e-3)
     assert changed(before, snapshot(model)) == []
+
+
+def test_naflex_models_say_where_torch_is_too_old(monkeypatch):
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_patches": 4,
+    }
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 9,
+    }
+    host = transformers.Siglip2Model(transformers.Siglip2Config(vision_config=vision, text_config=text))
+    if hub.sizes_can_be_read():
+        ss.wrap(host)
+    monkeypatch.setattr(hub, "sizes_can_be_read", lambda: False)
+    with pytest.raises(ss.InputError, match=r"Siglip2Model reads sizes .*use a later torch"):
+        ss.wrap(host)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
+from torch.func import jvp
 
 from secondsight.encoders.audio import AudioEncoder
 from secondsight.encoders.base import ATTENTION_POOL, DualEncoder, Encoder, Prepared
@@ -182,6 +184,19 @@ class HubImageEncoder(_Hub, HostImageEncoder):
         return self._read(module, module.tower(patches, pixel_attention_mask=mask, spatial_shapes=shapes))
 
 
+@cache
+def sizes_can_be_read() -> bool:
+    """Whether this torch knows a tensor's numbers within a forward derivative, as NaFlex models need; 2.7 does not."""
+
+    def scaled(x: Tensor) -> Tensor:
+        return x * torch.tensor([2.0]).tolist()[0]
+
+    try:
+        return float(jvp(scaled, (torch.ones(()),), (torch.ones(()),))[1]) == 2.0
+    except RuntimeError:
+        return False
+
+
 def _unpatched(made: Mapping[str, Any], patch: tuple[int, int] | None) -> Tensor:
     """NaFlex patches (1, patches, values) as pixels (3, height, width)."""
     assert patch is not None  # the caller asked
@@ -292,6 +307,11 @@ def wrap_hub(model: Any, processor: Any = None, tokenizer: Any = None, name: str
         extractor = getattr(processor, "feature_extractor", processor)
         left = HubAudioEncoder(model, known.left, extractor)
     else:
+        if known.naflex and not sizes_can_be_read():
+            raise InputError(
+                f"{type(model).__name__} reads sizes out of tensors while it runs, which torch {torch.__version__} does not "
+                "let a model do that is differentiated forward: use a later torch"
+            )
         left = HubImageEncoder(model, known.left, _images(model, known, processor), naflex=known.naflex)
     text = HubTextEncoder(model, known.text, _tokens(model, known, tokenizer))
     read = {"clap": ("logit_scale_a", torch.exp), "align": ("temperature", torch.reciprocal)}
