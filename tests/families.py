@@ -5,6 +5,7 @@ To add a family, add a builder to `FAMILIES`: the conformance suite and the gene
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from PIL import Image
 from sentence_transformers.sentence_transformer import modules
 from timm.models import convnext, eva, swin_transformer, vision_transformer
 from torch import Tensor, nn
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 import secondsight as ss
 import vocabularies
@@ -533,6 +535,14 @@ def st_qwen_last(dtype: torch.dtype) -> Example:
     )
     config = hub.Qwen3Config(vocab_size=len(tokenizer), head_dim=6, max_position_embeddings=40, **sizes)
     return _sentences(dtype, hub.Qwen3Model(config), tokenizer, "lasttoken", modules.Normalize(), truncate_dim=12)
+
+
+def save_hub(example: Example, folder: Path) -> None:
+    """A model of transformers and its processor, as a hub has them."""
+    example.host.save_pretrained(folder)
+    processor = getattr(hub, PROCESSOR_MAPPING_NAMES[example.host.config.model_type])
+    # Saving writes the processor's name into the tokenizer object.
+    processor(*copy.deepcopy(example.parts)).save_pretrained(folder)
 
 
 if not sizes_can_be_read():  # an old torch, which test_hosts asks for the sentence that says so

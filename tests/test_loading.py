@@ -1,15 +1,12 @@
 """Models by name: from local folders as the libraries save them, or one sentence that says what is wrong."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 import transformers
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 import secondsight as ss
-from families import FAMILIES, Example
+from families import FAMILIES, Example, save_hub
 
 HUB = [name for name in FAMILIES if name.startswith("hf-")]
 SENTENCES = [name for name in FAMILIES if name.startswith("st-")]
@@ -26,10 +23,7 @@ def same(model: ss.DualEncoder, example: Example) -> None:
 @pytest.mark.parametrize("name", HUB)
 def test_a_folder_of_transformers(tmp_path, name):
     example = FAMILIES[name](torch.float32)
-    example.host.save_pretrained(tmp_path)
-    processor = getattr(transformers, PROCESSOR_MAPPING_NAMES[example.host.config.model_type])
-    # Saving writes the processor's name into the tokenizer object.
-    processor(*copy.deepcopy(example.parts)).save_pretrained(tmp_path)
+    save_hub(example, tmp_path)
     model = ss.load(f"hf:{tmp_path}")
     same(model, example)
     assert model.logit_scale == pytest.approx(example.model.logit_scale) if example.model.logit_scale else True
