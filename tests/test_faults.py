@@ -186,6 +186,36 @@ def test_stopped_at_any_time(photo, tmp_path, sent):
     assert stopped
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_within_an_import(tmp_path, sent):
+    """Nothing is raised into a library that is being loaded, and what is being written is taken away."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        f"    os.kill(os.getpid(), {int(sent)})\n"
+        "    [i for i in range(10**9)]\n"
+        "except BaseException:\n"
+        "    os.abort()\n"
+    )
+    code = (
+        "import sys, secondsight.cli\n"
+        "from secondsight.__main__ import main\n"
+        "from secondsight.files import atomic\n"
+        "def command():\n"
+        f"    with atomic({str(tmp_path / 'out' / 'e.html')!r}):\n"
+        "        import slow\n"
+        "secondsight.cli.main = command\n"
+        "main()\n"
+    )
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, preexec_fn=heard
+    )
+    assert done.returncode == 128 + sent, done.stderr
+    assert done.stderr == ("stopped\n" if sent == signal.SIGINT else "")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_threads_share_an_explainer():
     """Many threads, one model in the middle of training: the numbers of one thread, and the model as it came."""
     host = clip(torch.float64).train()

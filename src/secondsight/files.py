@@ -28,6 +28,10 @@ def no_room(path: str | os.PathLike[str], problem: OSError) -> str:
     return f"cannot write {str(path)!r}: {os.strerror(problem.errno or 0).lower()}; make room or choose another place"
 
 
+unfinished: set[Path] = set()
+"""Files that are being written; who ends the process without unwinding it removes them."""
+
+
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only when the block ends well."""
@@ -41,6 +45,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except OSError as problem:
         raise InputError(f"cannot write {str(path)!r}: {problem.strerror}; choose another place") from problem
     temporary = Path(name)
+    unfinished.add(temporary)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -55,6 +60,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise InputError(no_room(path, problem)) from problem
     finally:
         temporary.unlink(missing_ok=True)
+        unfinished.discard(temporary)
 
 
 def made_folder(path: str | os.PathLike[str]) -> Path:
