@@ -198,7 +198,7 @@ def test_stopped_within_an_import(tmp_path, sent):
         "    os.abort()\n"
     )
     code = (
-        "import sys, secondsight.cli\n"
+        "import secondsight.cli\n"
         "from secondsight.__main__ import main\n"
         "from secondsight.files import atomic\n"
         "def command():\n"

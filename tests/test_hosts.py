@@ -231,21 +231,9 @@ def test_pixels_are_summed_to_cells_for_the_page():
 
 
 def test_naflex_models_say_where_torch_is_too_old(monkeypatch):
-    vision = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_patches": 4,
-    }
-    text = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "vocab_size": 9,
-    }
-    host = transformers.Siglip2Model(transformers.Siglip2Config(vision_config=vision, text_config=text))
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Siglip2Config(vision_config=tower | {"num_patches": 4}, text_config=tower | {"vocab_size": 9})
+    host = transformers.Siglip2Model(config)
     if hub.sizes_can_be_read():
         ss.wrap(host)
     monkeypatch.setattr(hub, "sizes_can_be_read", lambda: False)
