@@ -20,7 +20,7 @@ test: $(STAMP)
 
 # The algebra, the engine and the methods: what most changes can break.
 quick: $(STAMP)
-	$(BIN)/python -m pytest -q tests/test_algebra.py tests/test_engine.py tests/test_quadrature.py tests/test_layout.py tests/test_methods.py
+	$(BIN)/python -m pytest -q tests/algebra/test_algebra.py tests/paths/test_engine.py tests/paths/test_quadrature.py tests/algebra/test_layout.py tests/methods/test_methods.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -88,7 +88,7 @@ def measure_ours(name: str, layer: int) -> dict:
     base = forward(model, image, text)
     dual = ss.wrap(model)
     method = ss.IntegratedJacobian(layer=layer, reference=(zeros, padding), tol=1e-3)
-    from secondsight.engine.guard import untouched
+    from secondsight.support.guard import untouched
 
     deep = layer != -1
     runs = {"pair": [], "U": []}

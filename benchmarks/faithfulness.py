@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 import secondsight as ss
-from secondsight.encoders.base import Prepared, Side
-from secondsight.engine.designs import Fit, bernoulli_masks
 from secondsight.evaluation.measures import correlation
-from secondsight.methods.masking import game
+from secondsight.inputs.prepared import Prepared
+from secondsight.methods.game import game
+from secondsight.methods.mask_regression import Fit, bernoulli_masks
+from secondsight.model import Side
 
 SHARES = (0.5, 1, 2, 4, 8)
 TESTS = 200

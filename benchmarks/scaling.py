@@ -46,7 +46,7 @@ def median(work, turns=3):
 
 
 def forward(model, a, b):
-    return median(lambda: (model.left.embedded([a]), model.right.embedded([b])), 5)
+    return median(lambda: (model.left.embed_prepared([a]), model.right.embed_prepared([b])), 5)
 
 
 def inputs(model):
@@ -106,7 +106,7 @@ def row(name, model, a, b):
     one, method = forward(model, a, b), ss.IntegratedJacobian()
     pair = median(lambda: method.interactions(model.left, model.right, a, [b])[0].matrix)
     u = median(lambda: method.contributions(model.left, [a]))
-    alone = median(lambda: model.left.embedded([a]))
+    alone = median(lambda: model.left.embed_prepared([a]))
     made = method.interactions(model.left, model.right, a, [b])[0]
     return {
         "model": name,

@@ -21,8 +21,8 @@ import torch
 from machine import described, peak
 
 import secondsight as ss
-from secondsight.contributions import Contributions
-from secondsight.layout import GridLayout, TokenLayout
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.layout import GridLayout, TokenLayout
 from secondsight.scale.rows import schema
 from secondsight.scale.store import create_store, open_store, write_part
 

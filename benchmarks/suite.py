@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from secondsight.visual import plots
-from secondsight.visual.writing import save
+from secondsight.visual import charts
+from secondsight.visual.saving import save
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -53,13 +53,13 @@ def figures() -> None:
         "multiply N² pairs": (n, [r["N² products, s"] for r in rows]),
         "one forward pass a pair": (n, [r["N² forward passes, s"] for r in rows]),
     }
-    save(plots.lines(named, "N images and N captions (ViT-B/32)", "seconds", "", log=True), place / "inputs.png")
+    save(charts.lines(named, "N images and N captions (ViT-B/32)", "seconds", "", log=True), place / "inputs.png")
     rows = found["nodes"]
     named = {"image side": ([r["nodes"] for r in rows], [r["image residual"] for r in rows])}
-    save(plots.lines(named, "nodes (ViT-B/32, last layer)", "relative residual", "", log=True), place / "nodes.png")
+    save(charts.lines(named, "nodes (ViT-B/32, last layer)", "relative residual", "", log=True), place / "nodes.png")
     rows = found["depth"]
     named = {"a pair's whole matrix": ([r["layer"] for r in rows], [r["pair, forward passes"] for r in rows])}
-    save(plots.lines(named, "image layer of 12 (ViT-B/32)", "forward passes", ""), place / "depth.png")
+    save(charts.lines(named, "image layer of 12 (ViT-B/32)", "forward passes", ""), place / "depth.png")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 import torch  # noqa: E402
 
 import secondsight as ss  # noqa: E402
 from families import FAMILIES, Example  # noqa: E402
-from secondsight.encoders.base import Side  # noqa: E402
-from secondsight.engine.guard import untouched  # noqa: E402
+from secondsight.model import Side  # noqa: E402
+from secondsight.support.guard import untouched  # noqa: E402
 
 PAGE = ROOT / "docs" / "families.md"
 LIBRARIES = {
@@ -31,7 +31,7 @@ INTRO = """# Families
 
 <!-- Written by scripts/families_table.py from the encoders themselves. -->
 
-Every line is a family of the conformance suite (`tests/families.py`), run in float64: the encoder reproduces the host
+Every line is a family of the conformance suite (`tests/support/families.py`), run in float64: the encoder reproduces the host
 library's own embedding, with the host's own preprocessing, to 1e-5; its head and all strategies agree to 1e-10, or to
 3e-6 where the host computes parts in float32 whatever its weights are (ALIGN, CLAP, T5, Qwen).
 

@@ -2,7 +2,8 @@
 
 No image is used. Inputs are sentence embeddings of the 1000 ImageNet classes' lemmas, prompts and definitions (timm
 carries them), targets their classifier rows, centred and normalised; the map is ridge regression (DeViSE, Frome et al.
-2013, made linear). Writes src/secondsight/encoders/builtin_map.safetensors and prints the SHA-256 that builtin.py checks.
+2013, made linear). Writes src/secondsight/encoders/families/builtin_map.safetensors and prints the SHA-256 that
+builtin.py checks.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from secondsight.encoders.builtin import load_towers
+from secondsight.encoders.families.builtin import load_towers
 
 RIDGE = 2.0
 TARGET = Path(__file__).parents[1] / "src" / "secondsight" / "encoders" / "builtin_map.safetensors"
@@ -24,7 +25,7 @@ def corpus() -> tuple[list[str], torch.Tensor]:
     info = files("timm.data") / "_info"
     synsets = (info / "imagenet_synsets.txt").read_text().split()
 
-    def table(name: str) -> dict[str, str]:
+    def token_embedding(name: str) -> dict[str, str]:
         lines = (info / f"imagenet_synset_to_{name}.txt").read_text().splitlines()
         return dict(line.split("\t", 1) for line in lines if "\t" in line)
 

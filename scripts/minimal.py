@@ -6,6 +6,7 @@ CI installs the lower bounds of pyproject.toml (`uv pip install --resolution low
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 TESTS = (
     "pytest",
@@ -25,4 +26,10 @@ MODULES = ("algebra", "engine", "quadrature", "layout", "methods", "numerics", "
 
 if __name__ == "__main__":
     asked = sys.argv[1:]
-    print(" ".join(TESTS if asked == ["--tests"] else [f"tests/test_{name}.py" for name in MODULES]))
+    print(
+        " ".join(
+            TESTS
+            if asked == ["--tests"]
+            else [str(path) for name in MODULES for path in sorted(Path("tests").glob(f"*/test_{name}.py"))]
+        )
+    )

@@ -17,17 +17,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-MUTATED = ("src/secondsight/contributions.py", "src/secondsight/interactions.py", "src/secondsight/difference.py",
-           "src/secondsight/engine/pooled.py")  # fmt: skip
+MUTATED = (
+    "src/secondsight/algebra/contributions.py",
+    "src/secondsight/algebra/interactions.py",
+    "src/secondsight/algebra/difference.py",
+    "src/secondsight/paths/pooled.py",
+)
 
 NOTICING = (
-    "tests/test_algebra.py",
-    "tests/test_sums.py",
-    "tests/test_pooled.py",
-    "tests/test_difference.py",
-    "tests/test_numerics.py::test_a_pair_is_linear_in_either_side",
-    "tests/test_numerics.py::test_selections_add_up",
-    "tests/test_numerics.py::test_the_size_of_the_embeddings_does_not_matter",
+    "tests/algebra/test_algebra.py",
+    "tests/algebra/test_sums.py",
+    "tests/paths/test_pooled.py",
+    "tests/algebra/test_difference.py",
+    "tests/algebra/test_numerics.py::test_a_pair_is_linear_in_either_side",
+    "tests/algebra/test_numerics.py::test_selections_add_up",
+    "tests/algebra/test_numerics.py::test_the_size_of_the_embeddings_does_not_matter",
 )
 """Tests in which a mutant should show; of all tests these are the quick ones."""
 

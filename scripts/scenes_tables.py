@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from secondsight.evaluation.scenes_paper import markdown
+from secondsight.evaluation.studies.scenes import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "scenes.md"
 BEGIN, END = "<!-- made by scripts/scenes_tables.py -->\n", "<!-- end -->\n"

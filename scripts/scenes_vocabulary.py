@@ -30,7 +30,7 @@ def learn(vocabulary: list[str]) -> list[tuple[str, str]]:
 def main() -> None:
     merges = learn([word for word in words() if word.isalpha()])
     text = "#version: 1\n" + "".join(f"{a} {b}\n" for a, b in merges)
-    target = Path(__file__).parents[1] / "src/secondsight/encoders/scenes_merges.txt.gz"
+    target = Path(__file__).parents[1] / "src/secondsight/encoders/families/scenes_merges.txt.gz"
     target.write_bytes(gzip.compress(text.encode(), mtime=0))
     print(len(merges), "merges", hashlib.sha256(target.read_bytes()).hexdigest())
 

@@ -31,8 +31,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from secondsight.data.scenes import captions, compose
-from secondsight.encoders import scenes
-from secondsight.files import atomic
+from secondsight.encoders.families import scenes
+from secondsight.support.files import atomic
 
 GRID, PATCH, WINDOW = 12, 8, 6
 

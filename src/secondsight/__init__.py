@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secondsight import methods, testing, visual
-    from secondsight.contributions import Contributions
-    from secondsight.encoders.base import DualEncoder, Encoder
+    from secondsight.algebra.contributions import Contributions
+    from secondsight.algebra.interactions import Interactions, Terms
+    from secondsight.algebra.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout
+    from secondsight.encoders.base import Encoder
+    from secondsight.encoders.families.torch import TorchEncoder
     from secondsight.encoders.registry import load, wrap
-    from secondsight.encoders.torch import TorchEncoder
-    from secondsight.errors import AdapterError, AssumptionWarning, ConvergenceWarning, InputError
     from secondsight.explanation import Explanation, explain
-    from secondsight.interactions import Interactions, Terms
-    from secondsight.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout
     from secondsight.methods import (
         METHODS,
         Banzhaf,
@@ -29,18 +28,21 @@ if TYPE_CHECKING:
         TokenEmbeddings,
         WaypointJacobian,
     )
+    from secondsight.model import DualEncoder
+    from secondsight.support.errors import AdapterError, AssumptionWarning, ConvergenceWarning, InputError
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "contributions": ("Contributions",),
-    "encoders.base": ("DualEncoder", "Encoder"),
+    "algebra.contributions": ("Contributions",),
+    "encoders.base": ("Encoder",),
+    "model": ("DualEncoder",),
     "encoders.registry": ("load", "wrap"),
-    "encoders.torch": ("TorchEncoder",),
-    "errors": ("AdapterError", "AssumptionWarning", "ConvergenceWarning", "InputError"),
+    "encoders.families.torch": ("TorchEncoder",),
+    "support.errors": ("AdapterError", "AssumptionWarning", "ConvergenceWarning", "InputError"),
     "explanation": ("Explanation", "explain"),
-    "interactions": ("Interactions", "Terms"),
-    "layout": ("GridLayout", "JoinedLayout", "Layout", "SpectrogramLayout", "TokenLayout"),
+    "algebra.interactions": ("Interactions", "Terms"),
+    "algebra.layout": ("GridLayout", "JoinedLayout", "Layout", "SpectrogramLayout", "TokenLayout"),
 }
 """Where names are defined; all others of `__all__` are methods."""
 

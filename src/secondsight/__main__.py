@@ -16,7 +16,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            for path in tuple(getattr(sys.modules.get("secondsight.files"), "unfinished", ())):
+            for path in tuple(getattr(sys.modules.get("secondsight.support.files"), "unfinished", ())):
                 path.unlink(missing_ok=True)
             if number == signal.SIGINT:
                 os.write(2, b"stopped\n")

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from secondsight.errors import AdapterError, InputError
+from secondsight.support.errors import AdapterError, InputError
 
 app = typer.Typer(
     add_completion=False,
@@ -169,7 +169,7 @@ def explain(
             _writable(json_file, (".json",), "--json")
         if not caption.strip():
             raise InputError("the caption is empty: give at least one word")
-        from secondsight.encoders.kinds import possible_kinds
+        from secondsight.inputs.kinds import possible_kinds
 
         for given in (photo, caption, *(against or [])):
             if "text" not in possible_kinds(given) and not os.path.exists(given):
@@ -231,7 +231,7 @@ def _scores(e: Any, region: tuple[float, float, float, float]) -> list[tuple[str
 
 def _strongest(e: Any, selection: Any, named: str) -> str:
     """Where a selection of the right side matched most, in original pixels of the left."""
-    from secondsight.layout import GridLayout
+    from secondsight.algebra.layout import GridLayout
 
     values = e.toward_left(selection)
     total = f"{named} × whole {e.left_layout.modality}: {float(values[e.left_layout.visible].sum()):+.4f}"
@@ -260,8 +260,8 @@ def compare(
         with _progress("loading libraries"):
             from secondsight.encoders.registry import load
             from secondsight.explanation import explain as explain_pair
-            from secondsight.files import atomic
             from secondsight.methods import METHODS
+            from secondsight.support.files import atomic
             from secondsight.visual.figures import method_grid
 
         chosen = [_method(named) for named in method or sorted(METHODS)]
@@ -318,7 +318,7 @@ def evaluate(
             from secondsight.encoders.registry import load
             from secondsight.evaluation import EXPERIMENTS
             from secondsight.evaluation import evaluate as run
-            from secondsight.evaluation.paper import paper
+            from secondsight.evaluation.studies.paper import paper
             from secondsight.methods import METHODS
 
         watched = err.is_terminal and not quiet
@@ -328,7 +328,7 @@ def evaluate(
                 err.print(f"\r{label}: {done} of {whole}", end="" if done < whole else "\n", soft_wrap=True)
 
         if name == "scenes-paper":
-            from secondsight.evaluation.scenes_paper import scenes_paper
+            from secondsight.evaluation.studies.scenes import scenes_paper
 
             _none_of(name, data=data, method=method, layer=layer, limit=limit)
             if model is not None and len(model) > 1:
@@ -509,10 +509,10 @@ def decompose(
             raise InputError(f"unknown engine {engine!r}; known: local, ray")
         with _progress("loading libraries"):
             from secondsight.encoders.registry import load
-            from secondsight.files import made_folder
             from secondsight.scale import decompose as run
             from secondsight.scale import open_source, open_store
             from secondsight.scale.place import placed
+            from secondsight.support.files import ensure_folder
 
         chosen = _method(method)
         kinds = ["image", "text"] if side == "both" else [side]
@@ -521,7 +521,7 @@ def decompose(
         with _progress("reading the data"):
             sources = [open_source(data, kind).first(limit) for kind in kinds]
         memory = None if max_memory is None else max_memory * 1e9
-        made_folder(out_dir)
+        ensure_folder(out_dir)
         dual = None
         if engine == "local":
             with _progress(f"loading {model}"):
@@ -590,8 +590,8 @@ def search(
     """The entries of a store that match a query best, why each does, and which words carry the ranking."""
     with _plainly():
         with _progress("loading libraries"):
+            from secondsight.algebra.layout import word_scores, words_of
             from secondsight.encoders.registry import load
-            from secondsight.layout import word_scores, words_of
             from secondsight.scale import open_store
             from secondsight.scale import search as found_in
             from secondsight.scale.place import placed

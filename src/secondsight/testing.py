@@ -16,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondsight.encoders.base import Encoder, Prepared, Side, States
-from secondsight.engine.guard import differentiable, untouched
-from secondsight.errors import AdapterError, ConvergenceWarning
-from secondsight.layout import Layout
+from secondsight.algebra.layout import Layout
+from secondsight.encoders.base import Encoder, States
+from secondsight.encoders.input_layer import at_layer
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian
+from secondsight.model import Side
+from secondsight.support.errors import AdapterError, ConvergenceWarning
+from secondsight.support.guard import differentiable, untouched
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Case:
 
     def states(self, layer: Any) -> Iterator[tuple[Encoder, int, Prepared, States]]:
         """Every input's hidden states at a layer, within the guards that head and features need."""
-        encoder, number = self.side.encoder.at(layer)
+        encoder, number = at_layer(self.side.encoder, layer)
         with untouched(encoder.module), differentiable():
             for prepared in self.prepared:
                 yield encoder, number, prepared, encoder.features(prepared.tensor, number)[0]
@@ -194,7 +197,9 @@ def precision_is_the_models_own(case: Case) -> None:
 def the_input_is_a_layer(case: Case) -> None:
     """Pixels, bins or token embeddings add up too, where the encoder says how to start from them."""
     encoder = case.side.encoder
-    if type(encoder).whole is Encoder.whole or (encoder.kind == "text" and encoder.table(encoder.dtype()) is None):
+    if type(encoder).from_input is Encoder.from_input or (
+        encoder.kind == "text" and encoder.token_embedding(encoder.dtype()) is None
+    ):
         return
     for inner, number, prepared, state in case.states("input"):
         made = inner.head(number, state.context, inner.dtype())(state.hidden[None])[0]

@@ -18,7 +18,7 @@ from secondsight.data.grounded import (
 from secondsight.data.hnc import Hnc
 from secondsight.data.negatives import hard_negatives
 from secondsight.data.scenes import Scenes, export_coco, open_scenes
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 KINDS = {
     "coco": "coco:FOLDER[#SPLIT]: annotations/captions_SPLIT.json, instances_SPLIT.json and the images",

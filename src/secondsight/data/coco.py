@@ -24,8 +24,8 @@ from secondsight.data.grounded import (
     read_json,
     usable_box,
 )
-from secondsight.errors import InputError
-from secondsight.files import said, undamaged
+from secondsight.support.errors import InputError
+from secondsight.support.files import brief, reading
 
 Synonyms = Mapping[str, list[str]]
 
@@ -131,7 +131,7 @@ class Coco(GroundedDataset):
     def _add(self, annotations: Path, split: str) -> None:
         instances = _coco_file(annotations / f"instances_{split}.json")
         captions = _coco_file(annotations / f"captions_{split}.json")
-        with undamaged(annotations / f"*_{split}.json", "COCO annotations"):
+        with reading(annotations / f"*_{split}.json", "COCO annotations"):
             for image in [*captions["images"], *instances["images"]]:
                 self.images[image["id"]] = (split, image)
             for category in instances["categories"]:
@@ -145,7 +145,7 @@ class Coco(GroundedDataset):
         """COCO's image ids of a part; "restval" counts as "train", as is usual."""
         data = read_json(path)
         parts = {"train", "restval"} if part == "train" else {part}
-        with undamaged(path, "Karpathy's splits"):
+        with reading(path, "Karpathy's splits"):
             chosen = {one["cocoid"] for one in data["images"] if one.get("split") in parts and "cocoid" in one}
         if not chosen:
             raise InputError(f"{str(path)!r} has no COCO images of part {part!r}; known: train, val, test")
@@ -205,7 +205,7 @@ def _coco_file(path: Path) -> dict[str, Any]:
         with contextlib.redirect_stdout(io.StringIO()):
             data: dict[str, Any] = COCO(str(path)).dataset
     except (ValueError, AssertionError, KeyError, TypeError, AttributeError, RecursionError, OSError) as problem:
-        raise InputError(f"{str(path)!r} is no COCO annotation file ({said(problem)})") from problem
+        raise InputError(f"{str(path)!r} is no COCO annotation file ({brief(problem)})") from problem
     if not isinstance(data.get("annotations"), list) or not isinstance(data.get("images"), list):
         raise InputError(f"{str(path)!r} is no COCO annotation file: it needs images and annotations")
     data.setdefault("categories", [])

@@ -22,8 +22,8 @@ from secondsight.data.grounded import (
     usable_box,
 )
 from secondsight.data.hnc import changed_words
-from secondsight.errors import InputError
-from secondsight.files import atomic, said, undamaged
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic, brief, reading
 
 PHOTOGRAPHS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings of image files that are looked for in folders."""
@@ -56,7 +56,7 @@ class Jsonl(GroundedDataset):
         except FileNotFoundError:
             raise InputError(f"{str(file)!r} does not exist") from None
         except (OSError, UnicodeDecodeError) as problem:
-            raise InputError(f"{str(file)!r} is no readable text file ({said(problem)})") from None
+            raise InputError(f"{str(file)!r} is no readable text file ({brief(problem)})") from None
         self.images = folder_of(images, "JSONL") if images else path.parent
         super().__init__(path.name)
         self.lines = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -72,7 +72,7 @@ class Jsonl(GroundedDataset):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as problem:
-            raise Broken(f"no JSON: {said(problem)}") from None
+            raise Broken(f"no JSON: {brief(problem)}") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             raise Broken('no object with an "image" and a "caption"')
         caption = entry.get("caption")
@@ -206,7 +206,7 @@ def stsb(file: str | Path) -> list[SentencePair]:
     if not path.is_file():
         raise InputError(f"{str(file)!r} does not exist")
     rows: list[tuple[str, str, str, float]] = []
-    with undamaged(path, "pairs of sentences"), path.open(encoding="utf-8-sig", newline="") as stream:
+    with reading(path, "pairs of sentences"), path.open(encoding="utf-8-sig", newline="") as stream:
         if path.suffix == ".jsonl":
             for number, line in enumerate(stream):
                 one = json.loads(line) if line.strip() else {}

@@ -18,7 +18,7 @@ from secondsight.data.grounded import (
     folder_of,
     usable_box,
 )
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 _PHRASE = re.compile(r"\[/EN#(\d+)(/\S*)?\s+([^\]]*)\]")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from secondsight.errors import InputError
-from secondsight.files import one_line, said
+from secondsight.support.errors import InputError
+from secondsight.support.files import brief, one_line
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the original image."""
@@ -131,7 +131,7 @@ class GroundedDataset:
         except (Broken, InputError, MemoryError):
             raise
         except Exception as problem:
-            raise Broken(f"entry of another form: {said(problem)}") from problem
+            raise Broken(f"entry of another form: {brief(problem)}") from problem
 
     def summary(self) -> str:
         """How many captions there are and what was left out so far, by reason."""
@@ -198,7 +198,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{str(path)!r} does not exist") from None
     except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"{str(path)!r} is no readable JSON file ({said(problem)})") from None
+        raise InputError(f"{str(path)!r} is no readable JSON file ({brief(problem)})") from None
 
 
 def folder_of(path: str | Path, what: str) -> Path:

@@ -20,7 +20,7 @@ from secondsight.data.grounded import (
     read_json,
     usable_box,
 )
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 
 class Hnc(GroundedDataset):

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,30 +14,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from secondsight.encoders.kinds import possible_kinds
-from secondsight.engine.guard import first_not_finite, untouched
-from secondsight.engine.pooled import PooledBlock
-from secondsight.errors import InputError
-from secondsight.layout import Layout
-from secondsight.memory import enough
+from secondsight.algebra.layout import Layout
+from secondsight.inputs.prepared import Prepared
+from secondsight.paths.pooled import PooledBlock
+from secondsight.support.errors import InputError
+from secondsight.support.guard import first_not_finite, untouched
 
 if TYPE_CHECKING:
-    from secondsight.contributions import Contributions
-    from secondsight.methods.base import Method
+    pass
 
 Head = Callable[[Tensor], Tensor]
 
 ATTENTION_POOL = "attention pool"
 """The `pool` of encoders whose last block is one."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """One input, ready for the model: a tensor with a batch axis of 1, what to show of it, and where its parts lie."""
-
-    tensor: Tensor
-    shown: Any
-    place: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +57,7 @@ class Encoder(ABC):
 
     def __init__(self) -> None:
         self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[Any, Any]]] = OrderedDict()
-        self._from_input: Encoder | None = None
+        self.input_encoder: Encoder | None = None  # kept by `input_layer.at_layer`
         self._copies: dict[tuple[torch.dtype, int], tuple[int, Any]] = {}
 
     @abstractmethod
@@ -125,23 +114,13 @@ class Encoder(ABC):
             self._copies[key] = (version, copy.deepcopy(module).to(dtype))
         return self._copies[key][1]
 
-    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    def from_input(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """The host's own function from model-ready tensors to embeddings, in `dtype`; for the input as a layer."""
         raise InputError(f"this {self.kind} encoder has no function of its input: use layer=0, the first block's input")
 
-    def table(self, dtype: torch.dtype) -> Any:
-        """The module within `whole(dtype)` that looks up token embeddings; None where it is not known."""
+    def token_embedding(self, dtype: torch.dtype) -> Any:
+        """The module within `from_input(dtype)` that looks up token embeddings; None where it is not known."""
         return None
-
-    def at(self, layer: Any) -> tuple[Encoder, int]:
-        """The encoder to ask for a layer, and the layer as 0 … depth − 1: "input" is a layer of its own."""
-        if layer != "input":
-            return self, self.resolve(layer)
-        if self._from_input is None:
-            from secondsight.encoders.inputs import InputEncoder
-
-            self._from_input = InputEncoder(self)
-        return self._from_input, 0
 
     def resolve(self, layer: Any) -> int:
         """A layer as 0 … depth − 1; `InputError` outside −depth … depth − 1."""
@@ -186,146 +165,18 @@ class Encoder(ABC):
         return hash((written, seen))
 
 
-def finite(side: Side, values: Tensor, inputs: Tensor | None) -> None:
+def check_finite(encoder: Encoder, values: Tensor, inputs: Tensor | None) -> None:
     """`InputError` for NaN or infinity that an encoder gave for model-ready inputs; it says where they appear first."""
     if bool(torch.isfinite(values).all()):
         return
-    encoder, where = side.encoder, ""
+    where = ""
     if inputs is not None and inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
-        raise InputError(f"the model-ready {side.kind} holds NaN or infinity itself: check its preprocessing")
+        raise InputError(f"the model-ready {encoder.kind} holds NaN or infinity itself: check its preprocessing")
     if inputs is not None:
         with untouched(encoder.module):
             where = first_not_finite(encoder.module, lambda: encoder.features(inputs, encoder.depth - 1))
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in encoder.module.parameters())
     remedy = "load the model in float32, or check its weights" if half else "check the model's weights and the input"
-    raise InputError(f"the {side.kind} encoder gave NaN or infinity{f', first in {where}' if where else ''}: {remedy}")
-
-
-def own_reference(which: Tensor, tensor: Tensor) -> Tensor:
-    """The user's reference as the input's kind of tensor; `InputError` for another shape."""
-    if which.shape != tensor.shape:
-        raise InputError(f"the reference {tuple(which.shape)} does not have the input's shape {tuple(tensor.shape)}")
-    return which.to(tensor)
-
-
-def as_list(inputs: Any) -> list[Any]:
-    """Several inputs as a list: an iterable of raw inputs, or a model-ready batch split along its first axis."""
-    if isinstance(inputs, Tensor):
-        return [inputs] if inputs.ndim == 1 else list(inputs.split(1))
-    if isinstance(inputs, Mapping):
-        # A processor's or tokenizer's output, one row an input.
-        rows = {k: v.split(1) for k, v in inputs.items() if isinstance(v, Tensor)}
-        return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
-    if isinstance(inputs, (str, bytes)) or type(inputs).__name__ == "ndarray" or not isinstance(inputs, Iterable):
-        raise InputError(f"contributions take several inputs: give a list, not {type(inputs).__name__}")
-    return list(inputs)
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a dual encoder: its encoder, whether it is the left (0) or right (1), and the similarity's kind."""
-
-    encoder: Encoder
-    index: int
-    cosine: bool
-
-    @property
-    def kind(self) -> str:
-        """What it encodes: "image", "text", …"""
-        return self.encoder.kind
-
-    def prepare(self, inputs: Any, *, truncate: bool = False) -> list[Prepared]:
-        """Raw inputs as model-ready ones."""
-        return [self.encoder.prepare(raw, truncate=truncate) for raw in as_list(inputs)]
-
-    def embed(self, inputs: Any, *, truncate: bool = False) -> Float[Tensor, "input joint"]:
-        """The host model's embeddings, not normalised."""
-        return self.embedded(self.prepare(inputs, truncate=truncate))
-
-    def embedded(self, inputs: Sequence[Prepared]) -> Float[Tensor, "input joint"]:
-        """The same for prepared inputs."""
-        encoder = self.encoder
-        rows: list[Tensor] = []
-        with untouched(encoder.module):
-            for prepared in inputs:
-                embedding = encoder.features(prepared.tensor, encoder.depth - 1)[0].embedding
-                assert embedding is not None  # only a reference may be pooled elsewhere
-                rows.append(embedding)
-        return torch.stack(rows)
-
-    def contributions(
-        self, inputs: Any, method: Method | None = None, *, truncate: bool = False
-    ) -> list[Contributions]:
-        """Contributions of a batch of inputs (a list, or a model-ready tensor), by `IntegratedJacobian()` or `method`."""
-        if method is None:
-            # The one look upward from this house: the default that every entry point shares.
-            from secondsight.methods import IntegratedJacobian
-
-            method = IntegratedJacobian()
-        made, chosen = self.prepare(inputs, truncate=truncate), method
-        return enough(
-            lambda: chosen.contributions(self, made), lambda: [chosen.contributions(self, [one])[0] for one in made]
-        )
-
-
-class DualEncoder:
-    """A similarity of two encoders' embeddings: their cosine, or their dot product where `cosine` is False.
-
-    `logit_scale` and `logit_bias` are what the model multiplies and adds in its logits (already exponentiated), or
-    functions that read them from weights which may change.
-    """
-
-    def __init__(
-        self,
-        left: Encoder,
-        right: Encoder,
-        *,
-        name: str = "custom",
-        cosine: bool = True,
-        logit_scale: float | Callable[[], float | None] | None = None,
-        logit_bias: float | Callable[[], float] = 0.0,
-    ) -> None:
-        self.left, self.right = Side(left, 0, cosine), Side(right, 1, cosine)
-        self.name, self.cosine, self._scale, self._bias = name, cosine, logit_scale, logit_bias
-
-    @property
-    def logit_scale(self) -> float | None:
-        """What the model's logits multiply the similarity by, as its weights say now; None where there is none."""
-        return self._scale() if callable(self._scale) else self._scale
-
-    @property
-    def logit_bias(self) -> float:
-        """What the model's logits add."""
-        return self._bias() if callable(self._bias) else self._bias
-
-    def __getattr__(self, name: str) -> Side:
-        sides = [s for s in (self.__dict__.get("left"), self.__dict__.get("right")) if s is not None and s.kind == name]
-        if len(sides) == 1:
-            return sides[0]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def pair(self, left: str, right: str) -> DualEncoder:
-        """The same model for two inputs of these kinds, such as `model.pair("image", "image")`."""
-        sides = {side.kind: side for side in (self.right, self.left)}
-        for kind in (left, right):
-            if kind not in sides:
-                raise InputError(f"{self.name!r} has no {kind} side: it has {' and '.join(reversed(sides))}")
-        return DualEncoder(
-            sides[left].encoder,
-            sides[right].encoder,
-            name=self.name,
-            cosine=self.cosine,
-            logit_scale=self._scale,
-            logit_bias=self._bias,
-        )
-
-    def fitting(self, left: Any, right: Any) -> DualEncoder:
-        """Itself, or the `pair` that two raw inputs are evidently meant for: two images, two texts, or text first."""
-        kinds = []
-        for raw, own, other in ((left, self.left, self.right), (right, self.right, self.left)):
-            possible = possible_kinds(raw)
-            kinds.append(other.kind if own.kind not in possible and other.kind in possible else own.kind)
-        return self if kinds == [self.left.kind, self.right.kind] else self.pair(*kinds)
-
-    def __repr__(self) -> str:
-        return f"DualEncoder({self.name!r}, left={self.left.kind}, right={self.right.kind})"
+    raise InputError(
+        f"the {encoder.kind} encoder gave NaN or infinity{f', first in {where}' if where else ''}: {remedy}"
+    )

@@ -14,9 +14,9 @@ import torch
 from open_clip.transformer import AttentionalPooler, ResidualAttentionBlock
 from torch import Tensor, nn
 
-from secondsight.engine.kinks import KINKED
-from secondsight.engine.pooled import PooledBlock
-from secondsight.engine.tails import Affine, Chain, Function, Gain, Mlp, Norm, Residual, Stage
+from secondsight.paths.kinks import KINKED
+from secondsight.paths.pooled import PooledBlock
+from secondsight.paths.tails import Affine, Chain, Function, Gain, Mlp, Norm, Residual, Stage
 
 Parts = dict[str, Any]
 

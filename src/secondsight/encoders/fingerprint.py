@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from secondsight.encoders.base import DualEncoder
+from secondsight.model import DualEncoder
 
 
 def fingerprint(model: DualEncoder) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secondsight.encoders.base import ATTENTION_POOL, Encoder, Head, Prepared, States
-from secondsight.encoders.images import IMAGE_REFERENCES, ImageInput, grid_layout
-from secondsight.engine.guard import capturing, replacing, skipping
-from secondsight.errors import AdapterError, InputError
-from secondsight.layout import Layout
+from secondsight.algebra.layout import Layout
+from secondsight.encoders.base import ATTENTION_POOL, Encoder, Head, States
+from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, grid_layout
+from secondsight.inputs.prepared import Prepared
+from secondsight.support.errors import AdapterError, InputError
+from secondsight.support.guard import capturing, replacing, skipping
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class HostEncoder(Encoder):
         """The closed form at the last block."""
         return self.block_of(self.in_precision(dtype), context, dtype) if layer == self.depth - 1 else None
 
-    def whole(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    def from_input(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """The host from model-ready tensors to embeddings, in `dtype`."""
         module = self.in_precision(dtype)
         return lambda tensors: self.encode(module, tensors)

@@ -15,7 +15,7 @@ from urllib.request import getproxies
 import torch
 from torch import Tensor, nn
 
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 Made = TypeVar("Made")
 
@@ -102,16 +102,6 @@ def unreachable(name: str, problem: Exception, local: str) -> InputError:
             f"use {local} or the offline model 'builtin'"
         )
     return InputError(f"{name!r} cannot be loaded ({text}): check the checkpoint and its architecture")
-
-
-def needed(package: str, extra: str, load: Callable[[], Made]) -> Made:
-    """What `load` imports; `InputError` with the remedy where the package is missing."""
-    try:
-        return load()
-    except ImportError as problem:
-        raise InputError(
-            f"this model needs the package {package}, which is not installed: pip install 'secondsight[{extra}]'"
-        ) from problem
 
 
 def number(model: nn.Module, name: str, change: Callable[[Tensor], Tensor] = lambda t: t) -> float | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from secondsight.encoders.base import DualEncoder
-from secondsight.errors import InputError
+from secondsight.model import DualEncoder
+from secondsight.support.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -33,36 +33,46 @@ def _made_by(library: str) -> Callable[[Any], bool]:
 
 
 FAMILIES = (
-    Family("builtin", "secondsight.encoders.builtin:load_builtin", "builtin", "photographs, offline, no hub; not CLIP"),
-    Family("scenes", "secondsight.encoders.scenes:load_scenes", "scenes", "a small CLIP of the package's own world"),
+    Family(
+        "builtin",
+        "secondsight.encoders.families.builtin:load_builtin",
+        "builtin",
+        "photographs, offline, no hub; not CLIP",
+    ),
+    Family(
+        "scenes",
+        "secondsight.encoders.families.scenes:load_scenes",
+        "scenes",
+        "a small CLIP of the package's own world",
+    ),
     Family(
         "scenes:",
-        "secondsight.encoders.scenes:load_scenes",
+        "secondsight.encoders.families.scenes:load_scenes",
         "scenes:tuned/model.safetensors",
         "the scenes model with other weights, such as fine-tuned ones",
     ),
     Family(
         "open_clip:",
-        "secondsight.encoders.open_clip:load_open_clip",
+        "secondsight.encoders.families.open_clip:load_open_clip",
         "open_clip:ViT-B-16/openai",
         "open_clip models; behind the slash a pretrained tag or a local checkpoint",
-        "secondsight.encoders.open_clip:wrap_open_clip",
+        "secondsight.encoders.families.open_clip:wrap_open_clip",
         lambda model: hasattr(model, "visual") and hasattr(model, "encode_text"),
     ),
     Family(
         "hf:",
-        "secondsight.encoders.transformers:load_hub",
+        "secondsight.encoders.families.transformers:load_hub",
         "hf:google/siglip-base-patch16-224",
         "transformers: CLIP, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, BLIP, CLAP; a hub name or a local folder",
-        "secondsight.encoders.transformers:wrap_hub",
+        "secondsight.encoders.families.transformers:wrap_hub",
         _made_by("transformers"),
     ),
     Family(
         "st:",
-        "secondsight.encoders.sentence_transformers:load_sentences",
+        "secondsight.encoders.families.sentence_transformers:load_sentences",
         "st:sentence-transformers/all-MiniLM-L6-v2",
         "sentence-transformers, two texts; a hub name or a local folder",
-        "secondsight.encoders.sentence_transformers:wrap_sentences",
+        "secondsight.encoders.families.sentence_transformers:wrap_sentences",
         _made_by("sentence_transformers"),
     ),
 )

@@ -10,9 +10,9 @@ from typing import Any
 
 from secondsight.data import open_data
 from secondsight.data.grounded import GroundedDataset
-from secondsight.encoders.base import DualEncoder
 from secondsight.encoders.fingerprint import fingerprint
-from secondsight.errors import InputError
+from secondsight.model import DualEncoder
+from secondsight.support.errors import InputError
 
 try:
     from secondsight.evaluation import checks as _checks

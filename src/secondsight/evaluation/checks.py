@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from secondsight.data.grounded import GroundedCaption
-from secondsight.encoders.base import DualEncoder
-from secondsight.engine.quadrature import QUADRATURES
-from secondsight.errors import ConvergenceWarning, InputError
 from secondsight.evaluation import measures
 from secondsight.evaluation.grounding import Pointing, by, only, whole
 from secondsight.evaluation.run import Experiment, Record, Setting
 from secondsight.methods import IntegratedJacobian
+from secondsight.model import DualEncoder
+from secondsight.paths.quadrature import QUADRATURES
+from secondsight.support.errors import ConvergenceWarning, InputError
 
 
 class Approximation(Experiment):
@@ -62,7 +62,7 @@ class Approximation(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Residuals over nodes, a line a quadrature."""
-        from secondsight.visual.plots import lines
+        from secondsight.visual.charts import lines
 
         made = {}
         for i, ((setting, kind), group) in enumerate(by(frame, ["setting", "kind"]), 1):
@@ -110,7 +110,7 @@ class References(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Distributions of the correlation."""
-        from secondsight.visual.plots import distributions
+        from secondsight.visual.charts import distributions
 
         named = {f"{a} – {b}": group.correlation.dropna().to_numpy() for (a, b), group in by(frame, ["one", "other"])}
         return {"references": distributions(named, "correlation of maps under two references", low=-1.0)}

@@ -13,13 +13,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from secondsight.algebra.interactions import Interactions
+from secondsight.algebra.layout import GridLayout
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
 from secondsight.data.negatives import hard_negatives
-from secondsight.errors import InputError
 from secondsight.evaluation import measures
 from secondsight.evaluation.run import Case, Experiment, Record, Setting, cases, image_layout
-from secondsight.interactions import Interactions
-from secondsight.layout import GridLayout
+from secondsight.support.errors import InputError
 
 FAILED = 0.2
 """Below this PGE an explanation counts as a failure of grounding ([M25] §4.5)."""
@@ -140,7 +140,7 @@ class Pointing(Grounding):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Cumulative distributions of PGE, and classes side by side."""
-        from secondsight.visual.plots import class_bars, distributions
+        from secondsight.visual.charts import class_bars, distributions
 
         found = only(frame, "case")
         named = {setting: group.energy.to_numpy() for setting, group in by(found, "setting")}
@@ -205,7 +205,7 @@ class Discrimination(Grounding):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Distributions of own-box and other-box attribution."""
-        from secondsight.visual.plots import histograms
+        from secondsight.visual.charts import histograms
 
         return {
             f"attribution {i}": histograms(
@@ -271,7 +271,7 @@ class HardNegatives(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Distributions of δS and δA."""
-        from secondsight.visual.plots import histograms
+        from secondsight.visual.charts import histograms
 
         made = {}
         for i, (setting, group) in enumerate(by(frame, "setting"), 1):
@@ -352,7 +352,7 @@ class Failures(Grounding):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Counts, and failures by likeness of their evidence."""
-        from secondsight.visual.plots import clusters, stacked_counts
+        from secondsight.visual.charts import clusters, stacked_counts
 
         failed = frame[frame.energy < FAILED]
         if not len(failed):
@@ -446,7 +446,7 @@ class Collage(Grounding):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Distributions of the signed share."""
-        from secondsight.visual.plots import histograms
+        from secondsight.visual.charts import histograms
 
         named = {str(setting): group["share"].to_numpy() for setting, group in by(frame, "setting")}
         return {"share": histograms(named, "signed share of attribution in the right quadrant", "")}
@@ -454,7 +454,7 @@ class Collage(Grounding):
 
 def collage(images: list[Any], size: int) -> tuple[Image.Image, list[tuple[float, float, float, float]]]:
     """Four images as a square of `size` pixels a side, and the quadrants' boxes, row by row."""
-    from secondsight.encoders.images import open_image
+    from secondsight.inputs.images import open_image
 
     half = size // 2
     picture = Image.new("RGB", (2 * half, 2 * half))

@@ -10,15 +10,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from secondsight.algebra.interactions import Interactions
+from secondsight.algebra.layout import GridLayout, Layout
 from secondsight.data.grounded import GroundedCaption
-from secondsight.engine.designs import bernoulli_masks
-from secondsight.errors import InputError
 from secondsight.evaluation import measures
 from secondsight.evaluation.grounding import by
 from secondsight.evaluation.run import Experiment, Record, Setting
-from secondsight.interactions import Interactions
-from secondsight.layout import GridLayout, Layout
-from secondsight.methods.masking import Game, game
+from secondsight.methods.game import Game, game
+from secondsight.methods.mask_regression import bernoulli_masks
+from secondsight.support.errors import InputError
 
 MEASURES = {
     "CID": "conditional image deletion, the lower the better",
@@ -123,7 +123,7 @@ class Perturbation(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Mean curves of the four measures."""
-        from secondsight.visual.plots import curves
+        from secondsight.visual.charts import curves
 
         made = {}
         for name, about in MEASURES.items():
@@ -176,7 +176,7 @@ class Faithfulness(Experiment):
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Cumulative distributions of the correlation."""
-        from secondsight.visual.plots import distributions
+        from secondsight.visual.charts import distributions
 
         named = {str(setting): group.correlation.to_numpy() for setting, group in by(frame, "setting")}
         return {"faithfulness": distributions(named, "correlation of predicted with actual similarity", low=-1.0)}

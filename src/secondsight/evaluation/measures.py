@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondsight.errors import InputError
-from secondsight.layout import GridLayout
+from secondsight.algebra.layout import GridLayout
+from secondsight.support.errors import InputError
 
 RULES = ("pixel", "centre", "touch")
 Box = Sequence[float]

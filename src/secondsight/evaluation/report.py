@@ -16,14 +16,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from secondsight.encoders.images import open_image
-from secondsight.errors import InputError
 from secondsight.evaluation.grounding import Failures
 from secondsight.evaluation.run import Record, Run, image_layout
-from secondsight.files import atomic, made_folder
-from secondsight.visual import plots
+from secondsight.inputs.images import open_image
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic, ensure_folder
+from secondsight.visual import charts
 from secondsight.visual.colours import faded, limit_of, overlay
-from secondsight.visual.writing import written
+from secondsight.visual.saving import written
 
 _THUMBNAIL = 260
 
@@ -48,13 +48,13 @@ class Results(dict[str, pd.DataFrame]):
                 parts = [str(record.get("words", "")), f"PGE {record['energy']:.2f}" if "energy" in record else ""]
                 text = ", ".join(part for part in (*parts, str(record.get("category") or "")) if part)
                 found.append((Image.open(io.BytesIO(content)), text))
-        return plots.gallery(found)
+        return charts.gallery(found)
 
 
 def write(run: Run, out: Path) -> Results:
     """Write everything about a run under `out`/NAME and return its tables and figures."""
     place = out / run.experiment.name
-    made_folder(place)
+    ensure_folder(place)
     tables = run.experiment.tables(run.frame)
     figures = run.experiment.figures(run.frame)
     buffer = io.BytesIO()

@@ -18,15 +18,16 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from secondsight.contributions import Contributions
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.interactions import Interactions
+from secondsight.algebra.layout import GridLayout
 from secondsight.data.grounded import GroundedCaption, GroundedDataset, Phrase
-from secondsight.encoders.base import DualEncoder, Prepared
-from secondsight.errors import InputError
 from secondsight.evaluation import measures
-from secondsight.files import alone, atomic, made_folder, no_room
-from secondsight.interactions import Interactions
-from secondsight.layout import GridLayout
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods import Method
+from secondsight.model import DualEncoder
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic, ensure_folder, locked, no_room
 
 Record = dict[str, Any]
 
@@ -76,7 +77,7 @@ class Setting:
                     with contextlib.suppress(InputError):
                         missing[caption], files[caption] = self.text(caption), file
             for caption, pair in zip(missing, self._made(example, list(missing.values())), strict=True):
-                made_folder(files[caption].parent)
+                ensure_folder(files[caption].parent)
                 pair.save(files[caption])
         return [Interactions.load(files[caption]) for caption in asked]
 
@@ -203,7 +204,7 @@ class Journal:
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
         self.path = path
         self.done: dict[str, list[Record]] = {}
-        made_folder(path.parent)
+        ensure_folder(path.parent)
         wanted = json.dumps(head, sort_keys=True)
         kept = self._kept()
         if kept:
@@ -276,7 +277,7 @@ def run(
     `problems`, never fatal. `progress` is told the setting's label, how many captions are done and how many there are.
     """
     folder = Path(out)
-    made_folder(folder)
+    ensure_folder(folder)
     problems: dict[str, str] = {}
     rows: list[Record] = []
     shown: dict[str, GroundedCaption] = {}
@@ -309,7 +310,7 @@ def run(
             "options": experiment.options(),
         }
         before, why = len(rows), "no phrase can be judged"
-        with alone(made_folder(place.parent)), closing(Journal(place, head)) as journal:
+        with locked(ensure_folder(place.parent)), closing(Journal(place, head)) as journal:
             for count, example in enumerate(chosen, 1):
                 key = f"{example.image_key}/{example.key}"
                 if key not in journal.done:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 
 def violation_ratio(a: Any, b: Any) -> float:

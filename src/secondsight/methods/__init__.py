@@ -8,7 +8,7 @@ from secondsight.methods.jacobian_times_input import JacobianTimesInput
 from secondsight.methods.occlusion import Occlusion
 from secondsight.methods.shapley import Shapley
 from secondsight.methods.token_embeddings import TokenEmbeddings
-from secondsight.methods.waypoints import WaypointJacobian
+from secondsight.methods.waypoint_jacobian import WaypointJacobian
 
 __all__ = [
     "METHODS",

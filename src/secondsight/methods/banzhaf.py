@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import Prepared, Side
-from secondsight.engine.designs import Fit, all_masks, banzhaf_weights, bernoulli_masks, fit
-from secondsight.errors import InputError
-from secondsight.layout import GridLayout, Layout, SpectrogramLayout, TokenLayout
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.layout import GridLayout, Layout, SpectrogramLayout, TokenLayout
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method, for_side, one_of
+from secondsight.methods.game import Game, game
 from secondsight.methods.integrated_jacobian import IntegratedJacobian, closed_form
-from secondsight.methods.masking import Game, game
+from secondsight.methods.mask_regression import Fit, all_masks, banzhaf_weights, bernoulli_masks, fit
+from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from secondsight.model import Side
 
 _LENGTHS = (0.7, 1.0, 1.5)
 """Over how many cells vectors of a grid may be alike."""

@@ -7,15 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from secondsight.encoders.audio import AUDIO_REFERENCES
-from secondsight.encoders.images import IMAGE_REFERENCES
-from secondsight.encoders.texts import TEXT_REFERENCES
-from secondsight.errors import InputError
+from secondsight.inputs.audio import AUDIO_REFERENCES
+from secondsight.inputs.images import IMAGE_REFERENCES
+from secondsight.inputs.texts import TEXT_REFERENCES
+from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
-    from secondsight.contributions import Contributions
-    from secondsight.encoders.base import Prepared, Side
-    from secondsight.interactions import Interactions
+    from secondsight.algebra.contributions import Contributions
+    from secondsight.algebra.interactions import Interactions
+    from secondsight.inputs.prepared import Prepared
+    from secondsight.model import Side
 
 REFERENCES = frozenset({*IMAGE_REFERENCES, *TEXT_REFERENCES, *AUDIO_REFERENCES})
 """Names of references of any kind of input."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import Prepared, Side
-from secondsight.engine.designs import bernoulli_masks
-from secondsight.errors import InputError
-from secondsight.interactions import Interactions
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.interactions import Interactions
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods.banzhaf import Banzhaf
 from secondsight.methods.base import Method, one_of
-from secondsight.methods.masking import Game, game
+from secondsight.methods.game import Game, game
+from secondsight.methods.mask_regression import bernoulli_masks
+from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from secondsight.model import Side
 
 SOLVERS = ("sgd", "closed", "factorised")
 

@@ -6,25 +6,30 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import Head, Prepared, Side, States, finite
-from secondsight.engine.guard import differentiable, untouched
-from secondsight.engine.kinks import kinked, met
-from secondsight.engine.paths import LinePath, PairedMatrix, Path
-from secondsight.engine.pooled import PooledBlock, PooledPath
-from secondsight.engine.quadrature import QUADRATURES, Adapted, Rule, adapt, fixed, rule
-from secondsight.engine.tails import Chain, Unit
-from secondsight.errors import AdapterError, ConvergenceWarning, InputError
-from secondsight.interactions import Interactions
-from secondsight.layout import Layout
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.interactions import Interactions
+from secondsight.algebra.layout import Layout
+from secondsight.encoders.base import Head, States, check_finite
+from secondsight.encoders.input_layer import at_layer
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method, for_side, one_of
+from secondsight.paths.kinks import kinked, met
+from secondsight.paths.line import LinePath, PairedMatrix, Path
+from secondsight.paths.pooled import PooledBlock, PooledPath
+from secondsight.paths.quadrature import QUADRATURES, Adapted, Rule, adapt, fixed, rule
+from secondsight.paths.tails import Chain, Unit
+from secondsight.support.errors import AdapterError, ConvergenceWarning, InputError
+from secondsight.support.guard import differentiable, untouched
+
+if TYPE_CHECKING:
+    from secondsight.model import Side
 
 STRATEGIES = ("auto", "pooled", "forward", "reverse", "paired")
 
@@ -106,7 +111,7 @@ class IntegratedJacobian(Method):
 
     def _integrals(self, side: Side, inputs: Sequence[Prepared]) -> Iterator[_Integral]:
         wanted, which = for_side(side, self.layer, self.reference)
-        encoder, layer = side.encoder.at(wanted)
+        encoder, layer = at_layer(side.encoder, wanted)
         side = replace(side, encoder=encoder)
         for group in _same_shapes(inputs):
             states = encoder.features(torch.cat([p.tensor for p in group]), layer)
@@ -116,10 +121,10 @@ class IntegratedJacobian(Method):
     def _integral(self, side: Side, prepared: Prepared, state: States, layer: int, which: Any) -> _Integral:
         encoder = side.encoder
         assert state.embedding is not None  # only a reference may be pooled elsewhere
-        finite(side, state.embedding, prepared.tensor)
+        check_finite(side.encoder, state.embedding, prepared.tensor)
         other = encoder.reference(prepared, which, self.seed)
         reference, derived = encoder.reference_states(other, layer, state.context)
-        finite(side, reference.hidden, other)
+        check_finite(side.encoder, reference.hidden, other)
         unit = self.normalize == "inside" and side.cosine
         path = self._path(side, state, layer, reference, derived, unit)
         with differentiable():
@@ -214,7 +219,7 @@ class IntegratedJacobian(Method):
     def _vectors(self, side: Side, i: _Integral) -> Contributions:
         with differentiable():
             vectors = i.path.vectors(i.adapted.rule)
-        finite(side, vectors, None)
+        check_finite(side.encoder, vectors, None)
         return Contributions(vectors, i.embedding, i.reference_embedding, i.layout, i.scale, i.about)
 
     def _pair(self, left: Side, i: _Integral, v: Contributions) -> Interactions:
@@ -278,7 +283,7 @@ def _probe(path: Path, difference: Tensor) -> Callable[[Rule], Tensor]:
 
 def closed_form(side: Side, prepared: Prepared, layer: Any = -1) -> bool:
     """Whether the path at this layer is a closed form of a pooled last block, below the cost of an encoding."""
-    encoder, number = side.encoder.at(*for_side(side, layer))
+    encoder, number = at_layer(side.encoder, *for_side(side, layer))
     with untouched(encoder.module):
         state = encoder.features(prepared.tensor, number)[0]
         return encoder.pooled(number, state.context, encoder.dtype()) is not None

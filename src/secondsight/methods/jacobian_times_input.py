@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import Head, Prepared, Side, finite
-from secondsight.engine.guard import differentiable, untouched
-from secondsight.engine.paths import LinePath
-from secondsight.engine.quadrature import rule
-from secondsight.interactions import Interactions
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.interactions import Interactions
+from secondsight.encoders.base import Head, check_finite
+from secondsight.encoders.input_layer import at_layer
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method, for_side, one_of
 from secondsight.methods.integrated_jacobian import unit_head
+from secondsight.paths.line import LinePath
+from secondsight.paths.quadrature import rule
+from secondsight.support.guard import differentiable, untouched
+
+if TYPE_CHECKING:
+    from secondsight.model import Side
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +60,10 @@ class JacobianTimesInput(Method):
         return self.relu
 
     def _one(self, side: Side, prepared: Prepared) -> Contributions:
-        encoder, layer = side.encoder.at(*for_side(side, self.layer))
+        encoder, layer = at_layer(side.encoder, *for_side(side, self.layer))
         state = encoder.features(prepared.tensor, layer)[0]
         assert state.embedding is not None  # only a reference may be pooled elsewhere
-        finite(side, state.embedding, prepared.tensor)
+        check_finite(side.encoder, state.embedding, prepared.tensor)
         head = encoder.head(layer, state.context, encoder.dtype())
         unit = self.normalize == "inside" and side.cosine
         head = unit_head(head) if unit else head
@@ -72,7 +77,7 @@ class JacobianTimesInput(Method):
                 path = LinePath(head, torch.zeros_like(x), x, fewer)
                 vectors = path.vectors(rule("riemann", 1))
                 passes = len(x) if fewer == "forward" else joint
-        finite(side, vectors, None)
+        check_finite(side.encoder, vectors, None)
         scale = 1.0 if unit or not side.cosine else 1 / float(g.double().norm())
         about = {"layer": encoder.label(layer), "steps": 1, "passes": passes}
         layout = encoder.layout(prepared, layer, state)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import Prepared, Side
+from secondsight.algebra.contributions import Contributions
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method, one_of
-from secondsight.methods.masking import game
+from secondsight.methods.game import game
+
+if TYPE_CHECKING:
+    from secondsight.model import Side
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import Prepared, Side
-from secondsight.errors import InputError
+from secondsight.algebra.contributions import Contributions
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method, one_of
-from secondsight.methods.masking import Game, game
+from secondsight.methods.game import Game, game
+from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from secondsight.model import Side
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import ATTENTION_POOL, Prepared, Side, States, finite
-from secondsight.engine.guard import untouched
-from secondsight.errors import InputError
+from secondsight.algebra.contributions import Contributions
+from secondsight.encoders.base import ATTENTION_POOL, States, check_finite
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method
+from secondsight.support.errors import InputError
+from secondsight.support.guard import untouched
+
+if TYPE_CHECKING:
+    from secondsight.model import Side
 
 _TOGETHER = 2**24
 """Numbers in the sequences that go through the projection at once."""
@@ -52,12 +56,12 @@ class TokenEmbeddings(Method):
                 # A block that changes the width, as stages of convolutions do, belongs to the projection.
                 reader, layer = shown, at
         assert out.embedding is not None  # only a reference may be pooled elsewhere
-        finite(side, out.embedding, prepared.tensor)
+        check_finite(side.encoder, out.embedding, prepared.tensor)
         head, positions = encoder.head(layer, reader.context, encoder.dtype()), len(reader.hidden)
         together = max(1, _TOGETHER // reader.hidden.numel())
         alike = [part[:, None].expand(-1, positions, -1) for part in shown.hidden.split(together)]
         vectors = torch.cat([head(part) for part in alike])
-        finite(side, vectors, None)
+        check_finite(side.encoder, vectors, None)
         vectors = F.normalize(vectors, dim=-1) if self.unit else vectors
         scale = 1 / float(out.embedding.double().norm()) if side.cosine and not self.unit else 1.0
         about = {"layer": "hidden" if self.hidden else "output", "encodings": 1}

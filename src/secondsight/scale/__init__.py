@@ -1,6 +1,6 @@
 """From a hundred pairs to a million: stores of contributions, the runs that fill them, retrieval that explains itself."""
 
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 try:
     from secondsight.scale.decompose import decompose

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import DualEncoder, Encoder, Prepared, Side
-from secondsight.errors import InputError
-from secondsight.memory import free_memory, out_of_memory
+from secondsight.algebra.contributions import Contributions
+from secondsight.encoders.base import Encoder
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian, Method
+from secondsight.model import DualEncoder, Side
 from secondsight.scale.rows import sound
 from secondsight.scale.sources import Source
 from secondsight.scale.store import Store, create_store, write_part
+from secondsight.support.errors import InputError
+from secondsight.support.memory import free_memory, out_of_memory
 
 PART = 256
 """Entries of a part: what a killed run loses at most."""

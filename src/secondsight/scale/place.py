@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from secondsight.encoders.base import DualEncoder
-from secondsight.errors import InputError
-from secondsight.files import said
+from secondsight.model import DualEncoder
+from secondsight.support.errors import InputError
+from secondsight.support.files import brief
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,5 +25,5 @@ def placed(model: DualEncoder, device: str | None = None, precision: str | None 
     except (RuntimeError, AssertionError) as problem:
         if device is None:
             raise
-        raise InputError(f"device {device!r} cannot be used here ({said(problem)})") from problem
+        raise InputError(f"device {device!r} cannot be used here ({brief(problem)})") from problem
     return model

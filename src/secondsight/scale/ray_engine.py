@@ -21,14 +21,15 @@ import ray
 import ray.data
 import torch
 
-from secondsight.encoders.base import DualEncoder, Encoder
+from secondsight.encoders.base import Encoder
 from secondsight.encoders.registry import load
-from secondsight.errors import InputError
 from secondsight.methods import IntegratedJacobian, Method
+from secondsight.model import DualEncoder
 from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, side_of, write_rows
 from secondsight.scale.place import placed
 from secondsight.scale.sources import Source
 from secondsight.scale.store import create_store
+from secondsight.support.errors import InputError
 
 
 def decompose_with_ray(

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from secondsight.contributions import Contributions
-from secondsight.errors import InputError
-from secondsight.layout import Layout
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.layout import Layout
+from secondsight.support.errors import InputError
 
 DTYPES = ("float16", "int8", "float32")
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import DualEncoder
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.interactions import Interactions
 from secondsight.encoders.fingerprint import fingerprint
-from secondsight.encoders.kinds import possible_kinds
-from secondsight.errors import InputError
-from secondsight.interactions import Interactions
+from secondsight.inputs.kinds import possible_kinds
 from secondsight.methods import method_named
+from secondsight.model import DualEncoder
 from secondsight.scale.decompose import side_of
 from secondsight.scale.store import Store
+from secondsight.support.errors import InputError
 
 _BLOCK = 65536
 
@@ -90,7 +90,7 @@ def _asked(index: Any, direction: Tensor, k: int) -> list[int]:
 
 def words_of_ranking(hits: Sequence[Hit]) -> list[tuple[str, float]]:
     """(word, score) of the query: what each word adds to the mean margin of the first hit above the others."""
-    from secondsight.layout import word_scores
+    from secondsight.algebra.layout import word_scores
 
     if len(hits) < 2:
         raise InputError("a ranking needs at least two hits")

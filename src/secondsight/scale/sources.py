@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from secondsight.data import KINDS, GroundedDataset, open_data, photographs
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from secondsight.contributions import Contributions
-from secondsight.encoders.base import DualEncoder
+from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.fingerprint import fingerprint
-from secondsight.errors import InputError
-from secondsight.files import atomic, load_json, made_folder, said, undamaged
 from secondsight.methods import Method
+from secondsight.model import DualEncoder
 from secondsight.scale.rows import DTYPES, checksum, packed, schema, unpacked
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic, brief, ensure_folder, load_json, reading
 
 FORMAT = "secondsight-store-1"
 
@@ -76,7 +76,7 @@ class Store:
     def __getitem__(self, key: str) -> Contributions:
         if key not in self._places:
             raise InputError(f"{str(self.folder)!r} has no {key!r}; it has {len(self)} entries")
-        with undamaged(self.folder, "contributions"):
+        with reading(self.folder, "contributions"):
             return unpacked(self._row(key), self.facts["dtype"], self.facts["space"])
 
     def keys(self) -> list[str]:
@@ -181,7 +181,7 @@ def create_store(
     # What a killed run left of its first file is no content.
     if place.exists() and (not place.is_dir() or any(not p.name.startswith(".store.json.") for p in place.iterdir())):
         raise InputError(f"{str(folder)!r} is there and is no store: choose another folder")
-    made_folder(place)
+    ensure_folder(place)
     with atomic(place / "store.json") as file:
         file.write(json.dumps(facts, indent=1, ensure_ascii=False).encode())
     return Store(place)
@@ -256,7 +256,7 @@ def _table(path: Path) -> pa.Table:
         _ = table["key"].to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, MemoryError, OverflowError) as problem:
         raise InputError(
-            f"{str(path)!r} is damaged ({said(problem)}): delete it and decompose again, which makes only "
+            f"{str(path)!r} is damaged ({brief(problem)}): delete it and decompose again, which makes only "
             "what is missing"
         ) from problem
     return table

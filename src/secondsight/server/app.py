@@ -25,18 +25,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from secondsight.algebra.interactions import Interactions
 from secondsight.data.scenes import Scenes
-from secondsight.encoders.base import DualEncoder, Prepared
-from secondsight.encoders.images import image_of_bytes
 from secondsight.encoders.registry import load
-from secondsight.errors import InputError
-from secondsight.explanation import Explanation, explained
-from secondsight.files import one_line
-from secondsight.interactions import Interactions
+from secondsight.explanation import Explanation, explain_prepared
+from secondsight.inputs.images import image_of_bytes
+from secondsight.inputs.prepared import Prepared
 from secondsight.methods import METHODS, Method, method_named
+from secondsight.model import DualEncoder
 from secondsight.server.guard import Guard
 from secondsight.server.jobs import Busy, Job, Jobs, Tell
 from secondsight.server.photos import Photos
+from secondsight.support.errors import InputError
+from secondsight.support.files import one_line
 from secondsight.visual.page import page_data, rendered, web_file
 
 log = logging.getLogger("secondsight.server")
@@ -447,7 +448,7 @@ def _explained(
     a = model.left.encoder.prepare(left, truncate=question.truncate)
     prepared = [model.right.encoder.prepare(raw, truncate=question.truncate) for raw in others]
     _fits(a, prepared, model, method)
-    return explained(model, a, prepared, method, question.scale)
+    return explain_prepared(model, a, prepared, method, question.scale)
 
 
 def _refusals(app: FastAPI) -> None:

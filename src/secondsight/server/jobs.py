@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from secondsight.errors import AdapterError, InputError
-from secondsight.memory import out_of_memory
+from secondsight.support.errors import AdapterError, InputError
+from secondsight.support.memory import out_of_memory
 
 log = logging.getLogger("secondsight.server")
 

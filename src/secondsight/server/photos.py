@@ -11,13 +11,13 @@ from typing import Any
 
 from PIL import Image
 
-from secondsight.contributions import Contributions
+from secondsight.algebra.contributions import Contributions
 from secondsight.data import photographs
-from secondsight.encoders.base import DualEncoder
-from secondsight.encoders.images import open_image
-from secondsight.errors import AdapterError, InputError
 from secondsight.explanation import with_inputs
+from secondsight.inputs.images import open_image
 from secondsight.methods import IntegratedJacobian
+from secondsight.model import DualEncoder
+from secondsight.support.errors import AdapterError, InputError
 from secondsight.visual.page import page_data
 
 log = logging.getLogger("secondsight.server")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 try:
     from secondsight.training.finetune import Recipe, finetune, tuned_name

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
-from secondsight.encoders import scenes
-from secondsight.encoders.images import open_image
-from secondsight.encoders.open_clip import FACTS, open_clip_parts
-from secondsight.errors import InputError
-from secondsight.files import alone, atomic, made_folder, undamaged
+from secondsight.encoders.families import scenes
+from secondsight.encoders.families.open_clip import FACTS, open_clip_parts
+from secondsight.inputs.images import open_image
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic, ensure_folder, locked, reading
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -99,10 +99,10 @@ def finetune(
     if an_epoch < 1 or share < 1:
         raise InputError(f"{data.name} has {len(pairs)} usable pairs, fewer than a batch of {recipe.batch}")
     folder = Path(out)
-    made_folder(folder)
+    ensure_folder(folder)
     facts = {"model": model, "data": data.name, "pairs": len(pairs), **asdict(recipe)}
     optimizer = torch.optim.AdamW(host.parameters(), lr=recipe.start_lr, weight_decay=recipe.weight_decay)
-    with alone(folder) if accelerator.is_main_process else nullcontext():
+    with locked(folder) if accelerator.is_main_process else nullcontext():
         begun = _resumed(folder, facts, host, optimizer, accelerator)
         loss = ClipLoss(
             local_loss=False,
@@ -226,15 +226,15 @@ def _resumed(folder: Path, facts: dict[str, Any], host: nn.Module, optimizer: An
     file = folder / "state.pt"
     if not file.is_file():
         return 0
-    with undamaged(file, "state of a training run"):
+    with reading(file, "state of a training run"):
         state = torch.load(file, map_location="cpu", weights_only=True)
         state["facts"], state["optimizer"], int(state["epoch"])
     if state["facts"] != json.dumps(facts, sort_keys=True):
         raise InputError(f"{str(folder)!r} holds another run (other model, data or recipe): choose another folder")
     epoch = int(state["epoch"])
-    with undamaged(folder / f"epoch-{epoch}.safetensors", "weights of this run"):
+    with reading(folder / f"epoch-{epoch}.safetensors", "weights of this run"):
         host.load_state_dict(load_file(folder / f"epoch-{epoch}.safetensors"))
     host.to(accelerator.device)
-    with undamaged(file, "state of a training run"):
+    with reading(file, "state of a training run"):
         optimizer.load_state_dict(state["optimizer"])
     return epoch

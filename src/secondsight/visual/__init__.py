@@ -6,7 +6,7 @@ words for a paper.
 
 from typing import Any
 
-from secondsight.errors import InputError
+from secondsight.support.errors import InputError
 
 __all__ = ["latex", "method_grid", "pairs", "plot", "plots", "save"]
 
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
     if name == "plots":
         try:
-            return import_module("secondsight.visual.plots")
+            return import_module("secondsight.visual.charts")
         except ModuleNotFoundError as problem:
             raise InputError(f"plots need the package {problem.name!r}: pip install 'secondsight[eval]'") from problem
     if name in _HOMES:

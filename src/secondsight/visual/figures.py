@@ -18,8 +18,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from secondsight.errors import InputError
-from secondsight.layout import (
+from secondsight.algebra.layout import (
     Box,
     GridLayout,
     JoinedLayout,
@@ -29,8 +28,9 @@ from secondsight.layout import (
     word_scores,
     words_of,
 )
+from secondsight.support.errors import InputError
 from secondsight.visual.colours import NEGATIVE, POSITIVE, faded, limit_of, overlay
-from secondsight.visual.writing import printable, save
+from secondsight.visual.saving import printable, save
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation

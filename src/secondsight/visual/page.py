@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from secondsight.errors import InputError
+from secondsight.algebra.layout import Box, GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout, words_of
 from secondsight.explanation import comparable, contrast
-from secondsight.files import atomic
-from secondsight.layout import Box, GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout, words_of
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic
 from secondsight.visual.colours import SCALES
 
 if TYPE_CHECKING:

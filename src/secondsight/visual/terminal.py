@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from secondsight.algebra.layout import GridLayout, JoinedLayout, Layout, TokenLayout, parts_of, word_scores, words_of
 from secondsight.explanation import Explanation
-from secondsight.layout import GridLayout, JoinedLayout, Layout, TokenLayout, parts_of, word_scores, words_of
 from secondsight.visual.colours import faded, limit_of, overlay
 
 _BAR = 24

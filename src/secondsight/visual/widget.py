@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from secondsight.layout import Box
+from secondsight.algebra.layout import Box
 from secondsight.visual.page import embed_page, page_data, start_of, web_file
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from secondsight.data.grounded import Box, GroundedCaption, GroundedDataset, Neg
 from secondsight.data.scenes import compose
 from secondsight.data.scenes.captions import describe, wrong
 from secondsight.data.scenes.world import STYLES, things
-from secondsight.errors import InputError
-from secondsight.files import atomic, made_folder
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic, ensure_folder
 
 FULLY = 0.8
 """An object that shows less than this share of itself counts as covered."""
@@ -125,8 +125,8 @@ def export_coco(scenes: Scenes, folder: str | os.PathLike[str], split: str = "va
     for file in files.values():
         if file.exists():
             raise InputError(f"{str(file)!r} exists: choose another folder or split")
-    made_folder(place / "annotations")
-    made_folder(place / split)
+    ensure_folder(place / "annotations")
+    ensure_folder(place / split)
     ids = {name: i for i, name in enumerate(things(), 1)}
     categories = [{"id": ids[t.name], "name": t.name, "supercategory": t.group} for t in things().values()]
     images: list[dict[str, Any]] = []

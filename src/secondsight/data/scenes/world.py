@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from secondsight.errors import InputError
-from secondsight.files import packaged
+from secondsight.support.errors import InputError
+from secondsight.support.files import packaged
 
 SPRITE = 64
 """Pixels of a drawing's side."""

@@ -1,0 +1,1 @@
+"""Contributions, interactions and layouts: the algebra of explanations. No model code."""

@@ -1,0 +1,218 @@
+"""Contributions: one vector in the joint space per feature, which add up to an embedding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.algebra.interactions import Interactions, joint_facts, tensor_from_json, tensor_to_json, write_json
+from secondsight.algebra.layout import JoinedLayout, Layout
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic, load_arrays, load_json, reading, save_arrays
+
+_TENSORS = ("vectors", "embedding", "reference_embedding")
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """One input's features as vectors of the joint space: g(a) = g(r) + Σ_i U_i + residual.
+
+    `vectors` (features, joint) are U; `embedding` g(a) and `reference_embedding` g(r) are (joint,), all in the space in
+    which the method decomposed. `scale` is what the similarity multiplies this side by: 1/‖g(a)‖ where a cosine is
+    decomposed outside its normalisation ([M25] §3), else 1. `about` says how they were made (method, nodes, …).
+    `deviations` (group, features, joint), of methods that sample, are such that Σ_g (D_gi·d)² is the variance of U_i·d in
+    any direction d.
+    """
+
+    vectors: Float[Tensor, "feature joint"]
+    embedding: Float[Tensor, " joint"]
+    reference_embedding: Float[Tensor, " joint"]
+    layout: Layout
+    scale: float = 1.0
+    about: Mapping[str, Any] = field(default_factory=dict)
+    deviations: Float[Tensor, "group feature joint"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.vectors.shape != (self.layout.size, *self.embedding.shape):
+            raise InputError(
+                f"vectors {tuple(self.vectors.shape)} fit neither the layout's {self.layout.size} features nor the "
+                f"embedding {tuple(self.embedding.shape)}"
+            )
+        if self.embedding.shape != self.reference_embedding.shape:
+            raise InputError(
+                f"embedding {tuple(self.embedding.shape)} and reference embedding "
+                f"{tuple(self.reference_embedding.shape)} differ"
+            )
+
+    def __len__(self) -> int:
+        return self.layout.size
+
+    @property
+    def residual(self) -> Float[Tensor, " joint"]:
+        """What the vectors miss: g(a) − g(r) − Σ_i U_i."""
+        total = self.vectors.double().sum(0)
+        return (self.embedding.double() - self.reference_embedding.double() - total).to(self.vectors.dtype)
+
+    @property
+    def relative_residual(self) -> float:
+        """‖residual‖ / ‖g(a) − g(r)‖, in 0 … ∞; 0 where input and reference are the same."""
+        moved = float((self.embedding.double() - self.reference_embedding.double()).norm())
+        missed = float(self.residual.double().norm())
+        return missed / moved if moved else missed
+
+    def project(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
+        """First-order scores of every feature along directions of the joint space: U·d."""
+        return direction @ self.vectors.T
+
+    def first_order(self, other: Contributions) -> Float[Tensor, " feature"]:
+        """First-order attribution of the pair's similarity to this side's features: U·h(b), the other input held fixed.
+
+        With `IntegratedJacobian` these are integrated gradients of the similarity, with `JacobianTimesInput` gradient ×
+        input, and with its `pool_gradients` at a convolutional layer Grad-CAM before its ReLU.
+        """
+        self._same_space(other)
+        return self.project(other.embedding.to(self.vectors)) * (self.scale * other.scale)
+
+    def standard_error(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
+        """Standard error of `project(direction)`; zero where the method does not sample."""
+        if self.deviations is None:
+            return torch.zeros_like(self.project(direction))
+        return torch.einsum("gfk,...k->g...f", self.deviations, direction).square().sum(0).sqrt()
+
+    def __matmul__(self, other: Contributions) -> Interactions:
+        """The pair's similarity in four terms: base, either side alone, and interactions A = U Vᵀ ([M25] Eq. 10)."""
+        if not isinstance(other, Contributions):
+            return NotImplemented
+        self._same_space(other)
+        scale = self.scale * other.scale
+        dtype = torch.promote_types(self.vectors.dtype, other.vectors.dtype)
+        # Sums of hundreds of terms are taken in double so that rounding stays below the reported error.
+        u, v = self.vectors.double() * scale, other.vectors.double()
+        g, h = self.embedding.double() * scale, other.embedding.double()
+        g0, h0 = self.reference_embedding.double() * scale, other.reference_embedding.double()
+        return Interactions(
+            attributions=(u @ v.T).to(dtype),
+            left_effects=(u @ h0).to(dtype),
+            right_effects=(v @ g0).to(dtype),
+            base=float(g0 @ h0),
+            similarity=float(g @ h),
+            left_layout=self.layout,
+            right_layout=other.layout,
+            about={"left": dict(self.about), "right": dict(other.about)},
+            standard_errors=self._errors(other, scale, dtype),
+        )
+
+    def _errors(self, other: Contributions, scale: float, dtype: torch.dtype) -> Tensor | None:
+        """Standard errors of the attributions: the two sides sample independently."""
+        if self.deviations is None and other.deviations is None:
+            return None
+        own = self.standard_error(other.vectors.to(self.vectors)).double()
+        its = other.standard_error(self.vectors.to(other.vectors)).double()
+        return ((own.mT.square() + its.square()).sqrt() * abs(scale)).to(dtype)
+
+    def _same_space(self, other: Contributions) -> None:
+        if self.embedding.shape != other.embedding.shape:
+            raise InputError(
+                f"joint spaces of {len(self.embedding)} and {len(other.embedding)} dimensions do not match: "
+                "both must come from the same model"
+            )
+
+        spaces = {c.about["space"] for c in (self, other) if "space" in c.about}
+        if len(spaces) > 1:
+            raise InputError(
+                f"these contributions were made by different models or methods (stores {' and '.join(sorted(spaces))}): "
+                "decompose both sides with the same"
+            )
+
+    def __mul__(self, factor: float) -> Contributions:
+        """The same vectors with their similarities times `factor`."""
+        if not isinstance(factor, (int, float)):
+            return NotImplemented
+        return replace(self, scale=self.scale * factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Contributions:
+        """The same vectors with their similarities divided by `divisor`."""
+        return self * (1 / divisor)
+
+    def __neg__(self) -> Contributions:
+        """The same vectors with their similarities' sign changed."""
+        return self * -1
+
+    def __add__(self, other: Contributions) -> Contributions:
+        """Both inputs as one: `left @ (a + b)` is `left @ a` and `left @ b` side by side, their similarities added."""
+        if not isinstance(other, Contributions):
+            return NotImplemented
+        self._same_space(other)
+        both = (self, other)
+        return Contributions(
+            vectors=torch.cat([c.vectors * c.scale for c in both]),
+            embedding=self.embedding * self.scale + other.embedding * other.scale,
+            reference_embedding=self.reference_embedding * self.scale + other.reference_embedding * other.scale,
+            layout=JoinedLayout.of([c.layout for c in both], [-1 if c.scale < 0 else 1 for c in both]),
+            about=joint_facts([c.about for c in both]),
+            deviations=_stacked(both),
+        )
+
+    def __radd__(self, other: object) -> Contributions:
+        """So that `sum` of several works: the start of 0 changes nothing."""
+        return self if other == 0 else NotImplemented
+
+    def __sub__(self, other: Contributions) -> Contributions:
+        """Why one rather than the other: `left @ (a - b)` explains the margin s(left, a) − s(left, b)."""
+        if not isinstance(other, Contributions):
+            return NotImplemented
+        return self + -other
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to .npz or .json, exactly; the file appears only when it is complete."""
+        facts = {
+            "format": "secondsight-contributions-1",
+            "layout": self.layout.to_json(),
+            "scale": self.scale,
+            "about": dict(self.about),
+        }
+        if Path(path).suffix == ".npz":
+            save_arrays(path, {name: getattr(self, name) for name in self._stored()}, facts)
+        elif Path(path).suffix == ".json":
+            with atomic(path) as file:
+                write_json(file, {**facts, **{name: tensor_to_json(getattr(self, name)) for name in self._stored()}})
+        else:
+            raise InputError(f"cannot save contributions as {str(path)!r}: the name must end in .npz or .json")
+
+    def _stored(self) -> tuple[str, ...]:
+        return _TENSORS if self.deviations is None else (*_TENSORS, "deviations")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Contributions:
+        """Read what `save` wrote; raises `InputError` for anything else."""
+        with reading(path, "contributions"):
+            if Path(path).suffix == ".npz":
+                tensors, facts = load_arrays(path)
+            else:
+                facts = load_json(path)
+                tensors = {}
+            if facts.get("format") != "secondsight-contributions-1":
+                raise InputError(f"{str(path)!r} holds no contributions")
+            tensors = tensors or {n: tensor_from_json(facts[n]) for n in (*_TENSORS, "deviations") if n in facts}
+            return cls(**tensors, layout=Layout.from_json(facts["layout"]), scale=facts["scale"], about=facts["about"])
+
+
+def _stacked(both: Sequence[Contributions]) -> Tensor | None:
+    """Deviations of inputs that were sampled apart: every group moves the features of its own input only."""
+    if all(c.deviations is None for c in both):
+        return None
+    own = [torch.zeros(0, *c.vectors.shape) if c.deviations is None else c.deviations * c.scale for c in both]
+    sizes = [len(c) for c in both]
+    return torch.cat(
+        [F.pad(d, (0, 0, sum(sizes[:i]), sum(sizes[i + 1 :]))).to(both[0].vectors) for i, d in enumerate(own)]
+    )

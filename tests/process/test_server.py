@@ -1,0 +1,501 @@
+"""The app: its API, its limits, its pages in a browser, two users at once."""
+
+import base64
+import io
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import secondsight as ss
+from pages import chromium, faults, needs_browser, page_of, unpacked
+from secondsight.data import Scenes
+
+pytest.importorskip("fastapi", reason="needs secondsight[web]")
+uvicorn = pytest.importorskip("uvicorn", reason="needs secondsight[web]")
+
+from secondsight.cli import main  # noqa: E402
+from secondsight.server import Limits, create_app  # noqa: E402
+from secondsight.server.app import Models, Question, _work  # noqa: E402
+from secondsight.server.jobs import Busy, Jobs  # noqa: E402
+from secondsight.support.memory import retry_smaller  # noqa: E402
+
+
+@contextmanager
+def served(app):
+    """The app on a port of its own; gives its address."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=30)
+
+
+def ask(url, body=None, headers=None, raw=None):
+    """(status, answer, headers) of a request."""
+    data = raw if raw is not None else None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json", **(headers or {})})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            content = answer.read()
+            kind = answer.headers["content-type"]
+            return answer.status, json.loads(content) if "json" in kind else content, answer.headers
+    except urllib.error.HTTPError as problem:
+        return problem.code, json.loads(problem.read()), problem.headers
+
+
+def packed(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def world():
+    return list(Scenes(6, seed=3, size=192))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, world):
+    place = tmp_path_factory.mktemp("photos")
+    (place / "deeper").mkdir()
+    for i, one in enumerate(world):
+        one.image.save(place / ("deeper" if i % 2 else ".") / f"{i}.png")
+    (place / "broken.jpg").write_bytes(b"no image")
+    (place / "notes.txt").write_text("no photo")
+    return place
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ss.load("scenes")
+
+
+@pytest.fixture(scope="module")
+def address(folder, model):
+    with served(create_app({"scenes": model}, photos=folder, limits=Limits(body=3_000_000, pixels=1_000_000))) as url:
+        deadline = time.monotonic() + 120
+        while ask(f"{url}/api/about")[1]["photos"]["done"] < 7 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield url
+
+
+def test_the_numbers_are_those_of_explain(address, world, model):
+    one = world[0]
+    question = {"image": packed(one.image), "captions": [one.caption, "a zebra"], "layer": -1}
+    status, answer, _ = ask(f"{address}/api/explain", question)
+    assert status == 200
+    for caption, got in zip(question["captions"], answer["explanations"], strict=True):
+        e = ss.explain(model, one.image, caption, ss.IntegratedJacobian(layer=-1))
+        assert got["similarity"] == pytest.approx(e.similarity, abs=1e-6)
+        assert np.allclose(got["attributions"], e.matrix, atol=1e-6)
+        assert got["right"]["text"] == caption
+    view = ask(f"{address}/api/explanations/{answer['id']}/view")[1]
+    assert [case["called"] for case in view["cases"]] == ["similarity", "similarity", "margin"]
+    shown = unpacked(view["cases"][0]["matrix"], 144)
+    e = ss.explain(model, one.image, one.caption, ss.IntegratedJacobian(layer=-1))
+    assert shown.sum() == pytest.approx(float(sum(v for _, v in e.words)), abs=1e-5)
+    page = ask(f"{address}/api/explanations/{answer['id']}/page")
+    assert b"<!doctype html>" in page[1]
+    assert "attachment" in page[2]["content-disposition"]
+
+
+def test_two_texts_two_photos_and_examples(address, world):
+    explain = f"{address}/api/explain"
+    assert ask(explain, {"text": "a cat", "captions": ["a dog"]})[0] == 200
+    photos = {"image": packed(world[0].image), "other_image": packed(world[1].image)}
+    status, answer, _ = ask(explain, photos)
+    assert status == 200
+    assert answer["explanations"][0]["right"]["kind"] == "image"
+    about = ask(f"{address}/api/about")[1]
+    assert len(about["examples"]) > 4
+    example = about["examples"][1]
+    assert ask(f"{address}/api/examples/{example['name']}")[2]["content-type"] == "image/jpeg"
+    status, answer, _ = ask(explain, {"example": example["name"], "captions": example["captions"]})
+    assert status == 200
+    assert answer["explanations"][0]["similarity"] > answer["explanations"][1]["similarity"]
+
+
+def test_texts_are_never_paths(address, world, tmp_path):
+    world[0].image.save(tmp_path / "secret.png")
+    for text in (str(tmp_path / "secret.png"), "/etc/passwd", "photo.jpg", "../x"):
+        status, answer, _ = ask(f"{address}/api/explain", {"text": text, "captions": [text], "truncate": True})
+        assert status == 200
+        assert answer["explanations"][0]["left"]["text"] == text
+    for name in ("../app.html", "%2e%2e/app.html", "/etc/passwd", "coffee.jpg"):
+        assert ask(f"{address}/api/examples/{name}")[0] == 404
+
+
+def test_the_method_asked_for_explains(address, world):
+    question = {"image": packed(world[0].image), "captions": ["a cat"], "method": "token-embeddings"}
+    status, answer, _ = ask(f"{address}/api/explain", question)
+    assert status == 200
+    assert answer["explanations"][0]["method"] == "token-embeddings"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "sentence"),
+    [
+        ({"image": "!!"}, 422, "not base64"),
+        ({"image": base64.b64encode(b"hello").decode()}, 422, "no image that Pillow can read"),
+        ({"image": packed(Image.new("RGB", (1001, 1000)), "PNG")}, 422, "more than 1 million"),
+        ({"image": packed(Image.new("RGB", (1, 1)))}, 422, "too small"),
+        ({"image": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode()}, 422, "no image"),
+        ({"other_image": packed(Image.new("RGB", (64, 64))), "captions": None, "layer": "input"}, 422, "too many"),
+        ({"image": None}, 422, "give one of image, example and text"),
+        ({"text": "also"}, 422, "give one of image, example and text"),
+        ({"captions": []}, 422, "captions"),
+        ({"captions": ["  "]}, 422, "empty"),
+        ({"captions": ["x" * 2001]}, 422, "shorten it"),
+        ({"captions": ["a"] * 9}, 422, "more than 8"),
+        ({"captions": None}, 422, "either captions or other_image"),
+        ({"captions": ["\ud800"]}, 422, "unicode"),
+        ({"captions": ["cat " * 200]}, 422, "tokens"),
+        ({"captions": 3}, 422, "captions"),
+        ({"model": "hf:/etc"}, 422, "no model 'hf:/etc'"),
+        ({"method": "magic"}, 422, "unknown method"),
+        ({"layer": 99}, 422, "layer"),
+        ({"layer": "output"}, 422, "layer"),
+        ({"method": "banzhaf", "steps": 3}, 422, "no option"),
+        ({"steps": 0}, 422, "steps"),
+        ({"surprise": 1}, 422, "surprise"),
+        ({"image": "A" * 3_100_000}, 413, "larger than"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_sentence(address, world, change, status, sentence):
+    question = {"image": packed(world[0].image), "captions": ["a cat"], **change}
+    if question["image"] is None:
+        del question["image"]
+    got, answer, _ = ask(f"{address}/api/explain", question)
+    assert got == status
+    assert list(answer) == ["error"]
+    assert sentence in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+def test_other_refusals(address):
+    assert ask(f"{address}/api/explain", raw=b"{")[0] == 422
+    assert ask(f"{address}/nothing")[0] == 404
+    assert ask(f"{address}/api/jobs/unknown")[0] == 404
+    assert ask(f"{address}/api/explanations/unknown")[0] == 404
+    assert ask(f"{address}/api/photos/99")[0] == 404
+    assert ask(f"{address}/api/about", {})[0] == 405
+    # Somebody else's page, by its name or by its origin.
+    assert ask(f"{address}/api/about", headers={"host": "evil.example"})[0] == 421
+    status, answer, _ = ask(f"{address}/api/explain", {}, {"origin": "http://evil.example"})
+    assert (status, "not answered" in answer["error"]) == (403, True)
+    headers = ask(f"{address}/")[2]
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_search_ranks_without_encoding_images(address, world, model, monkeypatch):
+    calls, plain = [], model.left.encoder.features
+    monkeypatch.setattr(
+        model.left.encoder, "features", lambda *a, **k: calls.append(1) or plain(*a, **k), raising=False
+    )
+    query = world[2].caption
+    status, found, _ = ask(f"{address}/api/search", {"query": query, "limit": 4})
+    assert status == 200
+    assert calls == []
+    monkeypatch.undo()
+    assert found["photos"] == 6
+    values = {one.caption: ss.explain(model, one.image, query).similarity for one in world}
+    assert [hit["similarity"] for hit in found["hits"]] == pytest.approx(sorted(values.values())[::-1][:4], abs=1e-5)
+    assert found["hits"][0]["name"] == "2.png"
+    assert unpacked(found["hits"][0]["view"]["cases"][0]["matrix"], 144).shape[1] == len(
+        ss.explain(model, world[2].image, query).words
+    )
+    assert ask(f"{address}/api/photos/{found['hits'][0]['photo']}")[0] == 200
+    about = ask(f"{address}/api/about")[1]["photos"]
+    assert about == {"all": 7, "done": 7, "skipped": ["broken.jpg"], "trouble": None}
+    assert ask(f"{address}/api/search", {"query": " "})[0] == 422
+
+
+def test_many_at_once_do_not_mix(address, world):
+    found = {}
+
+    def one(i):
+        question = {"image": packed(world[i % 6].image), "captions": [f"caption number {i}"]}
+        found[i] = ask(f"{address}/api/explain", question)
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, (status, answer, _) in found.items():
+        assert status == 200
+        assert answer["explanations"][0]["right"]["text"] == f"caption number {i}"
+    assert len({answer["id"] for _, answer, _ in found.values()}) == 12
+
+
+def test_searches_push_no_explanation_out(address, world):
+    id = ask(f"{address}/api/explain", {"image": packed(world[0].image), "captions": ["a cat"]})[1]["id"]
+    for i in range(70):
+        assert ask(f"{address}/api/search", {"query": f"cat {i}", "limit": 1})[0] == 200
+    assert ask(f"{address}/api/explanations/{id}")[0] == 200
+
+
+def test_what_is_kept_asks_no_model_again(model, world):
+    """Answers are written beside the worker, which alone may use a model; lazy matrices would."""
+    question = Question(image=packed(world[0].image), captions=["a cat", "a dog"], layer=1)
+    result = _work(question, Models(["scenes"], {"scenes": model}), Limits())(lambda stage: None)
+    e = ss.explain(model, world[0].image, "a cat", ss.IntegratedJacobian(layer=1))
+    assert not isinstance(e.attributions, torch.Tensor)
+    assert all(isinstance(one.attributions, torch.Tensor) for one in result.numbers)
+    assert torch.allclose(result.numbers[0].matrix, e.matrix, atol=1e-6)
+
+
+def test_slow_waiting_and_forgotten_jobs():
+    jobs, go = Jobs(waiting=2, seconds=0.2, kept=2), threading.Event()
+    first = jobs.submit(lambda tell: go.wait(30))
+    while first.state == "waiting":
+        time.sleep(0.001)
+    second, third = jobs.submit(lambda tell: 2), jobs.submit(lambda tell: 3)
+    assert (jobs.before(second), jobs.before(third)) == (1, 2)
+    with pytest.raises(Busy):
+        jobs.submit(lambda tell: 4)
+    go.set()
+    assert (second.future.result(30), third.future.result(30)) == (2, 3)
+
+    def endless(tell):
+        while True:
+            torch.nn.Identity()(torch.zeros(1))
+
+    slow = jobs.submit(endless)
+    assert slow.future.result(30) is None
+    assert (slow.status, "longer than 0.2 s" in slow.error) == (504, True)
+    failing = jobs.submit(lambda tell: 1 / 0)
+    failing.future.result(30)
+    assert (failing.status, failing.error) == (500, "something failed inside; the server's log says what")
+    # The bound on what is kept holds; running ones are never forgotten.
+    assert jobs.get(first.id) is None
+    assert jobs.get(failing.id) is failing
+    jobs.stop()
+    # The hook that watches the time is gone.
+    torch.nn.Identity()(torch.zeros(1))
+
+
+def test_memory_that_ran_out_is_no_fault_of_the_question():
+    def hungry():
+        raise MemoryError
+
+    jobs = Jobs(waiting=3, seconds=5, kept=4)
+    said = jobs.submit(lambda tell: retry_smaller(hungry, hungry))
+    raw = jobs.submit(lambda tell: hungry())
+    wrong = jobs.submit(lambda tell: ss.methods.method_named("none"))
+    for job, status in ((said, 503), (raw, 503), (wrong, 422)):
+        job.future.result(30)
+        assert job.status == status, job.error
+    assert "memory" in said.error
+    assert "memory" in raw.error
+    jobs.stop()
+
+
+def test_a_long_job_answers_by_its_id(address, world):
+    question = {"image": packed(world[0].image), "captions": ["a cat"], "wait": False}
+    status, job, _ = ask(f"{address}/api/explain", question)
+    assert status == 202
+    for _ in range(300):
+        job = ask(f"{address}/api/jobs/{job['id']}")[1]
+        if job["state"] == "done":
+            break
+        time.sleep(0.05)
+    assert job["state"] == "done"
+    assert ask(f"{address}/api/explanations/{job['id']}")[1]["explanations"][0]["right"]["text"] == "a cat"
+
+
+def test_nothing_but_sentences_from_the_command(capsys, monkeypatch, tmp_path):
+    for arguments, sentence in (
+        (["--model", "nothing"], "unknown model 'nothing'"),
+        (["--photos", str(tmp_path / "no")], "is no folder"),
+        (["--photos", str(tmp_path)], "holds no photographs"),
+    ):
+        monkeypatch.setattr("sys.argv", ["secondsight", "serve", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_description_holds_against_generated_requests(address):
+    """Schemathesis: whatever the description allows or forbids, no answer is a failure of the server."""
+    schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
+    from hypothesis import HealthCheck, given, settings
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    seen = []
+    for operation in schema.get_all_operations():
+
+        @given(case=operation.ok().as_strategy())
+        @settings(
+            max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+        )
+        def holds(case):
+            answer = case.call()
+            seen.append((case.operation.path, answer.status_code))
+            assert answer.status_code < 500
+            # That exactly one input and known models are given is more than a description of types can say.
+            case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+
+        holds()
+    assert {"/api/explain", "/api/search", "/api/about"} <= {path for path, _ in seen}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as made:
+        yield made
+
+
+def choose(page, image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    page.locator("#file-left").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+
+
+@needs_browser
+def test_upload_explain_compare_and_link(browser, address, world, model):
+    one = world[1]
+    with page_of(browser, viewport={"width": 1200, "height": 1000}) as page:
+        page.goto(address)
+        choose(page, one.image)
+        page.get_by_label("Caption", exact=True).fill(one.caption)
+        page.get_by_role("button", name="another caption").click()
+        page.get_by_label("Another caption").fill("a zebra")
+        page.get_by_role("button", name="Explain").click()
+        page.wait_for_selector("#view .ss-word")
+        e = ss.explain(model, one.image, one.caption)
+        assert f"similarity of {e.similarity:.4f}" in page.locator(".ss-status").inner_text().replace("−", "-")
+        assert page.get_by_role("radiogroup", name="Caption").locator("label").count() == 3
+        assert faults(page) == []
+        link = page.url
+        assert "#/e/" in link
+        # The link opens the same for somebody else, who has no file.
+        with page_of(browser) as other:
+            other.goto(link)
+            other.wait_for_selector("#view .ss-word")
+            assert other.locator(".ss-status").inner_text() == page.locator(".ss-status").inner_text()
+        with page.expect_download() as waiting:
+            page.get_by_text("Save as one HTML file").click()
+        assert waiting.value.suggested_filename == "explanation.html"
+
+
+@needs_browser
+def test_who_is_faster_than_the_server_and_the_disk(browser, address, world):
+    """A photo chosen before the server has answered, and a question while the photo is still being read."""
+    with page_of(browser) as page:
+        page.add_init_script("""
+            const read = FileReader.prototype.readAsDataURL, ask = window.fetch;
+            FileReader.prototype.readAsDataURL = function (file) { setTimeout(() => read.call(this, file), 700); };
+            window.fetch = (...given) => new Promise((done) => setTimeout(() => done(ask(...given)), 500));
+        """)
+        page.goto(address)
+        choose(page, world[0].image)
+        page.get_by_label("Caption", exact=True).fill(world[0].caption)
+        page.get_by_role("button", name="Explain").click()
+        page.wait_for_selector("#view .ss-word")
+        assert page.locator("#problem").is_hidden()
+        # Of two photos the one chosen last stays, and the button is there again.
+        choose(page, world[1].image)
+        choose(page, world[2].image)
+        page.get_by_role("button", name="Explain").click()
+        page.wait_for_function("() => document.querySelector('#progress').textContent.startsWith('done')")
+        assert page.evaluate("document.querySelector('#drop-left img').src").endswith(packed(world[2].image))
+        page.evaluate("() => { FileReader.prototype.readAsDataURL = function () { this.onerror(); }; }")
+        choose(page, world[1].image)
+        page.get_by_text("x.png cannot be read: choose it again").wait_for()
+
+
+@needs_browser
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_photos_come_by_paste_and_drop(browser, address, world, way):
+    source = packed(world[0].image)
+    give = """([source, way]) => {
+      const bytes = Uint8Array.from(atob(source), (c) => c.charCodeAt(0)), data = new DataTransfer();
+      data.items.add(new File([bytes], "x.png", {type: "image/png"}));
+      const event = way === "paste" ? new ClipboardEvent("paste", {clipboardData: data, bubbles: true})
+        : new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
+      (way === "paste" ? document : document.getElementById("drop-left")).dispatchEvent(event);
+    }"""
+    with page_of(browser) as page:
+        page.goto(address)
+        page.locator("#method option").first.wait_for(state="attached")
+        page.evaluate(give, [source, way])
+        page.locator("#drop-left img").wait_for()
+        page.get_by_label("Caption", exact=True).fill("a cat")
+        page.get_by_role("button", name="Explain").click()
+        page.wait_for_selector("#view .ss-word")
+
+
+@needs_browser
+def test_errors_are_said_where_they_happen(browser, address, world):
+    with page_of(browser, viewport={"width": 390, "height": 800}) as page:
+        page.expected = ["422", "404"]
+        page.goto(address)
+        problem = page.locator("#problem")
+        page.get_by_role("button", name="Explain").click()
+        assert problem.inner_text() == "choose a photo first"
+        file = {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"no image"}
+        page.locator("#file-left").set_input_files(file)
+        page.get_by_label("Caption", exact=True).fill("a cat")
+        page.get_by_role("button", name="Explain").click()
+        page.get_by_text("no image that Pillow").wait_for()
+        choose(page, world[0].image)
+        page.get_by_label("Layer").fill("last")
+        page.get_by_role("button", name="Explain").click()
+        assert "neither a number" in problem.inner_text()
+        page.goto(f"{address}/#/e/unknown")
+        page.get_by_text("no such explanation").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert faults(page) == []
+
+
+@needs_browser
+def test_two_users_at_once(browser, address, world):
+    with page_of(browser) as first, page_of(browser) as second:
+        for page, one in ((first, world[0]), (second, world[1])):
+            page.goto(address)
+            choose(page, one.image)
+            page.get_by_label("Caption", exact=True).fill(one.caption)
+        first.get_by_role("button", name="Explain").click()
+        second.get_by_role("button", name="Explain").click()
+        for page, one in ((first, world[0]), (second, world[1])):
+            page.wait_for_selector("#view .ss-word")
+            assert " ".join(page.locator(".ss-word").all_inner_texts()).startswith(one.caption.split()[0])
+            assert [w for w in page.locator("#view .ss-word").all_inner_texts() if w.isalnum()] == one.caption.split()
+
+
+@needs_browser
+def test_gallery_search_and_api_pages(browser, address, world):
+    with page_of(browser, viewport={"width": 1200, "height": 900}) as page:
+        page.goto(f"{address}/#/gallery")
+        page.locator("#cards button").nth(1).click()
+        page.wait_for_selector("#view .ss-word")
+        page.goto(f"{address}/#/search")
+        page.get_by_label("What to look for").fill(world[2].caption)
+        page.get_by_role("button", name="Search").click()
+        page.wait_for_selector(".hit canvas")
+        assert "2.png" in page.locator(".hit").first.inner_text()
+        before = page.locator(".hit .values").first.inner_text()
+        page.locator("#query-words button").nth(1).click()
+        assert page.locator(".hit .values").first.inner_text() != before
+        assert faults(page) == []
+        page.goto(f"{address}/api")
+        page.wait_for_selector("table.fields")
+        assert "POST /api/explain" in page.locator("main").inner_text()
+        assert faults(page) == []

