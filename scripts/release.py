@@ -25,9 +25,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-CARRIED = ("visual/web/view.js", "server/web/app.html", "server/web/coffee.jpg", "encoders/builtin_map.safetensors",
-           "encoders/scenes.safetensors", "encoders/scenes_merges.txt.gz", "data/coco_synonyms.json", "data/scenes/noto.png",
-           "evaluation/paper.yaml", "py.typed")  # fmt: skip
+CARRIED = (
+    "visual/web/view.js",
+    "server/web/app.html",
+    "server/web/coffee.jpg",
+    "encoders/families/builtin_map.safetensors",
+    "encoders/families/scenes.safetensors",
+    "encoders/families/scenes_merges.txt.gz",
+    "data/coco_synonyms.json",
+    "data/scenes/noto.png",
+    "evaluation/studies/paper.yaml",
+    "py.typed",
+)
 """Files without which an installed package does not do its work."""
 
 

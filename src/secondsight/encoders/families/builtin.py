@@ -88,7 +88,7 @@ def load_towers() -> tuple[nn.Module, nn.Module, Any]:
 
 def load_map() -> tuple[Tensor, Tensor]:
     """Mean of the fitted sentence embeddings (384,), and the ridge map (384, 1408) to the joint space."""
-    path = Path(str(files("secondsight.encoders") / "builtin_map.safetensors"))
+    path = Path(str(files(__package__) / "builtin_map.safetensors"))
     tensors = load_safetensors(_verified(path, _MAP_SHA256))
     return tensors["mean"], tensors["map"]
 
