@@ -78,7 +78,7 @@ class Batches(Dataset):
         return as_input(pixels), tokens[: self.batch], tokens[self.batch :], keep
 
     def _one(self, kind: str, rng: random.Random) -> tuple[np.ndarray, str, str, list[int]]:
-        scene = compose.make(rng)
+        scene = compose.random_scene(rng)
         pixels = compose.draw(scene, "noto", scenes.SIZE).pixels
         keep: list[int] = []
         if kind == "window":
@@ -93,7 +93,7 @@ class Batches(Dataset):
         elif kind == "half":
             keep = sorted(rng.sample(range(GRID**2), GRID**2 // 2))
         said = captions.describe(scene, rng, every=rng.random() < 0.5)
-        wrong = captions.wrong(scene, said, rng)
+        wrong = captions.wrong_captions(scene, said, rng)
         return pixels, said.text(), (rng.choice(wrong).caption if wrong else said).text(), keep
 
 
@@ -139,7 +139,7 @@ def held_out(count: int, seed: int) -> tuple[Tensor, list[str]]:
     pixels, texts = [], []
     for i in range(100 * count):
         rng = random.Random(f"held-out/{seed}/{i}")
-        scene = compose.make(rng)
+        scene = compose.random_scene(rng)
         objects = tuple(sorted(one.name for one in scene.objects))
         if objects in seen:
             continue

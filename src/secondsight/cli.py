@@ -676,7 +676,7 @@ def experiments() -> None:
         out.print(Text.assemble(("paper", "bold"), f"\n  {about}"), soft_wrap=True)
         about = "All experiments on the scenes model in its own world, and which of the paper's findings hold there."
         out.print(Text.assemble(("scenes-paper", "bold"), f"\n  {about}"), soft_wrap=True)
-        out.print(Text.assemble(("--data", "bold"), *(f"\n  {about}" for about in KINDS.values())), soft_wrap=True)
+        out.print(Text.assemble(("--data", "bold"), *(f"\n  {kind.help}" for kind in KINDS.values())), soft_wrap=True)
 
 
 @app.command()

@@ -51,7 +51,11 @@ def test_every_word_is_one_token_and_unknown_words_are_pieces():
     assert all(len(tokenize.encode(word)) == 1 for word in captions.words())
     assert len(tokenize.encode("blimp")) > 1
     longest = max(
-        len(tokenize.encode(captions.describe(compose.make(random.Random(i)), random.Random(i), every=True).text()))
+        len(
+            tokenize.encode(
+                captions.describe(compose.random_scene(random.Random(i)), random.Random(i), every=True).text()
+            )
+        )
         for i in range(2000)
     )
     assert longest + 2 <= scenes.CONTEXT

@@ -7,10 +7,13 @@ from PIL import Image
 
 import secondsight as ss
 from secondsight.data import (
+    KINDS,
     Coco,
     Flickr30k,
     Hnc,
     Jsonl,
+    Kind,
+    ListedDataset,
     PhraseFinder,
     coco_synonyms,
     hard_negatives,
@@ -19,7 +22,7 @@ from secondsight.data import (
     sugarcrepe,
     write_jsonl,
 )
-from secondsight.data.hnc import changed_words
+from secondsight.data.negatives import changed_words
 
 # COCO ----------------------------------------------------------------------------------------------------------------
 
@@ -145,10 +148,10 @@ def test_coco_files_that_are_none(tmp_path):
         Coco(tmp_path)
     folder = coco_folder(tmp_path)
     (folder / "annotations" / "instances_val2017.json").write_text("{")
-    with pytest.raises(ss.InputError, match="no COCO annotation file"):
+    with pytest.raises(ss.InputError, match="not a COCO annotation file"):
         Coco(folder)
     (folder / "annotations" / "instances_val2017.json").write_text("[]")
-    with pytest.raises(ss.InputError, match="no COCO annotation file"):
+    with pytest.raises(ss.InputError, match="not a COCO annotation file"):
         Coco(folder)
 
 
@@ -322,11 +325,19 @@ def test_data_by_name(tmp_path):
     for wrong, words in (
         ("nope:x", "unknown kind of data 'nope'; known: coco"),
         (str(tmp_path / "missing"), "does not exist"),
-        (str(tmp_path), "no data set known by its files"),
+        (str(tmp_path), "cannot recognise the data in .* from its files"),
         ("hnc:x.json", "does not say where the images are"),
     ):
         with pytest.raises(ss.InputError, match=words):
             open_data(wrong)
+
+
+def test_a_new_kind_opens_with_its_own_function(monkeypatch):
+    monkeypatch.setitem(KINDS, "mine", Kind("mine:FILE[#PART]", lambda path, part: ListedDataset(f"{path} {part}", [])))
+    assert open_data("mine:a/b.txt#c").name == "a/b.txt c"
+    assert open_data("mine:a/b.txt").name == "a/b.txt None"
+    for kind, (words, _) in KINDS.items():
+        assert words.startswith(f"{kind}:")
 
 
 def test_hard_negatives_replace_one_object_by_a_plausible_other(tmp_path):

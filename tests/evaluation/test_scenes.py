@@ -17,23 +17,23 @@ from secondsight.support.errors import InputError
 
 
 def scene_of(index):
-    return compose.make(random.Random(f"test/{index}"))
+    return compose.random_scene(random.Random(f"test/{index}"))
 
 
 def test_eighty_classes_in_three_styles():
-    assert len(world.things()) == 80
+    assert len(world.classes()) == 80
     for style in world.STYLES:
-        for name in world.things():
+        for name in world.classes():
             drawn = world.sprite(style, name, 32, 0, False)
             assert drawn.shape == (32, 32, 4)
             assert (drawn[..., 3] > 127).mean() > 0.08, (style, name)
-    assert len({world.sprite("noto", n, 32, 0, False).tobytes() for n in world.things()}) == 80
+    assert len({world.sprite("noto", n, 32, 0, False).tobytes() for n in world.classes()}) == 80
 
 
 def test_coco_s_names_are_coco_s():
     from secondsight.data import coco_synonyms
 
-    assert sum(name in coco_synonyms() for name in world.things()) == 67
+    assert sum(name in coco_synonyms() for name in world.classes()) == 67
 
 
 def test_scenes_are_the_same_on_every_machine():
@@ -57,7 +57,7 @@ def test_a_changed_sheet_is_refused(monkeypatch):
 def test_masks_boxes_and_visible_shares_agree_with_the_pixels(index):
     scene = scene_of(index)
     drawn = compose.draw(scene, "noto", 96)
-    bare = compose.background(scene.background, 96)
+    bare = compose.draw_background(scene.background, 96)
     changed = (drawn.pixels != bare).any(-1)
     together = np.zeros((96, 96), int)
     for one, mask, share in zip(scene.objects, drawn.masks, drawn.visible, strict=True):
@@ -86,8 +86,8 @@ def test_themes_make_objects_occur_together():
     def same_theme(correlated):
         pairs = []
         for i in range(400):
-            scene = compose.make(random.Random(i), 2, correlated=correlated)
-            themes = [set(world.things()[o.name].themes) for o in scene.objects]
+            scene = compose.random_scene(random.Random(i), 2, correlated=correlated)
+            themes = [set(world.classes()[o.name].themes) for o in scene.objects]
             pairs.append(bool(set.intersection(*themes)) if len(themes) == 2 else correlated == 1)
         return np.mean(pairs)
 
@@ -104,17 +104,17 @@ def test_captions_are_true_and_their_spans_are_the_nouns(index):
     assert set(text.replace(",", " ,").split()) <= set(captions.words())
     count = Counter(o.name for o in scene.objects)
     for noun, (start, end) in caption.spans():
-        thing = world.things()[noun.name]
+        thing = world.classes()[noun.name]
         assert text[start:end] == (thing.plural if count[noun.name] > 1 else noun.name)
-        assert len(noun.of) == count[noun.name]
-        sides = [scene.objects[i].side for i in noun.of]
+        assert len(noun.objects) == count[noun.name]
+        sides = [scene.objects[i].side for i in noun.objects]
         assert noun.size != "big" or min(sides) >= compose.BIG
         assert noun.size != "small" or max(sides) <= compose.SMALL
         if text[:start].endswith((" a ", " an ")):
             assert text[:start].endswith(" an ") == (text[start] in "aeiou")
     for i, part in enumerate(caption.parts):
         if part in captions.OPPOSITE:
-            a, b = (scene.objects[caption.parts[j].of[0]].centre for j in (i - 1, i + 1))
+            a, b = (scene.objects[caption.parts[j].objects[0]].centre for j in (i - 1, i + 1))
             holds = {" to the left of ": a[0] < b[0], " to the right of ": a[0] > b[0],
                      " above ": a[1] < b[1], " below ": a[1] > b[1]}  # fmt: skip
             assert holds[part]
@@ -136,19 +136,19 @@ def test_negatives_are_wrong_by_one_part():
         rng = random.Random(i)
         caption = captions.describe(scene, rng)
         text = caption.text()
-        for one in captions.wrong(scene, caption, rng):
+        for one in captions.wrong_captions(scene, caption, rng):
             kinds[one.kind] += 1
             other = one.caption.text()
             assert other != text
-            assert other[slice(*one.now)] != text[slice(*one.was)]
+            assert other[slice(*one.span)] != text[slice(*one.replaced)]
             if one.kind == "replace_object":
-                new = other[slice(*one.now)]
+                new = other[slice(*one.span)]
                 present = {o.name for o in scene.objects}
-                assert new not in present | {world.things()[n].plural for n in present}
+                assert new not in present | {world.classes()[n].plural for n in present}
             else:
                 # Outside the replaced part nothing changed.
-                assert other[: one.now[0]] == text[: one.was[0]]
-                assert other[one.now[1] :] == text[one.was[1] :]
+                assert other[: one.span[0]] == text[: one.replaced[0]]
+                assert other[one.span[1] :] == text[one.replaced[1] :]
     assert set(kinds) == {"replace_object", "swap_relation", "swap_size", "swap_place"}
     assert min(kinds.values()) > 20
 

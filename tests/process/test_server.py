@@ -321,7 +321,7 @@ def test_a_long_job_answers_by_its_id(address, world):
 def test_nothing_but_sentences_from_the_command(capsys, monkeypatch, tmp_path):
     for arguments, sentence in (
         (["--model", "nothing"], "unknown model 'nothing'"),
-        (["--photos", str(tmp_path / "no")], "is no folder"),
+        (["--photos", str(tmp_path / "no")], "is not a folder"),
         (["--photos", str(tmp_path)], "holds no photographs"),
     ):
         monkeypatch.setattr("sys.argv", ["secondsight", "serve", *arguments])

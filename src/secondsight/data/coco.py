@@ -1,94 +1,37 @@
-"""COCO: captions and instances in their official files, phrases found by a dictionary of class names."""
+"""COCO: captions and instances from the official files; phrases are class names found in the captions."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
-import re
 from collections import defaultdict
-from collections.abc import Mapping
-from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from secondsight.data.grounded import (
-    Broken,
+    Box,
+    EntryError,
     GroundedCaption,
     GroundedDataset,
     Phrase,
     Region,
     check_image,
-    folder_of,
+    existing_folder,
+    parse_box,
     read_json,
-    usable_box,
 )
+from secondsight.data.phrases import PhraseFinder, Synonyms, coco_synonyms
 from secondsight.support.errors import InputError
 from secondsight.support.files import brief, reading
-
-Synonyms = Mapping[str, list[str]]
-
-
-@lru_cache(maxsize=1)
-def coco_synonyms() -> dict[str, list[str]]:
-    """Words for each of COCO's 80 classes, singular and irregular plural forms; "word!" has no other forms."""
-    found: dict[str, list[str]] = json.loads(
-        files("secondsight.data").joinpath("coco_synonyms.json").read_text(encoding="utf-8")
-    )
-    return found
-
-
-class PhraseFinder:
-    """Finds class names in captions: longest first, whole words, plurals included, no case, no overlap."""
-
-    def __init__(self, synonyms: Synonyms) -> None:
-        self.labels: dict[str, str] = {}
-        for label, words in synonyms.items():
-            for word in words:
-                for form in [word[:-1]] if word.endswith("!") else [word, *plurals(word)]:
-                    self.labels.setdefault(form.lower(), label)
-        longest = sorted(self.labels, key=lambda form: (-len(form), form))
-        spelled = "|".join(r"[\s-]+".join(re.escape(part) for part in form.split()) for form in longest)
-        self.pattern = re.compile(rf"(?<![\w-])(?:{spelled})(?![\w-])", re.IGNORECASE) if longest else None
-
-    def find(self, caption: str) -> list[tuple[tuple[int, int], str]]:
-        """(span, label) in the order of the caption."""
-        if self.pattern is None:
-            return []
-        found = []
-        for match in self.pattern.finditer(caption):
-            form = " ".join(re.split(r"[\s-]+", match.group().lower()))
-            label = self.labels.get(form) or self.labels.get(match.group().lower())
-            if label is not None and label != NOTHING:
-                found.append((match.span(), label))
-        return found
-
-
-NOTHING = ""
-"""The label of words that contain a class name and mean something else, such as "hot dog stand"."""
-
-
-def plurals(word: str) -> list[str]:
-    """Regular plurals of the last word."""
-    if re.search(r"(s|x|z|ch|sh)$", word):
-        return [word + "es"]
-    if re.search(r"[^aeiou]y$", word):
-        return [word[:-1] + "ies"]
-    if word.endswith("fe"):
-        return [word[:-2] + "ves"]
-    if word.endswith("o"):
-        return [word + "s", word + "es"]
-    return [word + "s"]
 
 
 class Coco(GroundedDataset):
     """COCO captions with the boxes of the objects that they name.
 
-    `folder` holds annotations/captions_SPLIT.json and annotations/instances_SPLIT.json, and the images in SPLIT/ (or
-    images/SPLIT/, images/, or beside); `split` such as "val2017" may be left out where there is one. `karpathy` is the
-    file dataset_coco.json of Karpathy's splits, of which `part` ("test") is taken. `synonyms` maps class names to words;
-    by default `coco_synonyms()`. A phrase's boxes are all instances of its class; crowds are regions only.
+    `folder` holds annotations/captions_SPLIT.json and annotations/instances_SPLIT.json, and the images in SPLIT/,
+    images/SPLIT/, images/ or `folder` itself; `split`, such as "val2017", can be left out if there is only one. `karpathy`
+    is the file dataset_coco.json of Karpathy's splits, of which `part` ("test") is read. `synonyms` maps class names to
+    words; the default is `coco_synonyms()`. A phrase's boxes are all instances of its class; crowds are regions only.
     """
 
     def __init__(
@@ -100,32 +43,25 @@ class Coco(GroundedDataset):
         part: str = "test",
         synonyms: Synonyms | None = None,
     ) -> None:
-        self.folder = folder_of(folder, "COCO")
+        self.folder = existing_folder(folder, "COCO")
         annotations = self.folder / "annotations"
-        known = sorted(f.stem.removeprefix("captions_") for f in annotations.glob("captions_*.json"))
-        if not known:
-            raise InputError(f"COCO: {str(annotations)!r} has no captions_*.json")
-        if split is None and len(known) > 1 and karpathy is None:
-            raise InputError(f"COCO: {str(folder)!r} has several splits; choose one of {', '.join(known)}")
-        if split is not None and split not in known:
-            raise InputError(f"COCO: unknown split {split!r}; known: {', '.join(known)}")
-        splits = [split] if split else known
+        splits = _splits(self.folder, split, karpathy is not None)
         super().__init__(f"COCO {', '.join(splits)}")
         self.images: dict[int, tuple[str, dict[str, Any]]] = {}
         self.objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
         self.categories: dict[int, dict[str, Any]] = {}
         self.captions: list[dict[str, Any]] = []
-        for one in splits:
-            self._add(annotations, one)
+        for name in splits:
+            self._add(annotations, name)
         if karpathy is not None:
-            wanted = self._of_karpathy(Path(karpathy), part)
-            self.captions = [c for c in self.captions if c.get("image_id") in wanted]
+            image_ids = _karpathy_images(Path(karpathy), part)
+            self.captions = [caption for caption in self.captions if caption.get("image_id") in image_ids]
             self.name = f"COCO Karpathy {part}"
         if synonyms is None:
-            # Files in this format may have classes of their own, whose names then mean nothing else.
-            usual = coco_synonyms()
-            named = [str(c["name"]) for c in self.categories.values() if c.get("name")]
-            synonyms = {name: [name] for name in named if name not in usual} | usual
+            # Other data in COCO's format may have classes of its own, whose names mean only themselves.
+            official = coco_synonyms()
+            names = [str(category["name"]) for category in self.categories.values() if category.get("name")]
+            synonyms = {name: [name] for name in names if name not in official} | official
         self.finder = PhraseFinder(synonyms)
 
     def _add(self, annotations: Path, split: str) -> None:
@@ -140,57 +76,75 @@ class Coco(GroundedDataset):
                 self.objects[annotation["image_id"]].append(annotation)
             self.captions += [dict(caption) for caption in captions["annotations"]]
 
-    @staticmethod
-    def _of_karpathy(path: Path, part: str) -> set[int]:
-        """COCO's image ids of a part; "restval" counts as "train", as is usual."""
-        data = read_json(path)
-        parts = {"train", "restval"} if part == "train" else {part}
-        with reading(path, "Karpathy's splits"):
-            chosen = {one["cocoid"] for one in data["images"] if one.get("split") in parts and "cocoid" in one}
-        if not chosen:
-            raise InputError(f"{str(path)!r} has no COCO images of part {part!r}; known: train, val, test")
-        return chosen
-
-    def _count(self) -> int:
+    def __len__(self) -> int:
         return len(self.captions)
 
-    def _key(self, index: int) -> str:
+    def key(self, index: int) -> str:
+        """The caption's id."""
         return f"caption {self.captions[index].get('id', index)}"
 
-    def _read(self, index: int) -> GroundedCaption:
+    def read(self, index: int) -> GroundedCaption:
+        """One caption with its image's objects."""
         annotation = self.captions[index]
         text = str(annotation.get("caption", "")).strip()
         if not text:
-            raise Broken("empty caption")
-        number = annotation.get("image_id")
-        if number not in self.images:
-            raise Broken(f"unknown image: {number}")
-        split, image = self.images[number]
+            raise EntryError("empty caption")
+        image_id = annotation.get("image_id")
+        if image_id not in self.images:
+            raise EntryError(f"unknown image: {image_id}")
+        split, image = self.images[image_id]
         file = self._file(split, image["file_name"])
         check_image(file)
-        regions, boxes, crowded = [], defaultdict(list), set()
-        for one in self.objects.get(number, []):
-            category = self.categories.get(one.get("category_id", -1), {})
-            x, y, w, h = (*one.get("bbox", ()), *[0.0] * 4)[:4]
-            box = usable_box((x, y, x + w, y + h))
-            if box is None or "name" not in category:
-                continue
-            crowd = bool(one.get("iscrowd"))
-            seen = float(one.get("visible", 1.0))
-            regions.append(Region(category["name"], box, category.get("supercategory", ""), crowd, seen))
-            if crowd:
-                crowded.add(category["name"])
-            else:
-                boxes[category["name"]].append(box)
+        regions = self._regions(image_id)
+        boxes: dict[str, list[Box]] = defaultdict(list)
+        for region in regions:
+            if not region.crowd:
+                boxes[region.label].append(region.box)
         phrases = tuple(
             Phrase(span, tuple(boxes[label]), label) for span, label in self.finder.find(text) if label in boxes
         )
-        key = str(annotation.get("id", index))
-        return GroundedCaption(key, str(number), file, text, phrases, tuple(regions))
+        return GroundedCaption(str(annotation.get("id", index)), str(image_id), file, text, phrases, regions)
+
+    def _regions(self, image_id: int) -> tuple[Region, ...]:
+        """The image's objects that have a class and a box."""
+        regions = []
+        for annotation in self.objects.get(image_id, []):
+            category = self.categories.get(annotation.get("category_id", -1), {})
+            x, y, width, height = (*annotation.get("bbox", ()), *[0.0] * 4)[:4]
+            box = parse_box((x, y, x + width, y + height))
+            if box is not None and "name" in category:
+                crowd = bool(annotation.get("iscrowd"))
+                visible = float(annotation.get("visible", 1.0))
+                regions.append(Region(category["name"], box, category.get("supercategory", ""), crowd, visible))
+        return tuple(regions)
 
     def _file(self, split: str, name: str) -> Path:
-        places = [self.folder / split, self.folder / "images" / split, self.folder / "images", self.folder]
-        return next((place / name for place in places if (place / name).is_file()), places[0] / name)
+        folders = [self.folder / split, self.folder / "images" / split, self.folder / "images", self.folder]
+        return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
+
+
+def _splits(folder: Path, split: str | None, several: bool) -> list[str]:
+    """The splits to read: the given one, or the only one, or all if there may be `several`."""
+    annotations = folder / "annotations"
+    available = sorted(file.stem.removeprefix("captions_") for file in annotations.glob("captions_*.json"))
+    if not available:
+        raise InputError(f"COCO: {str(annotations)!r} has no captions_*.json")
+    if split is None and len(available) > 1 and not several:
+        raise InputError(f"COCO: {str(folder)!r} has several splits; choose one of {', '.join(available)}")
+    if split is not None and split not in available:
+        raise InputError(f"COCO: unknown split {split!r}; known: {', '.join(available)}")
+    return [split] if split else available
+
+
+def _karpathy_images(path: Path, part: str) -> set[int]:
+    """COCO's image ids of a part; "restval" counts as "train", as is usual."""
+    data = read_json(path)
+    parts = {"train", "restval"} if part == "train" else {part}
+    with reading(path, "Karpathy's splits"):
+        image_ids = {image["cocoid"] for image in data["images"] if image.get("split") in parts and "cocoid" in image}
+    if not image_ids:
+        raise InputError(f"{str(path)!r} has no COCO images of part {part!r}; known: train, val, test")
+    return image_ids
 
 
 def _coco_file(path: Path) -> dict[str, Any]:
@@ -201,12 +155,12 @@ def _coco_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{str(path)!r} does not exist")
     try:
-        # It tells its progress on the standard output, which is not its own here.
+        # pycocotools prints its progress, and standard output belongs to the user.
         with contextlib.redirect_stdout(io.StringIO()):
             data: dict[str, Any] = COCO(str(path)).dataset
     except (ValueError, AssertionError, KeyError, TypeError, AttributeError, RecursionError, OSError) as problem:
-        raise InputError(f"{str(path)!r} is no COCO annotation file ({brief(problem)})") from problem
+        raise InputError(f"{str(path)!r} is not a COCO annotation file ({brief(problem)})") from problem
     if not isinstance(data.get("annotations"), list) or not isinstance(data.get("images"), list):
-        raise InputError(f"{str(path)!r} is no COCO annotation file: it needs images and annotations")
+        raise InputError(f"{str(path)!r} is not a COCO annotation file: it needs images and annotations")
     data.setdefault("categories", [])
     return data

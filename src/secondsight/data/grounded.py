@@ -1,4 +1,4 @@
-"""What every data set gives: captions whose phrases are tied to boxes of their image."""
+"""What every data set yields: captions whose phrases are tied to boxes of their image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the original image."""
 
 
-class Broken(Exception):
-    """One entry of a data set cannot be used; its message says why."""
+class EntryError(Exception):
+    """An entry of a data set cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Region:
-    """An object annotated in an image, named in the caption or not; `group` is its supercategory, `crowd` many in one.
+    """An annotated object of an image, whether or not the caption names it.
 
-    `visible` is the share of it that other objects leave to be seen, where the data set knows it.
+    `group` is its supercategory; `crowd` marks a box around many instances; `visible` is the share of the object that
+    other objects do not cover, where the data set knows it.
     """
 
     label: str
@@ -47,7 +48,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Negative:
-    """A caption that is wrong by little; `span` is what is wrong in it, `phrase` the span it replaces in the right one.
+    """A caption with a small mistake; `span` is the mistake in it, `phrase` the span of the right caption it replaces.
 
     `kind` is the data set's name for the change, such as "replace_obj".
     """
@@ -60,10 +61,10 @@ class Negative:
 
 @dataclass(frozen=True)
 class GroundedCaption:
-    """An image, a caption of it, its phrases with their boxes, all annotated objects, and captions that are wrong.
+    """An image, a caption of it, its phrases with their boxes, all annotated objects, and wrong captions.
 
-    `key` names it in its data set, `image_key` the image, which several captions share; `facts` is what else the data
-    set knows of the image.
+    `key` names the caption in its data set and `image_key` the image, which several captions may share; `facts` holds
+    whatever else the data set knows about the image.
     """
 
     key: str
@@ -82,26 +83,26 @@ class GroundedCaption:
 
 @dataclass
 class GroundedDataset:
-    """A data set read entry by entry. Entries that cannot be used are left out and listed in `problems`.
+    """A data set that is read entry by entry. Unusable entries are left out and listed in `problems`.
 
-    Iterating gives the usable entries in order; `dataset[i]` raises `InputError` for one that is not. A subclass has
-    `_count` and `_read(i)`, which raises `Broken`.
+    Iterating gives the usable entries in order; `dataset[i]` raises `InputError` for an unusable one. A subclass defines
+    `__len__` and `read`.
     """
 
     name: str
     problems: dict[str, str] = field(default_factory=dict)
 
-    def _count(self) -> int:
-        raise NotImplementedError
-
-    def _read(self, index: int) -> GroundedCaption:
-        raise NotImplementedError
-
-    def _key(self, index: int) -> str:
-        return str(index)
-
     def __len__(self) -> int:
-        return self._count()
+        """The number of entries, usable or not."""
+        raise NotImplementedError
+
+    def read(self, index: int) -> GroundedCaption:
+        """Entry number `index`; raises `EntryError` if it cannot be used."""
+        raise NotImplementedError
+
+    def key(self, index: int) -> str:
+        """The name of an entry in `problems`."""
+        return str(index)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -110,31 +111,30 @@ class GroundedDataset:
             raise IndexError(f"{self.name} has {len(self)} captions")
         try:
             return self._entry(index % len(self))
-        except Broken as problem:
-            raise InputError(
-                f"{self.name}, {one_line(self._key(index % len(self)))}: {one_line(problem, 300)}"
-            ) from None
+        except EntryError as problem:
+            key = one_line(self.key(index % len(self)))
+            raise InputError(f"{self.name}, {key}: {one_line(problem, 300)}") from None
 
     def __iter__(self) -> Iterator[GroundedCaption]:
         for index in range(len(self)):
             try:
-                one = self._entry(index)
-            except Broken as problem:
-                self.problems[self._key(index)] = one_line(problem, 300)
+                entry = self._entry(index)
+            except EntryError as problem:
+                self.problems[self.key(index)] = one_line(problem, 300)
             else:
-                yield one
+                yield entry
 
     def _entry(self, index: int) -> GroundedCaption:
-        """An entry whose fields have the types that they are said to have; whatever else it holds makes it `Broken`."""
+        """An entry whose fields have their declared types; a file's unexpected content ends as an `EntryError`."""
         try:
-            return _checked(self._read(index))
-        except (Broken, InputError, MemoryError):
+            return _checked(self.read(index))
+        except (EntryError, InputError, MemoryError):
             raise
         except Exception as problem:
-            raise Broken(f"entry of another form: {brief(problem)}") from problem
+            raise EntryError(f"entry of another form: {brief(problem)}") from problem
 
     def summary(self) -> str:
-        """How many captions there are and what was left out so far, by reason."""
+        """The number of captions, and how many were left out so far, by reason."""
         parts = [f"{self.name}: {len(self)} captions"]
         reasons = Counter(reason.split(":")[0] for reason in self.problems.values())
         parts += [f"{count} left out ({reason})" for reason, count in sorted(reasons.items())]
@@ -142,50 +142,54 @@ class GroundedDataset:
 
 
 class ListedDataset(GroundedDataset):
-    """A data set whose entries are known from the start; entries may be made when they are asked for."""
+    """A data set of entries that are already in memory, or in a sequence that makes them on access."""
 
     def __init__(self, name: str, entries: Sequence[Any], problems: dict[str, str] | None = None) -> None:
         super().__init__(name, dict(problems or {}))
         self.entries = entries
 
-    def _count(self) -> int:
+    def __len__(self) -> int:
         return len(self.entries)
 
-    def _key(self, index: int) -> str:
+    def key(self, index: int) -> str:
+        """The entry's own key."""
         entry = self.entries[index]
         return entry.key if isinstance(entry, GroundedCaption) else str(index)
 
-    def _read(self, index: int) -> GroundedCaption:
+    def read(self, index: int) -> GroundedCaption:
+        """The entry; its image file must exist."""
         entry: GroundedCaption = self.entries[index]
         check_image(entry.image)
         return entry
 
 
-def _checked(one: GroundedCaption) -> GroundedCaption:
-    """The entry, `Broken` where a name is no text or a span does not lie in its text: files say what they like."""
-    spans = [(p.span, one.caption) for p in one.phrases]
-    for n in one.negatives:
-        spans += [(span, text) for span, text in ((n.span, n.caption), (n.phrase, one.caption)) if span is not None]
+def _checked(entry: GroundedCaption) -> GroundedCaption:
+    """The entry itself; raises `EntryError` if a name is not text or a span lies outside its text."""
+    spans = [(phrase.span, entry.caption) for phrase in entry.phrases]
+    for negative in entry.negatives:
+        pairs = (negative.span, negative.caption), (negative.phrase, entry.caption)
+        spans += [(span, text) for span, text in pairs if span is not None]
     if any(not 0 <= start < end <= len(text) for (start, end), text in spans):
-        raise Broken("span outside its text")
-    names = [one.key, one.image_key, one.caption, *(n.caption for n in one.negatives)]
-    names += [name for r in one.regions for name in (r.label, r.group)] + [p.label for p in one.phrases]
-    wrong = next((name for name in names if not isinstance(name, str)), None)
+        raise EntryError("span outside its text")
+    texts = [entry.key, entry.image_key, entry.caption, *(negative.caption for negative in entry.negatives)]
+    texts += [text for region in entry.regions for text in (region.label, region.group)]
+    texts += [phrase.label for phrase in entry.phrases]
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
     if wrong is not None:
-        raise Broken(f"name that is no text: {one_line(wrong)}")
-    return one
+        raise EntryError(f"name that is not text: {one_line(wrong)}")
+    return entry
 
 
 def check_image(image: Path | Image.Image) -> None:
-    """`Broken` when the file is not there."""
+    """Raise `EntryError` if the image is a file that does not exist."""
     if isinstance(image, Path) and not image.is_file():
-        raise Broken(f"missing image: {one_line(image.name)}")
+        raise EntryError(f"missing image: {one_line(image.name)}")
 
 
-def usable_box(box: Sequence[Any]) -> Box | None:
+def parse_box(numbers: Sequence[Any]) -> Box | None:
     """Four finite numbers with x0 < x1 and y0 < y1 as a box; None for anything else."""
     try:
-        x0, y0, x1, y1 = (float(v) for v in box)
+        x0, y0, x1, y1 = (float(number) for number in numbers)
     except (TypeError, ValueError):
         return None
     return (x0, y0, x1, y1) if 0 <= x1 - x0 < 1e9 and 0 <= y1 - y0 < 1e9 and x1 > x0 and y1 > y0 else None
@@ -198,12 +202,19 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{str(path)!r} does not exist") from None
     except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"{str(path)!r} is no readable JSON file ({brief(problem)})") from None
+        raise InputError(f"{str(path)!r} cannot be read as JSON ({brief(problem)})") from None
 
 
-def folder_of(path: str | Path, what: str) -> Path:
-    """An existing folder; `InputError` otherwise."""
+def existing_folder(path: str | Path, kind: str) -> Path:
+    """The folder of a data set of this kind; `InputError` if it does not exist."""
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError(f"{what}: the folder {str(path)!r} does not exist")
+        raise InputError(f"{kind}: the folder {str(path)!r} does not exist")
     return folder
+
+
+def image_folder(path: str | Path | None, kind: str) -> Path:
+    """The folder of a data set's images, where the data set's file does not name it."""
+    if path is None:
+        raise InputError(f"{kind} does not say where the images are: add #IMAGES, their folder")
+    return existing_folder(path, kind)

@@ -1,4 +1,4 @@
-"""Captions of scenes from a small grammar, with the place of every noun, and captions that are wrong by one thing."""
+"""Captions of scenes from a small grammar, with the span of every noun, and captions with one mistake."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from secondsight.data.scenes.compose import BIG, SMALL, Scene
-from secondsight.data.scenes.world import COLOURS, PATTERNS, PLACES, things
+from secondsight.data.scenes.world import COLOURS, PATTERNS, PLACES, classes
 
 OPENERS = ("", "", "", "a photo of ", "a picture of ", "an image of ", "we see ", "there is ")
 LINKS = (" and ", " with ", " next to ", " near ", " beside ")
@@ -17,27 +17,26 @@ OPPOSITE = {
     " above ": " below ",
     " below ": " above ",
 }
-"""Relations between centres, and what swapping makes of them."""
+"""Relations between centres, and their opposites."""
 
 NUMBERS = ("", "", "two", "three", "four")
 
 
 @dataclass(frozen=True)
 class Noun:
-    """A phrase for the objects `of` (indices into the scene's): "two big dogs"."""
+    """A phrase for some of a scene's `objects`, by their indices: "two big dogs"."""
 
     name: str
-    of: tuple[int, ...]
+    objects: tuple[int, ...]
     size: str = ""
 
     def text(self) -> tuple[str, int]:
-        """The phrase, and where its noun begins."""
-        thing = things()[self.name]
-        many = len(self.of) > 1
-        word = thing.plural if many else self.name
+        """The phrase, and the index of its noun's first character."""
+        many = len(self.objects) > 1
+        word = classes()[self.name].plural if many else self.name
         size = f"{self.size} " if self.size else ""
         if many:
-            lead = NUMBERS[len(self.of)] + " " + size
+            lead = NUMBERS[len(self.objects)] + " " + size
         elif self.name in ("skis", "scissors"):
             lead = size
         else:
@@ -50,7 +49,7 @@ Part = str | Noun
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption as parts: nouns, and what stands between them; the last part may name the background."""
+    """A caption as parts: nouns, and the text between them; the last part may name the background."""
 
     parts: tuple[Part, ...]
 
@@ -60,15 +59,15 @@ class Caption:
 
     def spans(self) -> list[tuple[Noun, tuple[int, int]]]:
         """The characters of every noun (without article, number or size)."""
-        found, at = [], 0
+        spans, end = [], 0
         for part in self.parts:
             if isinstance(part, Noun):
                 text, lead = part.text()
-                found.append((part, (at + lead, at + len(text))))
-                at += len(text)
+                spans.append((part, (end + lead, end + len(text))))
+                end += len(text)
             else:
-                at += len(part)
-        return found
+                end += len(part)
+        return spans
 
     def part_span(self, index: int) -> tuple[int, int]:
         """The characters of a part, without spaces around it."""
@@ -80,29 +79,29 @@ class Caption:
 
 def nouns(scene: Scene) -> list[Noun]:
     """A phrase for every class of the scene, in the order of the objects."""
-    of: dict[str, list[int]] = {}
-    for i, one in enumerate(scene.objects):
-        of.setdefault(one.name, []).append(i)
-    return [Noun(name, tuple(where)) for name, where in of.items()]
+    indices: dict[str, list[int]] = {}
+    for i, item in enumerate(scene.objects):
+        indices.setdefault(item.name, []).append(i)
+    return [Noun(name, tuple(objects)) for name, objects in indices.items()]
 
 
 def describe(scene: Scene, rng: random.Random, *, every: bool = False, plain: bool = False) -> Caption:
-    """A caption that is true: objects in any order, sometimes with size, relation and background.
+    """A true caption: objects in any order, sometimes with size, relation and background.
 
-    Unless `every`, objects may go unmentioned. `plain` leaves out sizes, relations and background.
+    Unless `every`, objects may be left out. `plain` leaves out sizes, relations and background.
     """
-    said = nouns(scene)
-    rng.shuffle(said)
-    if not every and len(said) > 1 and rng.random() < 0.4:
-        said = said[: rng.randint(1, len(said) - 1)]
+    phrases = nouns(scene)
+    rng.shuffle(phrases)
+    if not every and len(phrases) > 1 and rng.random() < 0.4:
+        phrases = phrases[: rng.randint(1, len(phrases) - 1)]
     if not plain:
-        said = [_sized(scene, noun, rng) for noun in said]
+        phrases = [_with_size(scene, noun, rng) for noun in phrases]
     opener = rng.choice(OPENERS)
-    if opener == "there is " and len(said[0].of) > 1:
+    if opener == "there is " and len(phrases[0].objects) > 1:
         opener = "there are "
-    parts: list[Part] = [opener, said[0]]
-    relation = "" if plain or len(said) < 2 or rng.random() < 0.5 else _relation(scene, said[0], said[1], rng)
-    rest = said[1:]
+    parts: list[Part] = [opener, phrases[0]]
+    relation = "" if plain or len(phrases) < 2 or rng.random() < 0.5 else _relation(scene, phrases[0], phrases[1], rng)
+    rest = phrases[1:]
     if relation:
         parts += [relation, rest[0]]
         rest = rest[1:]
@@ -112,21 +111,21 @@ def describe(scene: Scene, rng: random.Random, *, every: bool = False, plain: bo
     for join, noun in zip(joins, rest, strict=False):
         parts += [join, noun]
     if not plain and rng.random() < 0.35:
-        parts.append(_where(scene))
+        parts.append(_background_words(scene))
     return Caption(tuple(p for p in parts if p))
 
 
-def _sized(scene: Scene, noun: Noun, rng: random.Random) -> Noun:
-    sides = [scene.objects[i].side for i in noun.of]
+def _with_size(scene: Scene, noun: Noun, rng: random.Random) -> Noun:
+    sides = [scene.objects[i].side for i in noun.objects]
     size = "big" if min(sides) >= BIG else "small" if max(sides) <= SMALL else ""
     return replace(noun, size=size) if size and rng.random() < 0.35 else noun
 
 
 def _relation(scene: Scene, first: Noun, second: Noun, rng: random.Random) -> str:
-    """A relation that is clearly true of two single objects, or nothing."""
-    if len(first.of) > 1 or len(second.of) > 1:
+    """A relation that clearly holds between two single objects, or nothing."""
+    if len(first.objects) > 1 or len(second.objects) > 1:
         return ""
-    a, b = scene.objects[first.of[0]], scene.objects[second.of[0]]
+    a, b = scene.objects[first.objects[0]], scene.objects[second.objects[0]]
     (ax, ay), (bx, by) = a.centre, b.centre
     clear = max(a.side, b.side) / 2
     true = []
@@ -137,7 +136,7 @@ def _relation(scene: Scene, first: Noun, second: Noun, rng: random.Random) -> st
     return rng.choice(true) if true else ""
 
 
-def _where(scene: Scene) -> str:
+def _background_words(scene: Scene) -> str:
     kind = scene.background.kind
     if kind in PLACES:
         return " " + PLACES[kind]
@@ -150,45 +149,45 @@ def _where(scene: Scene) -> str:
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A caption that is wrong by one part: what was replaced where, by what where, and the kind of change."""
+class WrongCaption:
+    """A caption with one wrong part: the span it has here, the span it replaces in the right one, the kind of change."""
 
     caption: Caption
-    was: tuple[int, int]
-    now: tuple[int, int]
+    span: tuple[int, int]
+    replaced: tuple[int, int]
     kind: str
 
 
-def wrong(scene: Scene, caption: Caption, rng: random.Random) -> list[Wrong]:
+def wrong_captions(scene: Scene, caption: Caption, rng: random.Random) -> list[WrongCaption]:
     """One wrong caption of each kind that the caption allows.
 
     "replace_object": one noun becomes another class of its supercategory that is not in the scene. "swap_relation": left
     and right, above and below. "swap_size": big and small. "swap_place": another background.
     """
-    made = []
-    of_kind: dict[str, list[tuple[int, Part]]] = {}
+    options: dict[str, list[tuple[int, Part]]] = {}
     for i, part in enumerate(caption.parts):
         if isinstance(part, Noun):
-            others = _others(scene, part.name)
-            if others:
-                of_kind.setdefault("replace_object", []).append((i, replace(part, name=rng.choice(others))))
+            names = _absent_classes(scene, part.name)
+            if names:
+                options.setdefault("replace_object", []).append((i, replace(part, name=rng.choice(names))))
             if part.size:
                 swapped = "small" if part.size == "big" else "big"
-                of_kind.setdefault("swap_size", []).append((i, replace(part, size=swapped)))
+                options.setdefault("swap_size", []).append((i, replace(part, size=swapped)))
         elif part in OPPOSITE:
-            of_kind.setdefault("swap_relation", []).append((i, OPPOSITE[part]))
-    where = _where(scene)
-    if where and caption.parts[-1] == where:
-        of_kind["swap_place"] = [(len(caption.parts) - 1, rng.choice(_elsewhere(where)))]
-    for kind, options in of_kind.items():
-        index, other = rng.choice(options)
-        changed = Caption((*caption.parts[:index], other, *caption.parts[index + 1 :]))
+            options.setdefault("swap_relation", []).append((i, OPPOSITE[part]))
+    background = _background_words(scene)
+    if background and caption.parts[-1] == background:
+        options["swap_place"] = [(len(caption.parts) - 1, rng.choice(_different_backgrounds(background)))]
+    captions = []
+    for kind, replacements in options.items():
+        index, part = rng.choice(replacements)
+        wrong = Caption((*caption.parts[:index], part, *caption.parts[index + 1 :]))
         if kind == "replace_object":
-            was, now = (_noun_span(c, index) for c in (caption, changed))
+            replaced, span = _noun_span(caption, index), _noun_span(wrong, index)
         else:
-            was, now = caption.part_span(index), changed.part_span(index)
-        made.append(Wrong(changed, was, now, kind))
-    return made
+            replaced, span = caption.part_span(index), wrong.part_span(index)
+        captions.append(WrongCaption(wrong, span, replaced, kind))
+    return captions
 
 
 def _noun_span(caption: Caption, index: int) -> tuple[int, int]:
@@ -196,26 +195,28 @@ def _noun_span(caption: Caption, index: int) -> tuple[int, int]:
     return caption.spans()[number][1]
 
 
-def _others(scene: Scene, name: str) -> list[str]:
-    present = {one.name for one in scene.objects}
-    group = things()[name].group
-    same = [t.name for t in things().values() if t.group == group and t.name not in present]
-    return same or ([t.name for t in things().values() if t.name not in present] if group == "person" else [])
+def _absent_classes(scene: Scene, name: str) -> list[str]:
+    """Classes of the same supercategory that are not in the scene; for "person", any class if there are none."""
+    present = {item.name for item in scene.objects}
+    group = classes()[name].group
+    absent = [cls for cls in classes().values() if cls.name not in present]
+    similar = [cls.name for cls in absent if cls.group == group]
+    return similar or ([cls.name for cls in absent] if group == "person" else [])
 
 
-def _elsewhere(where: str) -> list[str]:
+def _different_backgrounds(background: str) -> list[str]:
     places = [f" {place}" for place in PLACES.values()]
     colours = [f" on a{'n' if c[0] in 'aeiou' else ''} {c} background" for c in sorted(COLOURS)]
     patterns = [f" on {pattern}" for pattern in PATTERNS.values()]
-    options: Sequence[str] = next(o for o in (places, colours, patterns) if where in o)
-    return [option for option in options if option != where]
+    options: Sequence[str] = next(o for o in (places, colours, patterns) if background in o)
+    return [option for option in options if option != background]
 
 
 def words() -> list[str]:
-    """Every word that captions can have, sorted."""
-    found = " ".join(
+    """Every word that can occur in a caption, sorted."""
+    text = " ".join(
         [
-            *(f"{t.name} {t.plural}" for t in things().values()),
+            *(f"{t.name} {t.plural}" for t in classes().values()),
             *OPENERS,
             "there are",
             *LINKS,
@@ -227,4 +228,4 @@ def words() -> list[str]:
             *COLOURS,
         ]
     )
-    return sorted(set(found.split()))
+    return sorted(set(text.split()))

@@ -1,4 +1,4 @@
-"""What there is in the scenes' world: classes with their drawings in three styles, places where they belong, colours."""
+"""The scenes' world: classes with drawings in three styles, themes and places they belong to, colours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secondsight.support.errors import InputError
 from secondsight.support.files import packaged
 
 SPRITE = 64
-"""Pixels of a drawing's side."""
+"""The side of a drawing in pixels."""
 
 _COLUMNS = 10
 
@@ -24,7 +24,7 @@ STYLES = {
     "twemoji": "f21978e9214edf0a2e2201efd4c8d84644ff6c6116c94d7ad9a4a76ba021c070",
     "fluent": "502bcfa12d296ac618f7b911a153c4e06ab6ff5100165e248f3b3d4913cc3c59",
 }
-"""Styles of drawing and their sheets' SHA-256: Noto, which the scenes model knows, and two domains it never saw."""
+"""Styles of drawing and their sheets' SHA-256: Noto, on which the scenes model was trained, and two unseen domains."""
 
 COLOURS = {
     "white": (238, 238, 238),
@@ -50,15 +50,15 @@ PLACES = {
     "beach": "at the beach",
     "snow": "in the snow",
 }
-"""Backgrounds that are places, and how captions name them."""
+"""Backgrounds that are places, and their words in captions."""
 
 HOME = {"office": "room", "sports": "meadow"}
-"""Where the themes play that are no places themselves; "travel" plays anywhere."""
+"""The place of each theme that is not a place itself; "travel" has none."""
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A class: its name (COCO's where COCO has it), plural, supercategory, and the themes it occurs in."""
+class ObjectClass:
+    """A class: its name (COCO's if COCO has it), plural, supercategory, and the themes it occurs in."""
 
     name: str
     plural: str
@@ -67,18 +67,18 @@ class Thing:
 
 
 @cache
-def things() -> dict[str, Thing]:
+def classes() -> dict[str, ObjectClass]:
     """All classes by name, in the order of the sheets."""
     lines = (files(__package__) / "classes.tsv").read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.split("\t") for line in lines]
-    return {name: Thing(name, plural, group, tuple(at.split(","))) for name, plural, _, group, at in rows}
+    return {name: ObjectClass(name, plural, group, tuple(at.split(","))) for name, plural, _, group, at in rows}
 
 
 @cache
 def themes() -> dict[str, tuple[str, ...]]:
     """The classes of every theme."""
-    named = sorted({theme for thing in things().values() for theme in thing.themes})
-    return {theme: tuple(t.name for t in things().values() if theme in t.themes) for theme in named}
+    names = sorted({theme for cls in classes().values() for theme in cls.themes})
+    return {theme: tuple(cls.name for cls in classes().values() if theme in cls.themes) for theme in names}
 
 
 @cache
@@ -87,18 +87,18 @@ def _sheet(style: str) -> dict[str, Image.Image]:
         raise InputError(f"unknown style {style!r}; known: {', '.join(STYLES)}")
     data = packaged(files(__package__) / f"{style}.png", STYLES[style])
     sheet = Image.open(io.BytesIO(data)).convert("RGBA")
-    corners = {name: (SPRITE * (i % _COLUMNS), SPRITE * (i // _COLUMNS)) for i, name in enumerate(things())}
+    corners = {name: (SPRITE * (i % _COLUMNS), SPRITE * (i // _COLUMNS)) for i, name in enumerate(classes())}
     return {name: sheet.crop((x, y, x + SPRITE, y + SPRITE)) for name, (x, y) in corners.items()}
 
 
 @lru_cache(65536)
 def sprite(style: str, name: str, side: int, angle: int, flipped: bool) -> UInt8[np.ndarray, "side side rgba"]:
-    """A drawing of `side` pixels, turned by `angle` degrees after flipping; colours are premultiplied with alpha."""
+    """A drawing of `side` pixels, rotated by `angle` degrees after flipping; colours are premultiplied by alpha."""
     drawing = _sheet(style)[name]
     if flipped:
         drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if angle:
         drawing = drawing.rotate(angle, Image.Resampling.BICUBIC)
-    made = np.array(drawing.resize((side, side), Image.Resampling.LANCZOS).convert("RGBa"))
-    made.setflags(write=False)
-    return made
+    pixels = np.array(drawing.resize((side, side), Image.Resampling.LANCZOS).convert("RGBa"))
+    pixels.setflags(write=False)
+    return pixels

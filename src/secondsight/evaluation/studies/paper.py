@@ -32,7 +32,7 @@ def configuration(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """The models, experiments and published numbers; the package's own, or a YAML file of the same form."""
     try:
         text = (
-            files("secondsight.evaluation").joinpath("paper.yaml").read_text()
+            files("secondsight.evaluation.studies").joinpath("paper.yaml").read_text()
             if path is None
             else Path(path).read_text(encoding="utf-8")
         )

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from secondsight.data.scenes import Scenes, things
+from secondsight.data.scenes import Scenes, classes
 from secondsight.data.scenes.dataset import FULLY
 from secondsight.encoders.registry import load
 from secondsight.evaluation.grounding import FAILED
@@ -410,7 +410,7 @@ def _truths(made: Run) -> pd.DataFrame:
                 "covered": own.visible < FULLY,
                 "small": case["chance"] < SMALL,
                 "alike": any(r.group == own.group for r in others),
-                "correlated": bool(theme) and any(theme in things()[r.label].themes for r in others),
+                "correlated": bool(theme) and any(theme in classes()[r.label].themes for r in others),
                 "foreign": not example.image_key.startswith("noto"),
             }
         )
