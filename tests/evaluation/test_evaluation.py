@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from test_methods import small
 
 import secondsight as ss
-from families import photographs
+from captions import write_data
+from models import small
 from secondsight.algebra.layout import GridLayout
-from secondsight.data import GroundedCaption, Jsonl, Negative, Phrase, Region, write_jsonl
+from secondsight.data import GroundedCaption, Jsonl, Phrase, Region
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.evaluation import EXPERIMENTS, evaluate, measures, settings
 from secondsight.evaluation.checks import shuffled
@@ -219,26 +219,6 @@ def test_cases_are_alone_in_view_and_larger_than_a_patch():
 @pytest.fixture(scope="module")
 def model():
     return small()
-
-
-def write_data(folder: Path, count: int = 4) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    listed = []
-    for number in range(count):
-        image = photographs()[number % 2].resize((64 + 8 * number, 64))
-        file = folder / f"{number}.png"
-        image.save(file)
-        w = image.width
-        phrases = (
-            Phrase((2, 5), ((2.0, 2.0, 40.0, 40.0),), "dog"),
-            Phrase((12, 15), ((30.0, 30.0, float(w), 62.0),), "cat"),
-        )
-        regions = (Region("dog", phrases[0].boxes[0], "animal"), Region("cat", phrases[1].boxes[0], "animal"))
-        negatives = (Negative("a cow and a cat", (2, 5), (2, 5), "replace_obj"),)
-        one = GroundedCaption(str(number), f"{number}.png", file, "a dog and a cat", phrases, regions, negatives)
-        listed.append(one)
-    write_jsonl(folder / "data.jsonl", listed)
-    return folder / "data.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -498,7 +478,7 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import torch
-from test_methods import small
+from models import small
 import secondsight as ss
 from secondsight.evaluation import evaluate
 slow = float(sys.argv[3])

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 import yaml
 from open_clip.factory import add_model_config
 from safetensors.torch import load_file, save_file
-from test_evaluation import write_data
 
 import secondsight as ss
+from captions import write_data
 from models import clip
 from secondsight.data import Jsonl
 from secondsight.encoders.families.open_clip import open_clip_parts

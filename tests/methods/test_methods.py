@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import open_clip
 import pytest
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from torch.func import jacrev
 
 import secondsight as ss
 from families import FAMILIES, photographs
-from models import clip
+from models import small
 from secondsight.methods.banzhaf import _smooth_kernels
 from secondsight.methods.game import game
 from secondsight.methods.mask_regression import all_masks, banzhaf_weights, bernoulli_masks, fit
@@ -36,14 +35,6 @@ METHODS = {
 }
 # A method that is defined is tried, with its defaults where nothing else is said above.
 METHODS |= {name: made() for name, made in ss.METHODS.items() if name not in {m.name for m in METHODS.values()}}
-
-
-def small(size: int = 32, dtype: torch.dtype = torch.float64) -> ss.DualEncoder:
-    """Sixteen patches, or four at size 16."""
-    host = clip(dtype, vision={"image_size": size}, text={"context_length": 24, "vocab_size": 49408})
-    preprocess = open_clip.image_transform(size, is_train=False)
-    tokenizer = open_clip.SimpleTokenizer(context_length=24)
-    return ss.wrap(host, lambda image: preprocess(image).to(dtype), tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,14 @@ def resnet(dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Module:
     return model
 
 
+def small(size: int = 32, dtype: torch.dtype = torch.float64) -> ss.DualEncoder:
+    """A model that takes photographs and captions: sixteen patches, or four at size 16."""
+    host = clip(dtype, vision={"image_size": size}, text={"context_length": 24, "vocab_size": 49408})
+    preprocess = open_clip.image_transform(size, is_train=False)
+    tokenizer = open_clip.SimpleTokenizer(context_length=24)
+    return ss.wrap(host, lambda image: preprocess(image).to(dtype), tokenizer)
+
+
 def _sharpen(model: nn.Module) -> None:
     """Default initialisation makes nearly linear models with flat attention, on which any formula would agree."""
     for name, parameter in model.named_parameters():
