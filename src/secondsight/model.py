@@ -50,9 +50,7 @@ class Side:
         rows: list[Tensor] = []
         with untouched(encoder.module):
             for prepared in inputs:
-                embedding = encoder.features(prepared.tensor, encoder.depth - 1)[0].embedding
-                assert embedding is not None  # only a reference may be pooled elsewhere
-                rows.append(embedding)
+                rows.append(encoder.features(prepared.tensor, encoder.depth - 1)[0].embedding)
         return torch.stack(rows)
 
     def contributions(

@@ -15,6 +15,7 @@ from pages import unpacked
 from secondsight.encoders.families import transformers as hub
 from secondsight.encoders.families.clap import open_audio
 from secondsight.encoders.loading import unreachable
+from secondsight.inputs import texts
 from secondsight.testing import changed, check_encoder, snapshot
 from secondsight.visual.page import page_data
 
@@ -91,7 +92,7 @@ def test_padding_that_a_model_reads_is_kept():
 def test_slow_tokenizers_know_where_their_tokens_lie():
     slow = transformers.ByT5Tokenizer()
     assert not slow.is_fast
-    tokens_ = ss.encoders.texts.HubTokens(slow, vocabulary=400, context=64)
+    tokens_ = texts.HubTokens(slow, vocabulary=400, context=64)
     text = "a naïve dog, 2×"
     layout = tokens_.prepare(text).place.layout(len(slow(text)["input_ids"]))
     assert [text[s:e] for s, e in filter(None, layout.offsets)][:2] == ["a", "n"]
@@ -100,7 +101,7 @@ def test_slow_tokenizers_know_where_their_tokens_lie():
     assert [w.text for w in layout.words] == ["a", "naïve", "dog", ",", "2", "×"]
     weights = layout.select("dog")
     assert "".join(layout.tokens[i] for i in weights.nonzero().flatten().tolist()) == "dog"
-    spelled = ss.encoders.texts.spelled_offsets("A cat, sat", ["▁a", "▁cat", "▁s", "at", "</s>"], {4: "end"})
+    spelled = texts.spelled_offsets("A cat, sat", ["▁a", "▁cat", "▁s", "at", "</s>"], {4: "end"})
     assert spelled == ((0, 1), (2, 5), (7, 8), (8, 10), None)
 
 

@@ -9,6 +9,7 @@ from torch.func import jacrev
 
 import secondsight as ss
 from families import FAMILIES
+from secondsight.algebra.layout import word_scores
 
 PAIR = ("A dog runs after a ball in the park.", "The puppy chases its toy outside.")
 
@@ -33,7 +34,7 @@ def test_a_trained_model_matches_the_words_that_mean_the_same(minilm):
     assert e.terms.kinds == ("text", "text")
     for ours, theirs in (("dog", "puppy"), ("runs after", "chases"), ("ball", "toy")):
         scores = e.T.right_layout, e.toward_left(theirs)
-        words = dict(ss.layout.word_scores(scores[0], scores[1]))
+        words = dict(word_scores(scores[0], scores[1]))
         best = max(words, key=words.get)
         assert best in ours.split(), (ours, theirs, words)
     margin = ss.explain(minilm, PAIR[0], PAIR[1], against="The stock market fell sharply today.")
@@ -63,7 +64,7 @@ def test_the_definition_for_sentence_encoders(name, layer):
         encoder = side.encoder
         prepared = encoder.prepare(text)
         state = encoder.features(prepared.tensor, layer)[0]
-        reference = encoder.features(encoder.reference(prepared, "padding", 0), layer, [state.context])[0]
+        reference = encoder.reference_features(encoder.reference(prepared, "padding", 0), layer, state.context)
         head = encoder.head(layer, state.context, torch.float64)
         delta = state.hidden - reference.hidden
         jacobian = sum(

@@ -124,7 +124,7 @@ def test_the_whole_and_the_empty_game_are_input_and_reference(games, normalize):
         values = values_of(side, prepared, normalize)
         own = side.encoder.features(prepared.tensor, 2)[0]
         reference = side.encoder.reference(prepared, "mean" if side.kind == "image" else None, 0)
-        other = side.encoder.features(reference, 2, [own.context])[0]
+        other = side.encoder.reference_features(reference, 2, own.context)
         for row, state in ((15, own), (0, other)):
             wanted = state.embedding / state.embedding.norm() if normalize == "inside" else state.embedding
             assert torch.allclose(values[row], wanted, atol=1e-9)

@@ -55,7 +55,9 @@ def test_every_strategy_is_the_naive_formula_in_float64(name, index, layer):
     prepared = encoder.prepare(value)
     with untouched(encoder.module), differentiable():
         state = encoder.features(prepared.tensor, encoder.resolve(layer))[0]
-        reference = encoder.features(encoder.reference(prepared, None, 0), encoder.resolve(layer), [state.context])[0]
+        reference = encoder.reference_features(
+            encoder.reference(prepared, None, 0), encoder.resolve(layer), state.context
+        )
         head = encoder.head(encoder.resolve(layer), state.context, torch.float64)
         r = rule("gauss-legendre", 5)
         oracle = naive(head, reference.hidden, state.hidden, r.nodes, r.weights)

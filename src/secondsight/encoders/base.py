@@ -6,9 +6,9 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,12 +16,9 @@ from torch import Tensor
 
 from secondsight.algebra.layout import Layout
 from secondsight.inputs.prepared import Prepared
-from secondsight.paths.pooled import PooledBlock
+from secondsight.paths.pooled import PooledBlock, PooledReference
 from secondsight.support.errors import InputError
 from secondsight.support.guard import first_not_finite, untouched
-
-if TYPE_CHECKING:
-    pass
 
 Head = Callable[[Tensor], Tensor]
 
@@ -30,16 +27,45 @@ ATTENTION_POOL = "attention pool"
 
 
 @dataclass(frozen=True, eq=False)
+class Context:
+    """What an encoder's head must know about an input besides its hidden states.
+
+    `tensor` (1, …) is the model-ready input and `shape` the shape of its hidden states in the host model: (position,
+    width), or (width, rows, columns) for feature maps. `pool` is the position at which the last block is read, `mask`
+    the attention mask of the blocks; both only where the head needs them.
+    """
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    pool: int | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class States:
     """Hidden states (position, width) that enter a layer, in the decomposition's precision.
 
-    `embedding` (joint,) is what the host model itself made of the input; None where it pools elsewhere than `context`
-    says. `context` is whatever the encoder's head needs to know of the input (pooled position, attention mask).
+    `embedding` (joint,) is the host model's own embedding of the input.
+    """
+
+    hidden: Float[Tensor, "position width"]
+    embedding: Float[Tensor, " joint"]
+    context: Context
+
+
+@dataclass(eq=False)
+class Reference:
+    """A reference input's hidden states at a layer, run under the context of an input; cached by its encoder.
+
+    `embedding` is None where the host model pools the reference at another position than the input. Methods fill in the
+    rest: `pooled` is the reference's half of the closed form, `checked` holds the reference embeddings of the paths whose
+    head was checked against the host model, by the path's class and whether embeddings are normalised.
     """
 
     hidden: Float[Tensor, "position width"]
     embedding: Float[Tensor, " joint"] | None
-    context: Any
+    pooled: PooledReference | None = None
+    checked: dict[tuple[type, bool], Tensor] = field(default_factory=dict)
 
 
 class Encoder(ABC):
@@ -56,7 +82,7 @@ class Encoder(ABC):
     pool: str = "its own"
 
     def __init__(self) -> None:
-        self._references: OrderedDict[tuple[Any, ...], tuple[States, dict[Any, Any]]] = OrderedDict()
+        self._references: OrderedDict[Hashable, Reference] = OrderedDict()
         self.input_encoder: Encoder | None = None  # kept by `input_layer.at_layer`
         self._copies: dict[tuple[torch.dtype, int], tuple[int, Any]] = {}
 
@@ -65,11 +91,19 @@ class Encoder(ABC):
         """A raw input (or a model-ready tensor with a batch axis of 1) as the model wants it."""
 
     @abstractmethod
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
-        """Hidden states entering `layer` for a batch; `like` gives contexts to pool by (for references)."""
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
+        """Hidden states entering `layer` for a batch of model-ready inputs."""
+
+    def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
+        """Hidden states of a reference entering `layer`, with masks and pooling of the input that `context` describes.
+
+        The default is right where these do not depend on the input.
+        """
+        state = self.features(tensor, layer)[0]
+        return Reference(state.hidden, state.embedding)
 
     @abstractmethod
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """The pure function (node, position, width) → (node, joint) from `layer` on, in `dtype`."""
 
     @abstractmethod
@@ -87,18 +121,17 @@ class Encoder(ABC):
         """
         return None
 
-    def after(self, context: Any, output: Tensor) -> tuple[Tensor, Any]:
+    def after(self, context: Context, output: Tensor) -> tuple[Tensor, Context]:
         """The last hidden states of one input as (position, width), and the context for `head(depth, …)` of them."""
         return output.flatten(1).mT if output.ndim == 3 else output, context
 
-    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
+    def pooled(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
         """The closed form's description of the last block; None where it has none or at other layers."""
         return None
 
-    def pooling(self, context: Any) -> Hashable:
-        """What of a context the reference's hidden states depend on; inputs that share it share the reference."""
-        key: Hashable = context
-        return key
+    def pooling(self, context: Context) -> Hashable:
+        """The part of a context that a reference's hidden states depend on; inputs that share it share the reference."""
+        return tuple(context.tensor.shape), context.shape
 
     def label(self, layer: int) -> int | str:
         """A resolved layer as users name it."""
@@ -140,17 +173,14 @@ class Encoder(ABC):
         """Where the model's weights are."""
         return next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
-    def reference_states(self, tensor: Tensor, layer: int, context: Any) -> tuple[States, dict[Any, Any]]:
-        """Hidden states of a reference input, cached by its content, the layer, the pooling and the weights.
-
-        The dictionary beside them keeps what the closed form derives from them.
-        """
+    def reference_at(self, tensor: Tensor, layer: int, context: Context) -> Reference:
+        """A reference input at a layer, cached by its content, the layer, the pooling and the weights."""
         content = hashlib.blake2b(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         key = (layer, content.digest(), tuple(tensor.shape), self.pooling(context), self._fingerprint())
         if key in self._references:
             self._references.move_to_end(key)
         else:
-            self._references[key] = (self.features(tensor, layer, [context])[0], {})
+            self._references[key] = self.reference_features(tensor, layer, context)
             while len(self._references) > 64:
                 self._references.popitem(last=False)
         return self._references[key]

@@ -6,28 +6,20 @@ Masks, rotary positions, pooling, projections and whatever else a library does a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import ATTENTION_POOL, Encoder, Head, States
+from secondsight.encoders.base import ATTENTION_POOL, Context, Encoder, Head, Reference, States
 from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, grid_layout
 from secondsight.inputs.prepared import Prepared
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.support.guard import capturing, replacing, skipping
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """An input's own tensor (1, …), which the host is run with, and the shape of its hidden states at the layer."""
-
-    tensor: Tensor
-    shape: tuple[int, ...]
 
 
 class HostEncoder(Encoder):
@@ -63,17 +55,17 @@ class HostEncoder(Encoder):
         """The last block, where it is none that pools."""
         return None if self.pool == ATTENTION_POOL else self.blocks(self.module)[-1]
 
-    def after(self, context: Any, output: Tensor) -> tuple[Tensor, Any]:
+    def after(self, context: Context, output: Tensor) -> tuple[Tensor, Context]:
         """The last block's output, whose grid may be another than its input's."""
         output = output.movedim(2, 0) if self.channels_last and output.ndim == 3 else output
         flat = output.flatten(1).mT if output.ndim == 3 else output
         return flat, replace(context, shape=tuple(output.shape))
 
-    def block_of(self, module: Any, context: Any, dtype: torch.dtype) -> Any:
+    def block_of(self, module: Any, context: Context, dtype: torch.dtype) -> Any:
         """The `PooledBlock` of the last block where it has one; see `encoders.blocks`."""
         return None
 
-    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> Any:
+    def pooled(self, layer: int, context: Context, dtype: torch.dtype) -> Any:
         """The closed form at the last block."""
         return self.block_of(self.in_precision(dtype), context, dtype) if layer == self.depth - 1 else None
 
@@ -126,34 +118,33 @@ class HostEncoder(Encoder):
     def _channels_first(self, hidden: Tensor) -> Tensor:
         return hidden.movedim(3, 1) if self.channels_last and hidden.ndim == 4 else hidden
 
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Hidden states for a batch, each with its own input as context."""
         tensors = self._own(tensors)
-        if like is None or not self.contextual:
-            hidden, out = self._run(tensors, layer)
-            contexts = [Context(t[None], tuple(hidden.shape[1:])) for t in tensors]
-            return self._states(hidden, out, contexts)
-        states = []
-        for row, context in zip(tensors.split(1), like, strict=True):
-            embedded, _ = self._run(row, 0)
-            embedded = embedded.movedim(1, 3) if self.channels_last and embedded.ndim == 4 else embedded
-            with replacing(self.blocks(self.module)[0], embedded):
-                # The pre-hook that replaces is registered first, so the layer's own sees what it gave.
-                hidden, out = self._run(context.tensor, layer)
-            states += self._states(hidden, out, [context])
-        return states
-
-    def _states(self, hidden: Tensor, out: Tensor, contexts: Sequence[Context]) -> list[States]:
-        flat = hidden.flatten(2).mT if hidden.ndim == 4 else hidden
+        hidden, out = self._run(tensors, layer)
         dtype = self.dtype()
-        rows = zip(flat, out, contexts, strict=True)
-        return [States(h.to(dtype).clone(), e.to(dtype), context) for h, e, context in rows]
+        return [
+            States(h, e.to(dtype), Context(t[None], tuple(x.shape)))
+            for h, x, e, t in zip(self._rows(hidden), hidden, out, tensors, strict=True)
+        ]
 
-    def pooling(self, context: Any) -> Hashable:
-        """The shape of the input and of the hidden states."""
-        return tuple(context.tensor.shape), context.shape
+    def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
+        """The reference's hidden states; those of a `contextual` encoder under the input's masks and pooling."""
+        if not self.contextual:
+            return super().reference_features(tensor, layer, context)
+        embedded, _ = self._run(self._own(tensor), 0)
+        embedded = embedded.movedim(1, 3) if self.channels_last and embedded.ndim == 4 else embedded
+        with replacing(self.blocks(self.module)[0], embedded):
+            # The pre-hook that replaces is registered first, so the layer's own hook sees the replacement.
+            hidden, out = self._run(context.tensor, layer)
+        return Reference(self._rows(hidden)[0], out[0].to(self.dtype()))
 
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def _rows(self, hidden: Tensor) -> list[Tensor]:
+        """Copies of hidden states as (position, width) for every input, in the decomposition's precision."""
+        flat = hidden.flatten(2).mT if hidden.ndim == 4 else hidden
+        return [h.to(self.dtype()).clone() for h in flat]
+
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """The host run with the layer's input put in place of its own; at `depth` all blocks pass it on."""
         module = self.in_precision(dtype)
         blocks = self.blocks(module)

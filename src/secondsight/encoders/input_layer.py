@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from secondsight.algebra.layout import Layout, SpectrogramLayout
-from secondsight.encoders.base import Encoder, Head, States
-from secondsight.encoders.host import Context
+from secondsight.encoders.base import Context, Encoder, Head, Reference, States
 from secondsight.inputs.images import grid_layout
 from secondsight.inputs.prepared import Prepared
 from secondsight.support.errors import AdapterError, InputError
@@ -52,7 +51,7 @@ class InputEncoder(Encoder):
         """As the encoder itself."""
         return self.encoder.reference(prepared, which, seed)
 
-    def pooling(self, context: Any) -> Hashable:
+    def pooling(self, context: Context) -> Hashable:
         """Tokens pool as the encoder does; anything else is all there is."""
         tensor: Tensor = context.tensor
         return (tuple(tensor.shape), tensor.cpu().numpy().tobytes()) if self.of_tokens else tuple(tensor.shape)
@@ -84,20 +83,24 @@ class InputEncoder(Encoder):
     def _own(self) -> torch.dtype:
         return next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
 
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
+        """The reference or its token embeddings; its embedding is the head's, under the input's token ids."""
+        # Token ids also say where the model pools and what it masks, which must be as for the input.
+        hidden = self._hidden(self._ready(tensor)).to(self.dtype())
+        return Reference(hidden[0], self.head(0, context, self.dtype())(hidden)[0])
+
+    def _ready(self, tensors: Tensor) -> Tensor:
+        return tensors.to(self.device(), self._own() if tensors.is_floating_point() else None)
+
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
         """The inputs themselves, or their token embeddings."""
-        dtype, own = self.dtype(), self._own()
-        tensors = tensors.to(self.device(), own) if tensors.is_floating_point() else tensors.to(self.device())
-        hidden = self._hidden(tensors).to(dtype)
-        if like is not None:
-            # Token ids say more than their embeddings do (pooled position, mask): those of the input hold.
-            outs = [self.head(0, c, dtype)(h[None])[0] for h, c in zip(hidden, like, strict=True)]
-            return [States(h, e, c) for h, e, c in zip(hidden, outs, like, strict=True)]
+        tensors = self._ready(tensors)
+        hidden = self._hidden(tensors).to(self.dtype())
         made = self.encoder.features(tensors, self.encoder.depth - 1)
         contexts = [Context(t[None], tuple(t.shape)) for t in tensors]
         return [States(h, s.embedding, c) for h, s, c in zip(hidden, made, contexts, strict=True)]
 
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """The whole model from its input on."""
         whole = self.encoder.from_input(dtype)
         if not self.of_tokens:

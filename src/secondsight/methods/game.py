@@ -109,10 +109,9 @@ def game(side: Side, prepared: Prepared, layer: Any, reference: Any, seed: int, 
             # Whoever cannot say where token embeddings are has them at the first block's input.
             encoder, number = at_layer(side.encoder, 0)
         state = encoder.features(prepared.tensor, number)[0]
-        assert state.embedding is not None  # only a reference may be pooled elsewhere
         check_finite(side.encoder, state.embedding, prepared.tensor)
         other = encoder.reference(prepared, which, seed)
-        absent = encoder.reference_states(other, number, state.context)[0]
+        absent = encoder.reference_at(other, number, state.context)
         fine = encoder.layout(prepared, number, state)
         layout, owner = fine, torch.arange(fine.size)
         if encoder is not side.encoder:

@@ -16,7 +16,7 @@ from torch import Tensor
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import Head, States, check_finite
+from secondsight.encoders.base import Head, Reference, States, check_finite
 from secondsight.encoders.input_layer import at_layer
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method, for_side, one_of
@@ -120,15 +120,14 @@ class IntegratedJacobian(Method):
 
     def _integral(self, side: Side, prepared: Prepared, state: States, layer: int, which: Any) -> _Integral:
         encoder = side.encoder
-        assert state.embedding is not None  # only a reference may be pooled elsewhere
         check_finite(side.encoder, state.embedding, prepared.tensor)
         other = encoder.reference(prepared, which, self.seed)
-        reference, derived = encoder.reference_states(other, layer, state.context)
+        reference = encoder.reference_at(other, layer, state.context)
         check_finite(side.encoder, reference.hidden, other)
         unit = self.normalize == "inside" and side.cosine
-        path = self._path(side, state, layer, reference, derived, unit)
+        path = self._path(side, state, layer, reference, unit)
         with differentiable():
-            g, g0 = self._ends(side, path, state, reference, derived, unit)
+            g, g0 = self._ends(side, path, state, reference, unit)
             if float((g - g0).norm()) <= 100 * torch.finfo(g.dtype).eps * float(g.norm()):
                 # An input that is its own reference: what is left of the difference is rounding, and no goal.
                 g0 = g
@@ -160,16 +159,15 @@ class IntegratedJacobian(Method):
             stacklevel=3,
         )
 
-    def _path(self, side: Side, state: States, layer: int, start: States, derived: dict[Any, Any], unit: bool) -> Path:
+    def _path(self, side: Side, state: States, layer: int, start: Reference, unit: bool) -> Path:
         """The straight path from `start` to a state: the closed form where there is one, else through the head."""
-        assert state.embedding is not None  # only a reference may be pooled elsewhere
         encoder, dtype = side.encoder, side.encoder.dtype()
         block = None if self.strategy in ("forward", "reverse") else encoder.pooled(layer, state.context, dtype)
         if block is not None:
-            if "pooled" not in derived:
-                derived["pooled"] = block.reference(start.hidden)
+            if start.pooled is None:
+                start.pooled = block.reference(start.hidden)
             block = _through_unit(block) if unit else block
-            return PooledPath(block, derived["pooled"], state.hidden)
+            return PooledPath(block, start.pooled, state.hidden)
         if self.strategy == "pooled":
             raise InputError(
                 f"strategy='pooled' is the closed form of a last block with one pooled query; the {side.kind} encoder "
@@ -184,25 +182,22 @@ class IntegratedJacobian(Method):
         own = kinked(encoder.in_precision(dtype)) if self.kinks == "average" else []
         return LinePath(head, start.hidden, state.hidden, mode, met(head, own, start.hidden))
 
-    def _ends(
-        self, side: Side, path: Path, state: States, reference: States, derived: dict[Any, Any], unit: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _ends(self, side: Side, path: Path, state: States, reference: Reference, unit: bool) -> tuple[Tensor, Tensor]:
         """g(a) and g(r), after checking that the path's head reproduces what the host model gives for both.
 
         The check is made for the first input that meets a reference at this layer and these weights. Later ones are
         still watched by the residual.
         """
-        assert state.embedding is not None  # only a reference may be pooled elsewhere
-        key = ("checked", type(path), unit)
+        key = (type(path), unit)
         low = _lower_precision(side, state.hidden.dtype)
         host = F.normalize(state.embedding, dim=-1) if unit else state.embedding
-        if key in derived and not low:
-            return host, derived[key]
+        if key in reference.checked and not low:
+            return host, reference.checked[key]
         own0, own = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
         _check(own, host, "input", side)
         if reference.embedding is not None:
             _check(own0, F.normalize(reference.embedding, dim=-1) if unit else reference.embedding, "reference", side)
-        derived[key] = own0
+        reference.checked[key] = own0
         return (own if low else host), own0
 
     def _about(self, layer: int | str, adapted: Adapted, path: Path) -> dict[str, Any]:

@@ -62,7 +62,6 @@ class JacobianTimesInput(Method):
     def _one(self, side: Side, prepared: Prepared) -> Contributions:
         encoder, layer = at_layer(side.encoder, *for_side(side, self.layer))
         state = encoder.features(prepared.tensor, layer)[0]
-        assert state.embedding is not None  # only a reference may be pooled elsewhere
         check_finite(side.encoder, state.embedding, prepared.tensor)
         head = encoder.head(layer, state.context, encoder.dtype())
         unit = self.normalize == "inside" and side.cosine

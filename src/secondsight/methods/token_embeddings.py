@@ -55,7 +55,6 @@ class TokenEmbeddings(Method):
             if shown.hidden.shape != out.hidden.shape:
                 # A block that changes the width, as stages of convolutions do, belongs to the projection.
                 reader, layer = shown, at
-        assert out.embedding is not None  # only a reference may be pooled elsewhere
         check_finite(side.encoder, out.embedding, prepared.tensor)
         head, positions = encoder.head(layer, reader.context, encoder.dtype()), len(reader.hidden)
         together = max(1, _TOGETHER // reader.hidden.numel())

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
-from secondsight.encoders.base import States, check_finite
+from secondsight.encoders.base import Reference, States, check_finite
 from secondsight.encoders.input_layer import at_layer
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method, for_side
@@ -65,19 +65,20 @@ class WaypointJacobian(IntegratedJacobian):
         side = replace(side, encoder=encoder)
         unit = self.normalize == "inside" and side.cosine
         state = encoder.features(prepared.tensor, layer)[0]
-        assert state.embedding is not None  # only a reference may be pooled elsewhere
         check_finite(side.encoder, state.embedding, prepared.tensor)
         reference = encoder.reference(prepared, which, self.seed)
-        start = encoder.reference_states(reference, layer, state.context)[0]
-        through = [encoder.features(t, layer, [state.context])[0] for t in self._between(side, prepared, reference)]
+        start = encoder.reference_at(reference, layer, state.context)
+        through = [
+            encoder.reference_features(t, layer, state.context) for t in self._between(side, prepared, reference)
+        ]
         total: Tensor | None = None
         first: Tensor | None = None
         last: Tensor | None = None
         steps, evaluations, residual = 0, 0, 0.0
-        for end in [*through, state]:
+        for end in [*through, Reference(state.hidden, None)]:
             # The stretch's own end may be pooled elsewhere by the host; the head pools where the input is.
             stretch = States(end.hidden, state.embedding, state.context)
-            path = self._path(side, stretch, layer, start, {}, unit)
+            path = self._path(side, stretch, layer, start, unit)
             with differentiable():
                 low, high = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
                 adapted = self._nodes(path, high - low)

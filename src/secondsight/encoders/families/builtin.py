@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import Encoder, Head, States
+from secondsight.encoders.base import Context, Encoder, Head, States
 from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, grid_layout
 from secondsight.inputs.prepared import Prepared
 from secondsight.inputs.texts import TEXT_REFERENCES, HubTokens, Tokenized
@@ -123,21 +124,23 @@ class PhotographEncoder(Encoder):
         """A photograph, squashed to the model's square; or model-ready pixels of any size."""
         return self.images.prepare(raw)
 
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Feature maps entering stage `layer`, as (cell, channel)."""
         net, seen = self.module, dict[str, Any]()
         with capturing(net.blocks[layer], seen):
             out = net.forward_features(tensors.to(net.conv_stem.weight)).mean((2, 3))
         hidden: Tensor = seen["args"][0]
-        grid = (hidden.shape[2], hidden.shape[3])
-        return [States(h.flatten(1).T.contiguous(), e, grid) for h, e in zip(hidden, out, strict=True)]
+        return [
+            States(h.flatten(1).T.contiguous(), e, Context(t[None], tuple(h.shape)))
+            for h, e, t in zip(hidden, out, tensors, strict=True)
+        ]
 
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """The stages from `layer` on, the last convolution, and the mean over its cells."""
         net: Any = self.module
 
         def head(x: Tensor) -> Tensor:
-            y = x.mT.unflatten(2, context)
+            y = x.mT.unflatten(2, context.shape[1:])
             for stage in net.blocks[layer:]:
                 y = stage(y)
             out: Tensor = net.bn2(net.conv_head(y)).mean((2, 3))
@@ -149,9 +152,9 @@ class PhotographEncoder(Encoder):
         """The last stage."""
         return self.module.blocks[-1]
 
-    def after(self, context: Any, output: Tensor) -> tuple[Tensor, Any]:
+    def after(self, context: Context, output: Tensor) -> tuple[Tensor, Context]:
         """The last stage's cells."""
-        return output.flatten(1).mT, (output.shape[1], output.shape[2])
+        return output.flatten(1).mT, replace(context, shape=tuple(output.shape))
 
     def from_input(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """Pooled features of pixels."""
@@ -164,7 +167,8 @@ class PhotographEncoder(Encoder):
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """The cells of the stage's feature map."""
-        return grid_layout(prepared.place, states.context, {})
+        _, rows, columns = states.context.shape
+        return grid_layout(prepared.place, (rows, columns), {})
 
 
 class SentenceEncoder(Encoder):
@@ -188,18 +192,21 @@ class SentenceEncoder(Encoder):
         """A caption as word pieces, or model-ready token ids (1, length)."""
         return self.texts.prepare(raw, truncate=truncate)
 
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Hidden states entering block `layer`."""
         seen: dict[str, Any] = {}
         with capturing(self.blocks[layer], seen):
             last = self.module(input_ids=tensors.to(self.device())).last_hidden_state
         hidden: Tensor = seen["args"][0] if seen["args"] else seen["kwargs"]["hidden_states"]
-        return [States(h.clone(), e, ()) for h, e in zip(hidden, self._pool(last), strict=True)]
+        return [
+            States(h.clone(), e, Context(t[None], tuple(h.shape)))
+            for h, e, t in zip(hidden, self._pool(last), tensors, strict=True)
+        ]
 
     def _pool(self, x: Tensor) -> Tensor:
         return (F.normalize(x.mean(-2), dim=-1) - self.mean.to(x)) @ self.ridge.to(x)
 
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """Blocks from `layer` on, mean pooling, normalisation and the ridge map."""
         blocks = self.blocks[layer:]
 

@@ -6,8 +6,7 @@ import difflib
 import json
 import os
 import warnings
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import open_clip
@@ -23,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import ATTENTION_POOL, Encoder, Head, States
+from secondsight.encoders.base import ATTENTION_POOL, Context, Encoder, Head, Reference, States
 from secondsight.encoders.blocks import linear, pooled_block
 from secondsight.encoders.families.open_clip_towers import POOLS, HostTextEncoder, PooledVisionEncoder, TimmEncoder
 from secondsight.encoders.loading import loading, number
@@ -48,14 +47,6 @@ from secondsight.support.errors import AdapterError, InputError
 from secondsight.support.guard import capturing
 
 Tokenizer = Callable[[list[str]], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class _Context:
-    """Where the input is pooled, and the attention mask its blocks were given, cut to the kept positions."""
-
-    pool: int
-    mask: Tensor | None = None
 
 
 def _run_blocks(transformer: Any, first: int, mask: Tensor | None) -> Head:
@@ -96,15 +87,18 @@ class VisionEncoder(Encoder):
         _check_size(prepared, tuple(self.module.image_size))
         return prepared
 
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Hidden states entering block `layer` for a batch of pixels."""
         block = self.module.transformer.resblocks[layer]
         own = self.module.conv1.weight
         hidden, _, out = _captured(block, lambda: self.module(tensors.to(own)), "image tower")
         hidden = (hidden if self.module.transformer.batch_first else hidden.transpose(0, 1)).to(self.dtype())
-        return [States(h, e.to(self.dtype()), 0) for h, e in zip(hidden, out, strict=True)]
+        return [
+            States(h, e.to(self.dtype()), Context(t[None], tuple(h.shape)))
+            for h, e, t in zip(hidden, out, tensors, strict=True)
+        ]
 
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """Blocks from `layer` on, pooling and projection."""
         visual = self.in_precision(dtype)
         run, projection = _run_blocks(visual.transformer, layer, None), visual.proj
@@ -119,7 +113,7 @@ class VisionEncoder(Encoder):
         """The last block."""
         return self.module.transformer.resblocks[-1]
 
-    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
+    def pooled(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
         """The closed form where the class token pools in the last block."""
         visual = self.in_precision(dtype)
         if layer != self.depth - 1 or visual.pool_type != "tok":
@@ -173,23 +167,26 @@ class ResNetEncoder(Encoder):
         _check_size(prepared, tuple(size) if isinstance(size, (tuple, list)) else (size, size))
         return prepared
 
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Feature maps entering a stage, or the mean token and the cells as the attention pool sees them."""
         block = self._blocks(self.module)[layer]
         hidden, _, out = _captured(block, lambda: self.module(tensors.to(self.module.conv1.weight)), "image tower")
-        context = (tuple(hidden.shape[-2:]),)
+        shape = tuple(hidden.shape[1:])
         hidden = hidden.to(self.dtype()).flatten(2).mT
         if layer == self.depth - 1:
             place = self.module.attnpool.positional_embedding.to(hidden)
             hidden = torch.cat([hidden.mean(1, keepdim=True), hidden], 1) + place
-        return [States(h.clone(), e.to(self.dtype()), context) for h, e in zip(hidden, out, strict=True)]
+        return [
+            States(h.clone(), e.to(self.dtype()), Context(t[None], shape))
+            for h, e, t in zip(hidden, out, tensors, strict=True)
+        ]
 
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """The stages from `layer` on and the attention pool."""
         *stages, pool = self._blocks(self.in_precision(dtype))[layer:]
         if layer == self.depth - 1:
             return lambda x: _attend(pool, x)
-        grid = context[0]
+        grid = context.shape[1:]
 
         def head(x: Tensor) -> Tensor:
             # Some first layers of a stage are in-place; the hidden states are the caller's.
@@ -201,7 +198,7 @@ class ResNetEncoder(Encoder):
 
         return head
 
-    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
+    def pooled(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
         """The attention pool: the mean token asks, the projection is all that follows."""
         if layer != self.depth - 1:
             return None
@@ -220,7 +217,8 @@ class ResNetEncoder(Encoder):
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """The stage's cells, behind the mean token at the attention pool."""
         special = {0: "mean"} if layer == self.depth - 1 else {}
-        return grid_layout(prepared.place, states.context[0], special)
+        _, rows, columns = states.context.shape
+        return grid_layout(prepared.place, (rows, columns), special)
 
 
 def _attend(pool: Any, x: Tensor) -> Tensor:
@@ -372,33 +370,42 @@ class TextEncoder(Encoder):
             return [int(i) for i in ids.eq(self.eos or 0).int().argmax(-1)]
         raise AdapterError(f"text pooling {self.pool_type!r} is not known: open_clip has first, last, argmax and eos")
 
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
-        """Hidden states entering block `layer` for a batch of token ids."""
-        tower = self.tower
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
+        """Hidden states entering block `layer` for a batch of token ids, without positions that cannot matter."""
         tensors = tensors.to(self.device())
-        hidden, kwargs, out = _captured(
-            tower.transformer.resblocks[layer], lambda: self.host.encode_text(tensors), "text tower"
-        )
-        hidden = (hidden if tower.transformer.batch_first else hidden.transpose(0, 1)).to(self.dtype())
+        hidden, mask, embeddings = self._run(tensors, layer)
+        states = []
+        for ids, row, embedding, pool in zip(tensors, hidden, embeddings, self._pool(tensors), strict=True):
+            causal = mask is not None and bool(torch.isneginf(mask.float()[pool, pool + 1 :]).all())
+            length = pool + 1 if causal else len(row)
+            # A copy, as a view would keep the whole batch in memory.
+            row = row[:length].clone()
+            context = Context(ids[None], tuple(row.shape), pool, None if mask is None else mask[:length, :length])
+            states.append(States(row, embedding, context))
+        return states
+
+    def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
+        """The reference's hidden states, as many as the input has."""
+        tensor = tensor.to(self.device())
+        hidden, _, embeddings = self._run(tensor, layer)
+        same = self._pool(tensor)[0] == context.pool
+        return Reference(hidden[0, : context.shape[0]].clone(), embeddings[0] if same else None)
+
+    def _run(self, ids: Tensor, layer: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Hidden states entering a block, its attention mask, and the embeddings."""
+        transformer = self.tower.transformer
+        hidden, kwargs, out = _captured(transformer.resblocks[layer], lambda: self.host.encode_text(ids), "text tower")
+        hidden = (hidden if transformer.batch_first else hidden.transpose(0, 1)).to(self.dtype())
         mask: Tensor | None = kwargs.get("attn_mask")
         if mask is not None and mask.ndim != 2:
             raise AdapterError("this text tower gives every input its own attention mask: it is not supported yet")
-        result = []
-        for row, pool in enumerate(self._pool(tensors)):
-            wanted = pool if like is None else like[row].pool
-            causal = mask is not None and bool(torch.isneginf(mask.float()[wanted, wanted + 1 :]).all())
-            kept = wanted + 1 if causal else hidden.shape[1]
-            context = _Context(wanted, None if mask is None else mask[:kept, :kept])
-            # With the input's length dropped to `kept`, a copy frees the rest of the batch.
-            embedding = out[row].to(self.dtype()) if pool == wanted else None
-            result.append(States(hidden[row, :kept].clone(), embedding, context))
-        return result
+        return hidden, mask, out.to(self.dtype())
 
-    def pooling(self, context: Any) -> Hashable:
-        """The pooled position and the number of kept ones; the mask is the model's own."""
-        return context.pool, None if context.mask is None else len(context.mask)
+    def pooling(self, context: Context) -> Hashable:
+        """The pooled position and the number of positions; the mask is the model's own."""
+        return context.pool, context.shape
 
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """Blocks from `layer` on, pooling at the input's position, and projection."""
         parts = self.in_precision(dtype)
         mask = None if context.mask is None else context.mask.to(dtype)
@@ -417,11 +424,12 @@ class TextEncoder(Encoder):
         """The last block."""
         return self.module.transformer.resblocks[-1]
 
-    def pooled(self, layer: int, context: Any, dtype: torch.dtype) -> PooledBlock | None:
+    def pooled(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
         """The closed form at the last block."""
         if layer != self.depth - 1:
             return None
         parts = self.in_precision(dtype)
+        assert context.pool is not None  # set by `features`
         row = None if context.mask is None else context.mask[context.pool]
         finish = (parts.ln_final, parts.text_projection)
         return pooled_block(parts.transformer.resblocks[-1], context.pool, finish, dtype, row)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout, TokenLayout
-from secondsight.encoders.base import ATTENTION_POOL, States
+from secondsight.encoders.base import ATTENTION_POOL, Context, States
 from secondsight.encoders.blocks import pooled_block, probe_block
 from secondsight.encoders.host import HostEncoder, HostImageEncoder, text_blocks
 from secondsight.inputs.images import ImageInput
@@ -63,7 +63,7 @@ class PooledVisionEncoder(HostImageEncoder):
         """The projected embeddings of pixels."""
         return _first(module(tensors))
 
-    def block_of(self, module: Any, context: Any, dtype: torch.dtype) -> Any:
+    def block_of(self, module: Any, context: Context, dtype: torch.dtype) -> Any:
         """The pool, of whose queries the first makes the embedding."""
         if module.attn_pool_contrastive is not None or module.pool_type != "tok":
             return None
@@ -104,7 +104,7 @@ class TimmEncoder(HostImageEncoder):
         """The projected embeddings of pixels."""
         return _first(module(tensors))
 
-    def block_of(self, module: Any, context: Any, dtype: torch.dtype) -> Any:
+    def block_of(self, module: Any, context: Context, dtype: torch.dtype) -> Any:
         """The attention pool, or the last block where the class token is read."""
         trunk = module.trunk
         if type(trunk).__name__ != "VisionTransformer":
@@ -153,7 +153,7 @@ class HostTextEncoder(HostEncoder):
         """The projected embeddings of token ids."""
         return _first(module(tensors))
 
-    def block_of(self, module: Any, context: Any, dtype: torch.dtype) -> Any:
+    def block_of(self, module: Any, context: Context, dtype: torch.dtype) -> Any:
         """The last block of a hub model whose first position is read."""
         if not self.hub or type(module.pooler).__name__ not in ("ClsPooler", "ClsLastHiddenStatePooler"):
             return None
@@ -168,7 +168,7 @@ class HostTextEncoder(HostEncoder):
         module = self.in_precision(dtype)
         return module.transformer.get_input_embeddings() if self.hub else module.token_embedding
 
-    def pooling(self, context: Any) -> Hashable:
+    def pooling(self, context: Context) -> Hashable:
         """The input's length, its padding, and where its highest id or end is, one of which may be pooled."""
         ids = context.tensor[0]
         ends = int((ids == getattr(self.module, "eos_id", -1)).int().argmax())

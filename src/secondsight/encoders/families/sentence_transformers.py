@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import States
+from secondsight.encoders.base import Context, States
 from secondsight.encoders.blocks import pooled_block
 from secondsight.encoders.host import HostEncoder, text_blocks
 from secondsight.encoders.loading import loading, saved_folder
@@ -85,7 +85,7 @@ class SentenceEncoder(HostEncoder):
         embedding: Tensor = features["sentence_embedding"]
         return embedding if self.joint is None else embedding[:, : self.joint]
 
-    def block_of(self, module: Any, context: Any, dtype: torch.dtype) -> Any:
+    def block_of(self, module: Any, context: Context, dtype: torch.dtype) -> Any:
         """The last block of a BERT-like transformer of which one position is read."""
         last = self.blocks(module)[-1]
         where = {"cls": self.prompted, "lasttoken": context.shape[0] - 1}.get(self.mode)
@@ -104,7 +104,7 @@ class SentenceEncoder(HostEncoder):
         """The transformer's token embeddings."""
         return self.in_precision(dtype)[0].auto_model.get_input_embeddings()
 
-    def pooling(self, context: Any) -> Hashable:
+    def pooling(self, context: Context) -> Hashable:
         """The length: all of it is read, the same way for every text."""
         length: int = context.shape[0]
         return length

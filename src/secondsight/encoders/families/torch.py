@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout, TokenLayout
-from secondsight.encoders.base import Encoder, Head, States
+from secondsight.encoders.base import Context, Encoder, Head, States
 from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
 from secondsight.inputs.prepared import Prepared
 from secondsight.inputs.texts import TEXT_REFERENCES, Tokenized, check_ids, text_reference
@@ -93,7 +93,7 @@ class TorchEncoder(Encoder):
         made = self.tokenizer(raw)
         return Prepared(check_ids(made["ids"]), raw, _tokenized(raw, made))
 
-    def features(self, tensors: Tensor, layer: int, like: Sequence[Any] | None = None) -> list[States]:
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Hidden states for a batch, each with its own input as context."""
         tensors = tensors.to(self.device())
         if self._features is not None and self._head is not None:
@@ -122,18 +122,17 @@ class TorchEncoder(Encoder):
         flat = hidden.flatten(2).mT if hidden.ndim == 4 else hidden
         dtype = self.dtype()
         return [
-            States(h.to(dtype).clone(), e.to(dtype), (shape, t[None]))
+            States(h.to(dtype).clone(), e.to(dtype), Context(t[None], shape))
             for h, e, t in zip(flat, out, tensors, strict=True)
         ]
 
-    def pooling(self, context: Any) -> Hashable:
+    def pooling(self, context: Context) -> Hashable:
         """The shape of the hidden states; the input itself stays out of it."""
-        shape: tuple[int, ...] = context[0]
-        return shape
+        return context.shape
 
-    def head(self, layer: int, context: Any, dtype: torch.dtype) -> Head:
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """The user's head, or the whole module with the layer's input put in place of its own."""
-        shape, tensor = context
+        shape, tensor = context.shape, context.tensor
         own = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), dtype)
         if own != dtype:
             raise InputError(f"a TorchEncoder in {own} cannot be decomposed in {dtype}: use model.float()")
@@ -173,7 +172,7 @@ class TorchEncoder(Encoder):
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """A grid where it is known, the tokens where they match, else plain features."""
-        shape, _ = states.context
+        shape = states.context.shape
         size = len(states.hidden)
         special = dict.fromkeys(range(self.prefix), "prefix")
         grid = (shape[1], shape[2]) if len(shape) == 3 else self.grid

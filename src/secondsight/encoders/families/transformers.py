@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import ATTENTION_POOL, Encoder
+from secondsight.encoders.base import ATTENTION_POOL, Context, Encoder
 from secondsight.encoders.blocks import pooled_block, probe_block
 from secondsight.encoders.families.clap import AudioEncoder
 from secondsight.encoders.host import HostEncoder, HostImageEncoder
@@ -136,7 +136,7 @@ class _Hub(HostEncoder):
         parts = [(name, _part(module.tower, name)) for name in self.tower.finish]
         return [*(pooler(p) if name == "pooler" else p for name, p in parts), module.projection]
 
-    def block_of(self, module: Any, context: Any, dtype: torch.dtype) -> Any:
+    def block_of(self, module: Any, context: Context, dtype: torch.dtype) -> Any:
         """The attention pool, or the last block read at one position."""
         block, finish = self.blocks(module)[-1], self._finish(module)
         if self.tower.probe is not None:
@@ -243,7 +243,7 @@ class HubTextEncoder(_Hub):
         """The tower's token embeddings."""
         return self.in_precision(dtype).tower.get_input_embeddings()
 
-    def pooling(self, context: Any) -> Hashable:
+    def pooling(self, context: Context) -> Hashable:
         """The length: all of it is read, and pooled at one end."""
         length: int = context.shape[0]
         return length
