@@ -1,0 +1,196 @@
+"""What the commands share: consoles, one-sentence errors, progress, common options and their parsing."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from secondsight.support.errors import AdapterError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from secondsight.methods import Method
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+Model = Annotated[str, typer.Option(help="See: secondsight models.")]
+Truncate = Annotated[bool, typer.Option("--truncate", help="Cut captions longer than the context.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Data = Annotated[str, typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")]
+Address = Annotated[str | None, typer.Option(help="The Ray cluster; default: Ray on this machine.")]
+Gpus = Annotated[float, typer.Option(help="GPUs of each Ray worker.", min=0)]
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with one sentence and exit code 2."""
+    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def warn(message: str) -> None:
+    """Print one line on the error stream."""
+    err.print(Text.assemble(("warning: ", "yellow"), message), soft_wrap=True)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Bad input ends with one sentence and exit code 2; warnings are one line each."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        # Users need not read other libraries' own warnings.
+        if category.__module__.startswith("secondsight") or category is UserWarning:
+            warn(str(message).splitlines()[0])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", module=r"(?!secondsight)")
+        warnings.showwarning = show  # type: ignore[assignment]  # the rest of its arguments are not used
+        try:
+            yield
+        except (InputError, AdapterError) as problem:
+            fail(str(problem))
+        except KeyboardInterrupt:
+            err.print("stopped")
+            raise typer.Exit(130) from None
+        except MemoryError:
+            fail("not enough memory: use a smaller model, image or number of steps")
+
+
+@contextmanager
+def spinner(activity: str) -> Iterator[None]:
+    """A spinner on the error stream during a slow step; nothing where that stream is not a terminal."""
+    if err.is_terminal:
+        with err.status(activity):
+            yield
+    else:
+        yield
+
+
+def progress_line(quiet: bool) -> Callable[[str, bool], None]:
+    """A function that writes a line over the one before and ends it when told; silent outside a terminal."""
+    visible = err.is_terminal and not quiet
+
+    def write(line: str, last: bool) -> None:
+        if visible:
+            err.print(f"\r{line}", end="\n" if last else "", soft_wrap=True)
+
+    return write
+
+
+def parse_layer(value: str) -> int | str | tuple[int | str, ...]:
+    """A block's number or "input", or two of them separated by a comma."""
+    try:
+        layers: list[int | str] = [v if v == "input" else int(v) for v in (part.strip() for part in value.split(","))]
+    except ValueError:
+        layers = []
+    if len(layers) in (1, 2):
+        return layers[0] if len(layers) == 1 else tuple(layers)
+    raise InputError(f"--layer {value!r} is neither a number or 'input' nor two of them as LEFT,RIGHT")
+
+
+def parse_box(value: str, option: str = "--box") -> tuple[float, float, float, float]:
+    """x0,y0,x1,y1 as numbers."""
+    try:
+        numbers = [float(v) for v in value.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise InputError(f"{option} {value!r} is not four numbers x0,y0,x1,y1 in pixels of the photo")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def parse_options(assignments: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE pairs as a dict; a value is a Python literal, or else a word."""
+    options = {}
+    for assignment in assignments or []:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--option {assignment!r} is not NAME=VALUE")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = value
+    return options
+
+
+def parse_method(text: str, **options: Any) -> Method:
+    """The method NAME or NAME:OPTION=VALUE,…; `options` replace those in the text."""
+    from secondsight.methods import method_named
+
+    name, _, assignments = text.partition(":")
+    return method_named(name, **parse_options(assignments.split(",") if assignments else None) | options)
+
+
+def check_writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:
+    """Refuse an output file before any work if it cannot be written afterwards."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{option} {str(path)!r} must end in {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {str(path)!r}: the folder {str(path.parent)!r} does not exist")
+    if path.is_dir():
+        raise InputError(f"{option} {str(path)!r} is a folder: give a file name")
+
+
+def check_engine(engine: str) -> None:
+    """Refuse unknown engines."""
+    if engine not in ("local", "ray"):
+        raise InputError(f"unknown engine {engine!r}; known: local, ray")
+
+
+def import_ray_engine() -> Any:
+    """The module that runs on a Ray cluster."""
+    try:
+        from secondsight.scale import ray_engine
+    except ModuleNotFoundError as missing:
+        raise InputError(f"--engine ray needs {missing.name}: pip install 'secondsight[scale]'") from None
+    return ray_engine
+
+
+def print_written(path: Path) -> None:
+    """Name a file that the command has written."""
+    out.print(f"wrote {path}", soft_wrap=True)
+
+
+def print_titles(entries: dict[str, str]) -> None:
+    """Names in bold, each with its description on the next line."""
+    for name, description in entries.items():
+        out.print(Text.assemble((name, "bold"), f"\n  {description}"), soft_wrap=True)
+
+
+def first_line(documented: Any) -> str:
+    """The first line of a docstring."""
+    return (documented.__doc__ or "").strip().splitlines()[0]
+
+
+def plain_table(title: str, frame: pd.DataFrame) -> Table:
+    """A data frame for the terminal; a wide one with few rows is transposed."""
+    from rich.table import Table
+
+    from secondsight.evaluation.report import shown_value, with_names
+
+    readable = with_names(frame)
+    columns = [str(column) for column in readable.columns]
+    rows = [[shown_value(value) for value in row] for row in readable.itertuples(index=False)]
+    if len(columns) > 6 and len(rows) <= 4:
+        columns, *rows = [list(line) for line in zip(columns, *rows, strict=True)]
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=not number, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

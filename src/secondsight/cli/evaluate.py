@@ -1,0 +1,168 @@
+"""`secondsight evaluate`: an experiment on a data set, or one of the two studies that run many experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secondsight.cli.common import (
+    Address,
+    Gpus,
+    Quiet,
+    check_engine,
+    import_ray_engine,
+    out,
+    parse_layer,
+    parse_method,
+    parse_options,
+    plain_errors,
+    plain_table,
+    print_written,
+    progress_line,
+    spinner,
+)
+from secondsight.support.errors import InputError
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of one call."""
+
+    name: str
+    out_dir: Path
+    data: list[str]
+    models: list[str]
+    methods: list[str]
+    layers: list[str]
+    limit: int | None
+    seed: int
+    rule: str
+    options: dict[str, Any]
+    engine: str
+    address: str | None
+    actors: int
+    gpus: float
+    quiet: bool
+
+    def progress(self) -> Callable[[str, int, int], None]:
+        """A function that shows how many records of a setting are done."""
+        write = progress_line(self.quiet)
+        return lambda label, done, whole: write(f"{label}: {done} of {whole}", done >= whole)
+
+
+def evaluate(
+    name: Annotated[str, typer.Argument(help="See: secondsight experiments; or paper, scenes-paper.", metavar="NAME")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for records, tables, figures and the report.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments. Several for paper."),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="May be repeated; default: builtin.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME:OPTION=VALUE,…; may be repeated; 'all' for every method.")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="A layer, LEFT,RIGHT, or 'all' of the image side; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Look at the first captions only.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    rule: Annotated[str, typer.Option(help="How maps meet boxes: pixel, centre, touch.")] = "pixel",
+    option: Annotated[
+        list[str] | None, typer.Option(help="An option of the experiment as NAME=VALUE; may be repeated.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: a cluster explains the pairs first.")] = "local",
+    address: Address = None,
+    actors: Annotated[int, typer.Option(help="Ray workers that explain.", min=1)] = 1,
+    gpus: Gpus = 0.0,
+    quiet: Quiet = False,
+) -> None:
+    """Run an experiment on a data set: tables here, a report in a folder; continues where it was stopped."""
+    with plain_errors():
+        with spinner("loading libraries"):
+            import secondsight.evaluation  # noqa: F401  # the slow part of every import below
+        request = Request(
+            name, out_dir, data or [], model or [], method or [], layer or [], limit, seed, rule, parse_options(option),
+            engine, address, actors, gpus, quiet,
+        )  # fmt: skip
+        if name == "scenes-paper":
+            _scenes_paper(request)
+        elif not data:
+            raise InputError(f"{name!r} needs data: give --data; see: secondsight experiments")
+        elif name == "paper":
+            _paper(request)
+        else:
+            _experiment(request)
+
+
+def _scenes_paper(request: Request) -> None:
+    from secondsight.evaluation.studies.scenes import scenes_paper
+
+    for option, value in (
+        ("data", request.data),
+        ("method", request.methods),
+        ("layer", request.layers),
+        ("limit", request.limit),
+    ):
+        if value:
+            raise InputError(f"{request.name!r} chooses its own data and methods: leave out --{option}")
+    if len(request.models) > 1:
+        raise InputError("'scenes-paper' looks at one model: give one --model")
+    (model,) = request.models or ["scenes"]
+    table = scenes_paper(
+        request.out_dir, model=model, seed=request.seed, progress=request.progress(), **request.options
+    )
+    if not request.quiet:
+        out.print(plain_table("what holds in the scenes' world", table.drop(columns=["source", "cases"])))
+        print_written(request.out_dir / "findings.html")
+
+
+def _paper(request: Request) -> None:
+    from secondsight.evaluation.studies.paper import paper
+
+    models = {name: name for name in request.models} or None
+    table = paper(
+        request.data, request.out_dir, models=models, limit=request.limit, seed=request.seed,
+        progress=request.progress(), **request.options,
+    )  # fmt: skip
+    if not request.quiet:
+        out.print(plain_table("ours beside the published numbers", table))
+        print_written(request.out_dir / "paper.html")
+
+
+def _experiment(request: Request) -> None:
+    from secondsight.encoders.registry import load
+    from secondsight.evaluation import EXPERIMENTS
+    from secondsight.evaluation import evaluate as run
+    from secondsight.methods import METHODS
+
+    name = request.name
+    if name not in EXPERIMENTS:
+        raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, paper, scenes-paper")
+    if len(request.data) > 1:
+        raise InputError(f"{name!r} looks at one data set: give one --data")
+    method_texts = sorted(METHODS) if request.methods == ["all"] else request.methods
+    methods = [(text, parse_method(text)) for text in method_texts]
+    layers = ["all"] if request.layers == ["all"] else [parse_layer(text) for text in request.layers]
+    check_engine(request.engine)
+    model_names = request.models or ["builtin"]
+    (data,), progress = request.data, request.progress()
+    common: dict[str, Any] = dict(
+        layers=layers, out=request.out_dir, limit=request.limit, seed=request.seed, rule=request.rule, **request.options
+    )
+    if request.engine == "ray":
+        import_ray_engine().explain_with_ray(
+            name, data, model_names, methods, address=request.address, actors=request.actors, gpus=request.gpus,
+            progress=lambda done, whole: progress("explaining", done, whole), **common,
+        )  # fmt: skip
+    with spinner(f"loading {', '.join(model_names)}"):
+        models = [(model_name, load(model_name)) for model_name in model_names]
+    tables = run(name, data, models, methods, progress=progress, **common)
+    if not request.quiet:
+        for title, table in tables.items():
+            if title not in ("classes", "failures"):
+                out.print(plain_table(title, table))
+        print_written(request.out_dir / name / "report.html")

@@ -1,0 +1,178 @@
+"""`secondsight decompose`, `search` and `verify`: stores of contributions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from secondsight.cli.common import (
+    Address,
+    Device,
+    Gpus,
+    Model,
+    Quiet,
+    check_engine,
+    err,
+    import_ray_engine,
+    out,
+    parse_method,
+    plain_errors,
+    progress_line,
+    spinner,
+)
+from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from secondsight.scale import Hit
+
+StoreFolder = Annotated[Path, typer.Argument(help="A store of decompose, such as OUT/image.")]
+
+
+def decompose(
+    data: Annotated[str, typer.Option(help="photos:FOLDER, texts:FILE, or a data set; see: secondsight experiments.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the stores: OUT/image, OUT/text.")],
+    model: Model = "builtin",
+    side: Annotated[str, typer.Option(help="image, text or both.")] = "both",
+    method: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,…")] = "integrated-jacobian",
+    dtype: Annotated[str, typer.Option(help="Storage type of the vectors: float16, int8 or float32.")] = "float16",
+    limit: Annotated[int | None, typer.Option(help="The first inputs only.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Inputs at once; default: what fits.", min=1)] = None,
+    max_memory: Annotated[float | None, typer.Option(help="GB for that; default: a quarter of what is free.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read images.", min=0)] = None,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="Of the model's weights: float32, bf16 or fp16.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for several machines.")] = "local",
+    address: Address = None,
+    actors: Annotated[int, typer.Option(help="Ray workers that decompose.", min=1)] = 1,
+    gpus: Gpus = 0.0,
+    quiet: Quiet = False,
+) -> None:
+    """Store the contributions of many inputs, to explain any pair without the model; continues where it was stopped."""
+    with plain_errors():
+        kinds = _input_kinds(data, side)
+        check_engine(engine)
+        with spinner("loading libraries"):
+            from secondsight.encoders.registry import load
+            from secondsight.scale import decompose as run
+            from secondsight.scale import open_source
+            from secondsight.scale.place import placed
+            from secondsight.support.files import ensure_folder
+
+        explainer = parse_method(method)
+        with spinner("reading the data"):
+            sources = [open_source(data, kind).first(limit) for kind in kinds]
+        ensure_folder(out_dir)
+        dual = None
+        if engine == "local":
+            with spinner(f"loading {model}"):
+                dual = placed(load(model), device, precision)
+        memory = None if max_memory is None else max_memory * 1e9
+        common: dict[str, Any] = dict(dtype=dtype, batch=batch, max_memory=memory)
+        for source in sources:
+            folder, progress = out_dir / source.kind, _throughput(source.kind, quiet)
+            if dual is not None:
+                report = run(source, dual, folder, explainer, workers=workers, progress=progress, **common)
+            else:
+                report = import_ray_engine().decompose_with_ray(
+                    source, model, folder, explainer, address=address, actors=actors, gpus=gpus, device=device,
+                    precision=precision, progress=progress, **common,
+                )  # fmt: skip
+            _print_report(folder, report, quiet)
+
+
+def _input_kinds(data: str, side: str) -> list[str]:
+    """The kinds of input to decompose; folders of photographs and files of texts have only one."""
+    if side not in ("image", "text", "both"):
+        raise InputError(f"unknown side {side!r}; known: image, text, both")
+    if side != "both":
+        return [side]
+    return {"photos": ["image"], "texts": ["text"]}.get(data.partition(":")[0], ["image", "text"])
+
+
+def _throughput(kind: str, quiet: bool) -> Any:
+    """Progress with throughput and time left."""
+    write = progress_line(quiet)
+
+    def progress(report: Any) -> None:
+        left = report.left
+        wait = (
+            f", {left / 60:.0f} min left" if 90 < left < float("inf") else f", {left:.0f} s left" if left <= 90 else ""
+        )
+        done = report.done + report.skipped + len(report.problems)
+        write(f"{kind}: {done} of {report.whole}, {report.rate:.1f} a second{wait}    ", False)
+
+    return progress
+
+
+def _print_report(folder: Path, report: Any, quiet: bool) -> None:
+    from secondsight.scale import open_store
+
+    if err.is_terminal and not quiet:
+        err.print()
+    for key, problem in report.problems.items():
+        err.print(Text.assemble(("left out: ", "yellow"), f"{key}: {problem}"), soft_wrap=True)
+    if not quiet:
+        facts = open_store(folder).summary()
+        out.print(
+            f"{folder}: {facts['entries']} entries, {facts['bytes'] / 1e6:.1f} MB; {report.done} new, "
+            f"{report.skipped} were there, {len(report.problems)} left out; largest residual "
+            f"{facts['largest residual']:.1e}, rounding {facts['largest rounding']:.1e}",
+            soft_wrap=True,
+        )
+
+
+def search(
+    store: StoreFolder,
+    query: Annotated[str, typer.Argument(help="What to look for: a text in quotes, or an image for stores of texts.")],
+    model: Annotated[str, typer.Option(help="The store's model, for the query.")] = "builtin",
+    k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 5,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="As the store's: float32, bf16 or fp16.")] = None,
+) -> None:
+    """The entries of a store that match a query best, why each does, and which words carry the ranking."""
+    with plain_errors():
+        with spinner("loading libraries"):
+            from secondsight.algebra.layout import words_of
+            from secondsight.encoders.registry import load
+            from secondsight.scale import open_store
+            from secondsight.scale import search as best_matches
+            from secondsight.scale.place import placed
+            from secondsight.scale.search import query_of, words_of_ranking
+        opened = open_store(store)
+        with spinner(f"loading {model}"):
+            dual = placed(load(model), device, precision)
+        hits = best_matches(opened, query_of(opened, dual, query), k)
+        for rank, hit in enumerate(hits, 1):
+            _print_hit(rank, hit)
+        if len(hits) > 1 and words_of(hits[0].query.layout):
+            scores = words_of_ranking(hits)
+            out.print("words above the rest: " + ", ".join(f"{w} {v:+.4f}" for w, v in scores), soft_wrap=True)
+
+
+def _print_hit(rank: int, hit: Hit) -> None:
+    from secondsight.algebra.layout import word_scores, words_of
+
+    line = Text.assemble((f"{rank:3} {hit.similarity:+.4f} ", "bold"), hit.key)
+    pair = hit.pair
+    if words_of(pair.right_layout):
+        scores = word_scores(pair.right_layout, pair.toward_right(None))
+        line.append("  " + ", ".join(f"{word} {value:+.3f}" for word, value in scores), "dim")
+    out.print(line, soft_wrap=True)
+
+
+def verify(store: StoreFolder) -> None:
+    """Read a whole store and its checksums; exit code 1 where something is damaged."""
+    with plain_errors():
+        from secondsight.scale import open_store
+
+        opened = open_store(store)
+        problems = opened.verify()
+        for problem in problems:
+            err.print(problem, soft_wrap=True)
+        facts = opened.summary()
+        out.print(f"{facts['entries']} entries, {len(problems)} damaged", soft_wrap=True)
+        if problems:
+            raise typer.Exit(1)
