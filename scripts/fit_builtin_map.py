@@ -17,7 +17,7 @@ from safetensors.torch import save
 from secondsight.encoders.families.builtin import load_towers
 
 RIDGE = 2.0
-TARGET = Path(__file__).parents[1] / "src" / "secondsight" / "encoders" / "builtin_map.safetensors"
+TARGET = Path(__file__).parents[1] / "src" / "secondsight" / "encoders" / "families" / "builtin_map.safetensors"
 
 
 def corpus() -> tuple[list[str], torch.Tensor]:
@@ -25,7 +25,7 @@ def corpus() -> tuple[list[str], torch.Tensor]:
     info = files("timm.data") / "_info"
     synsets = (info / "imagenet_synsets.txt").read_text().split()
 
-    def token_embedding(name: str) -> dict[str, str]:
+    def table(name: str) -> dict[str, str]:
         lines = (info / f"imagenet_synset_to_{name}.txt").read_text().splitlines()
         return dict(line.split("\t", 1) for line in lines if "\t" in line)
 

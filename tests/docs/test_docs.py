@@ -51,7 +51,7 @@ def test_the_first_change_of_contributing(tmp_path):
     for name in ("src", "tests", "examples", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
-    methods, tests = tmp_path / "src" / "secondsight" / "methods", tmp_path / "tests" / "test_methods.py"
+    methods, tests = tmp_path / "src" / "secondsight" / "methods", tmp_path / "tests" / "methods" / "test_methods.py"
     (methods / "share_of_move.py").write_text(method + "\n")
     known = (methods / "__init__.py").read_text()
     known = known.replace("from secondsight.methods.shapley", f"{imported.strip()}\nfrom secondsight.methods.shapley")
@@ -128,7 +128,7 @@ def reader(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "mine" / "data.jsonl", files)
     (tmp_path / "tuned").mkdir()
     (tmp_path / "tuned" / "model.safetensors").write_bytes(
-        (ROOT / "src" / "secondsight" / "encoders" / "scenes.safetensors").read_bytes()
+        (ROOT / "src" / "secondsight" / "encoders" / "families" / "scenes.safetensors").read_bytes()
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -41,7 +41,7 @@ def model():
 
 
 def test_small_enough_to_carry_and_a_grid_of_twelve():
-    assert (files("secondsight.encoders") / "scenes.safetensors").stat().st_size < 10e6
+    assert (files("secondsight.encoders.families") / "scenes.safetensors").stat().st_size < 10e6
     host, _, _ = scenes.parts()
     assert host.visual.grid_size == (12, 12)
 

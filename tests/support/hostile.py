@@ -369,7 +369,7 @@ def yaml(rng: random.Random) -> None:
 def weights() -> bytes:
     from importlib.resources import files
 
-    return (files("secondsight.encoders") / "scenes.safetensors").read_bytes()
+    return (files("secondsight.encoders.families") / "scenes.safetensors").read_bytes()
 
 
 def checkpoint(rng: random.Random) -> None:
