@@ -58,7 +58,8 @@ def test_the_first_change_of_contributing(tmp_path):
     (methods / "__init__.py").write_text(known.replace("__all__ = [", '__all__ = [\n    "ShareOfMove",'))
     own = test[test.index("def test_") :]
     tests.write_text(
-        tests.read_text().replace("from models import clip\n", "from models import clip, pixels\n") + f"\n\n{own}\n"
+        tests.read_text().replace("from models import", "from models import clip, pixels\nfrom models import", 1)
+        + f"\n\n{own}\n"
     )
     ruff = [sys.executable, "-m", "ruff"]
     for command in ([*ruff, "check", "--fix"], [*ruff, "format"], [*ruff, "check"]):
