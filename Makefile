@@ -4,23 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test quick lint format docs coverage mutants audit clean train-scenes bench
+.PHONY: demo test system quick lint format docs coverage mutants audit clean train-scenes bench
 
 demo: $(STAMP)
 	$(BIN)/secondsight explain examples/coffee.jpg "a cup of coffee and a spoon on a wooden table" \
 	  --select coffee --out explanation.html --out explanation.png
 	@echo "open explanation.html in a browser: click words, drag a box on the picture"
 
-# Files of tests are shared out to JOBS processes of one thread each; a process needs up to 5 GB.
+# JOBS processes of one thread each take one file of tests after another, the slowest files first; a process needs up to 5 GB.
 JOBS := 2
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+TESTS := OMP_NUM_THREADS=1 SECONDSIGHT_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP)
+test: $(STAMP) system
 	$(TESTS)
 
-# The algebra, the engine and the methods: what most changes can break.
+# A browser for the tests of pages, LaTeX for the test of its output. Debian's package manager installs them where it may.
+system:
+	@command -v chromium >/dev/null && command -v pdflatex >/dev/null || scripts/system_packages.sh
+
+# The algebra, the paths and the methods: what most changes can break.
 quick: $(STAMP)
-	$(BIN)/python -m pytest -q tests/algebra/test_algebra.py tests/paths/test_engine.py tests/paths/test_quadrature.py tests/algebra/test_layout.py tests/methods/test_methods.py
+	$(BIN)/python -m pytest -q tests/algebra tests/paths tests/methods
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -36,7 +40,7 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html, or see it with its search: $(BIN)/mkdocs serve"
 
-coverage: $(STAMP)
+coverage: $(STAMP) system
 	$(TESTS) --cov --cov-report=term:skip-covered --cov-report=html:coverage
 
 # An hour on two cores. Survivors are explained in tests/mutants.md.

@@ -11,7 +11,57 @@ for _name in ("http_proxy", "https_proxy", "all_proxy"):
     os.environ[_name] = os.environ[_name.upper()] = "http://127.0.0.1:9"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"
 
-SHARED = Path(__file__).parents[2] / "shared"
+TESTS = Path(__file__).parent
+SHARED = TESTS.parents[1] / "shared"
+
+SLOWEST_FIRST = (
+    "scale/test_ray.py",
+    "docs/test_python.py",
+    "evaluation/test_scenes_paper.py",
+    "docs/test_commands.py",
+    "process/test_faults.py",
+    "encoders/test_builtin.py",
+)
+"""Files that take minutes, by their CPU time (`pytest --durations`). They start first, so that no process idles at the end."""
+
+ALLOWED_SKIPS = (
+    "which are not part of the project",
+    "the closed form is for the last blocks",
+    "this model was trained to read its padding",
+)
+"""What the reason of a skip has to contain under `--no-skips`: data that cannot be shipped, and cases that do not exist."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--no-skips", action="store_true", help="a skip fails, unless ALLOWED_SKIPS has its reason")
+
+
+def pytest_collection_modifyitems(items):
+    rank = {TESTS / name: place for place, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def forbid_skip(report, config) -> None:
+    """Turns the report of a skip into one of a failure, unless its reason is allowed."""
+    if not config.getoption("no_skips") or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2]
+    if not any(allowed in reason for allowed in ALLOWED_SKIPS):
+        report.outcome, report.longrepr = "failed", f"--no-skips: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    forbid_skip(report, item.config)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    forbid_skip(report, collector.config)
+    return report
 
 
 @pytest.fixture(scope="session")
