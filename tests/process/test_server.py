@@ -23,8 +23,9 @@ uvicorn = pytest.importorskip("uvicorn", reason="needs secondsight[web]")
 
 from secondsight.cli import main  # noqa: E402
 from secondsight.server import Limits, create_app  # noqa: E402
-from secondsight.server.app import Models, Question, _work  # noqa: E402
+from secondsight.server.explaining import explain_question  # noqa: E402
 from secondsight.server.jobs import Busy, Jobs  # noqa: E402
+from secondsight.server.questions import Models, Question, check_question  # noqa: E402
 from secondsight.support.memory import retry_smaller  # noqa: E402
 
 
@@ -252,15 +253,16 @@ def test_searches_push_no_explanation_out(address, world):
 def test_what_is_kept_asks_no_model_again(model, world):
     """Answers are written beside the worker, which alone may use a model; lazy matrices would."""
     question = Question(image=packed(world[0].image), captions=["a cat", "a dog"], layer=1)
-    result = _work(question, Models(["scenes"], {"scenes": model}), Limits())(lambda stage: None)
+    checked = check_question(question, ["scenes"], Limits())
+    result = explain_question(checked, Models({"scenes": model}), Limits(), lambda stage: None)
     e = ss.explain(model, world[0].image, "a cat", ss.IntegratedJacobian(layer=1))
     assert not isinstance(e.attributions, torch.Tensor)
-    assert all(isinstance(one.attributions, torch.Tensor) for one in result.numbers)
-    assert torch.allclose(result.numbers[0].matrix, e.matrix, atol=1e-6)
+    assert all(isinstance(one.attributions, torch.Tensor) for one in result.interactions)
+    assert torch.allclose(result.interactions[0].matrix, e.matrix, atol=1e-6)
 
 
 def test_slow_waiting_and_forgotten_jobs():
-    jobs, go = Jobs(waiting=2, seconds=0.2, kept=2), threading.Event()
+    jobs, go = Jobs(waiting=2, seconds=0.2, results=2), threading.Event()
     first = jobs.submit(lambda tell: go.wait(30))
     while first.state == "waiting":
         time.sleep(0.001)
@@ -280,7 +282,7 @@ def test_slow_waiting_and_forgotten_jobs():
     assert (slow.status, "longer than 0.2 s" in slow.error) == (504, True)
     failing = jobs.submit(lambda tell: 1 / 0)
     failing.future.result(30)
-    assert (failing.status, failing.error) == (500, "something failed inside; the server's log says what")
+    assert (failing.status, failing.error) == (500, "an internal error; the server's log has the details")
     # The bound on what is kept holds; running ones are never forgotten.
     assert jobs.get(first.id) is None
     assert jobs.get(failing.id) is failing
@@ -293,7 +295,7 @@ def test_memory_that_ran_out_is_no_fault_of_the_question():
     def hungry():
         raise MemoryError
 
-    jobs = Jobs(waiting=3, seconds=5, kept=4)
+    jobs = Jobs(waiting=3, seconds=5, results=4)
     said = jobs.submit(lambda tell: retry_smaller(hungry, hungry))
     raw = jobs.submit(lambda tell: hungry())
     wrong = jobs.submit(lambda tell: ss.methods.method_named("none"))

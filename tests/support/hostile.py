@@ -405,7 +405,7 @@ def app():
 
     from secondsight.server import Limits, create_app
 
-    bounds = Limits(body=2**20, pixels=200_000, characters=200, captions=3, kept=4, seconds=20.0)
+    bounds = Limits(body=2**20, pixels=200_000, characters=200, captions=3, results=4, seconds=20.0)
     client = TestClient(
         create_app({"scenes": model()}, limits=bounds), base_url="http://localhost", raise_server_exceptions=True
     )

@@ -25,9 +25,8 @@ def serve(
     with plain_errors():
         with spinner("loading libraries"):
             try:
-                from secondsight.server import Limits, create_app
+                from secondsight.server import LOOPBACK, Limits, create_app
                 from secondsight.server import serve as run
-                from secondsight.server.app import LOOPBACK
             except ImportError as missing:
                 raise InputError(f"the app needs {missing.name}: pip install 'secondsight[web]'") from None
             from secondsight.encoders.registry import known_name

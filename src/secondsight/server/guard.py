@@ -1,4 +1,4 @@
-"""What stands before the app: bounds on requests, who may ask, and headers that keep a page to its own origin."""
+"""ASGI middleware in front of the app: bounds on requests, allowed hosts and origins, security headers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 _PATIENCE = 8
-"""How many times the largest body is read before a sender is cut off."""
+"""How many times the largest body is read before the connection of a sender is closed."""
 
 HEADERS = {
     "content-security-policy": (
@@ -25,81 +25,107 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Sent with every answer."""
+"""Sent with every response."""
+
+
+class Refused(Exception):
+    """A request that the app does not get to see."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class Guard:
-    """ASGI middleware: bodies of at most `body` bytes within `seconds`, requests for `hosts` only, our own headers.
+    """Lets requests to `hosts` through, with bodies of at most `body` bytes that arrive within `seconds`; adds `HEADERS`.
 
-    Requests that name another host reach a loopback server when somebody's page rebinds its name to it; those with
-    another origin come from such a page. `hosts` None lets every name through, for servers that are meant to be reached.
+    A request that names another host comes from a page whose host name was rebound to this address; one with another
+    origin comes from such a page as well. `hosts` None allows every name, for servers that others should reach.
     """
 
     def __init__(self, app: Any, *, body: int, seconds: float, hosts: frozenset[str] | None) -> None:
         self.app, self.body, self.seconds, self.hosts = app, body, seconds, hosts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one connection, as ASGI asks for."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        send = _adding_headers(send)
+        try:
+            self._check_sender(scope)
+            # Bodies are small enough to be read whole, so that no slow sender blocks the app.
+            body = await self._read_body(receive)
+        except Refused as problem:
+            await _respond(send, problem.status, str(problem))
+            return
+        if body is not None:
+            await self.app(scope, _replay(body, receive), send)
+
+    def _check_sender(self, scope: Message) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-        async def sending(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *own]}
-            await send(message)
-
-        async def refuse(status: int, sentence: str) -> None:
-            content = json.dumps({"error": sentence}).encode()
-            own = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-            own.append((b"connection", b"close"))
-            await sending({"type": "http.response.start", "status": status, "headers": own})
-            await sending({"type": "http.response.body", "body": content})
-
-        host = headers.get("host", "")
-        if self.hosts is not None and _name(host) not in self.hosts:
-            await refuse(421, f"this server does not answer for {host[:100]!r}: use its own address")
-            return
-        origin = headers.get("origin")
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.hosts is not None and _without_port(host) not in self.hosts:
+            raise Refused(421, f"this server does not answer for {host[:100]!r}: use its own address")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and origin is not None and origin.split("://")[-1] != host:
-            await refuse(403, f"requests from {origin[:100]!r} are not answered: use the app's own page, or a script")
-            return
-        too_large = f"the request is larger than {self.body / 2**20:g} MB: send a smaller image"
-        # Small enough to be read whole: then what follows cannot be kept waiting, and nothing is half-answered. What is
-        # too large is read on without being kept, as senders look for an answer only when they have sent everything.
-        content, read, more = bytearray(), 0, True
-        end = asyncio.get_running_loop().time() + self.seconds
+            raise Refused(403, f"requests from {origin[:100]!r} are not answered: use the app's own page, or a script")
+
+    async def _read_body(self, receive: Receive) -> bytes | None:
+        """The whole body, None after a disconnect."""
+        content, size, more = bytearray(), 0, True
+        clock = asyncio.get_running_loop().time
+        end = clock() + self.seconds
         while more:
             try:
-                message = await asyncio.wait_for(receive(), end - asyncio.get_running_loop().time())
+                message = await asyncio.wait_for(receive(), end - clock())
             except TimeoutError:
-                await refuse(408, f"the request did not arrive within {self.seconds:g} s: send it again")
-                return
+                raise Refused(408, f"the request did not arrive within {self.seconds:g} s: send it again") from None
             if message["type"] == "http.disconnect":
-                return
-            read += len(message.get("body", b""))
-            if read <= self.body:
-                content += message.get("body", b"")
-            more = message.get("more_body", False) and read <= _PATIENCE * self.body
-        if read > self.body:
-            await refuse(413, too_large)
-            return
-        given = False
-
-        async def receiving() -> MutableMapping[str, Any]:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": bytes(content), "more_body": False}
-
-        await self.app(scope, receiving, sending)
+                return None
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            # Too large a body is read and dropped, since senders look for an answer only when they have sent everything.
+            if size <= self.body:
+                content += chunk
+            more = message.get("more_body", False) and size <= _PATIENCE * self.body
+        if size > self.body:
+            raise Refused(413, f"the request is larger than {self.body / 2**20:g} MB: send a smaller image")
+        return bytes(content)
 
 
-def _name(host: str) -> str:
+def _adding_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+            message = {**message, "headers": [*message.get("headers", []), *added]}
+        await send(message)
+
+    return send_with_headers
+
+
+async def _respond(send: Send, status: int, sentence: str) -> None:
+    content = json.dumps({"error": sentence}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, and then the rest of the connection."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+def _without_port(host: str) -> str:
     """A Host header without its port."""
     if host.startswith("["):
         return host[1:].split("]")[0].lower()
-    return host.rsplit(":", 1)[0].lower() if ":" in host else host.lower()
+    return host.rsplit(":", 1)[0].lower()

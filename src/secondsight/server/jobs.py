@@ -1,4 +1,4 @@
-"""One worker for every user: jobs in the order they came, a bound on how many wait, how long one runs, how many are kept."""
+"""One worker for all users: a queue with bounds on waiting jobs, their running time and the results that are stored."""
 
 from __future__ import annotations
 
@@ -28,63 +28,68 @@ class Busy(Exception):
 
 
 class TooSlow(Exception):
-    """A job ran longer than it may."""
+    """A job exceeded its time limit."""
 
 
 @dataclass(eq=False)
 class Job:
-    """A piece of work; `id` is known to nobody but who asked for it."""
+    """A piece of work; only the client that submitted it learns its `id`."""
 
     work: Callable[[Tell], Any]
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
     stage: str = "waiting"
-    asked: float = field(default_factory=time.monotonic)
+    submitted: float = field(default_factory=time.monotonic)
     future: Future[Any] = field(default_factory=Future)
     error: str | None = None
     status: int = 200
 
     def tell(self, stage: str) -> None:
-        """Say what is being done."""
+        """Note what is being computed."""
         self.stage = stage
+
+    def fail(self, status: int, sentence: str) -> None:
+        """End without a result; `status` is the HTTP status of the answer."""
+        self.state, self.stage, self.status, self.error = "failed", "failed", status, sentence
+        self.future.set_result(None)
 
 
 class Jobs:
-    """A queue with one worker thread: models are no place for several at once, and one explanation uses all cores.
+    """A queue with one worker thread: models are not thread-safe, and one explanation uses all cores.
 
-    `background` yields after every small step of work that can wait, and is taken up whenever no job is there.
+    At most `waiting` jobs wait, each may run for `seconds`, and the last `results` can be fetched by their ids.
     """
 
-    def __init__(self, *, waiting: int, seconds: float, kept: int) -> None:
-        self.waiting, self.seconds, self.kept = waiting, seconds, kept
+    def __init__(self, *, waiting: int, seconds: float, results: int) -> None:
+        self.waiting, self.seconds, self.results = waiting, seconds, results
+        self.background_error: str | None = None
         self._queue: deque[Job] = deque()
-        self._known: OrderedDict[str, Job] = OrderedDict()
+        self._by_id: OrderedDict[str, Job] = OrderedDict()
         self._change = threading.Condition()
         self._background: Iterator[None] | None = None
         self._stopped = False
-        self.trouble: str | None = None
         self._thread = threading.Thread(target=self._work, name="secondsight-worker", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Tell], Any], *, keep: bool = True) -> Job:
-        """Take a job; raises `Busy` where too many wait. With `keep` its result can be asked for by its id."""
+    def submit(self, work: Callable[[Tell], Any], *, keep_result: bool = True) -> Job:
+        """Add a job; raises `Busy` if too many wait. With `keep_result` it can be fetched by its id."""
         with self._change:
             if len(self._queue) >= self.waiting:
                 raise Busy
             job = Job(work)
             self._queue.append(job)
-            if keep:
-                self._known[job.id] = job
-            finished = [known for known in self._known.values() if known.state in ("done", "failed")]
-            for old in finished[: max(0, len(self._known) - self.kept)]:
-                del self._known[old.id]
+            if keep_result:
+                self._by_id[job.id] = job
+            finished = [stored for stored in self._by_id.values() if stored.state in ("done", "failed")]
+            for old in finished[: max(0, len(self._by_id) - self.results)]:
+                del self._by_id[old.id]
             self._change.notify()
         return job
 
     def get(self, id: str) -> Job | None:
-        """The job of that id, None where there is none or it was given up for newer ones."""
+        """The job of that id, None if it never existed or was deleted to make room for newer ones."""
         with self._change:
-            return self._known.get(id)
+            return self._by_id.get(id)
 
     def before(self, job: Job) -> int:
         """How many jobs are served before this one."""
@@ -92,13 +97,13 @@ class Jobs:
             return self._queue.index(job) + 1 if job in self._queue else 0
 
     def background(self, steps: Iterator[None]) -> None:
-        """Work for when nobody waits."""
+        """Take a step of this iterator whenever no job waits; steps should be short."""
         with self._change:
             self._background = steps
             self._change.notify()
 
     def stop(self) -> None:
-        """End after the job at hand; those that wait fail."""
+        """End after the current job; those that wait fail."""
         with self._change:
             self._stopped = True
             self._change.notify()
@@ -110,15 +115,15 @@ class Jobs:
                 while not (self._queue or self._background or self._stopped):
                     self._change.wait()
                 if self._stopped:
-                    for job in self._queue:
-                        job.future.set_running_or_notify_cancel()
-                        self._fail(job, 503, "the server is stopping")
+                    for waiting in self._queue:
+                        waiting.future.set_running_or_notify_cancel()
+                        waiting.fail(503, "the server is stopping")
                     return
-                taken = self._queue.popleft() if self._queue else None
-                if taken is not None:
-                    taken.state = "running"
-            if taken is not None:
-                self._run(taken)
+                job = self._queue.popleft() if self._queue else None
+                if job is not None:
+                    job.state = "running"
+            if job is not None:
+                self._run(job)
             else:
                 self._step()
 
@@ -130,53 +135,47 @@ class Jobs:
             self._background = None
         except Exception as problem:
             log.exception("background work failed")
-            self.trouble = f"stopped: {problem}"
+            self.background_error = f"stopped: {problem}"
             self._background = None
 
     def _run(self, job: Job) -> None:
-        # A future that is running cannot be cancelled by who waits for it; what was uploaded is not kept.
+        # Clients that leave cannot cancel a running future. Dropping `work` frees the uploaded images.
         job.future.set_running_or_notify_cancel()
-        work, job.work = job.work, _done
+        work, job.work = job.work, _finished
         try:
-            with _deadline(self.seconds):
+            with _time_limit(self.seconds):
                 result = work(job.tell)
         except (InputError, AdapterError) as problem:
-            # The engine says in a sentence that memory ran out; that is no fault of the question.
-            self._fail(job, 503 if out_of_memory(problem.__cause__ or problem) else 422, str(problem))
+            # The library reports exhausted memory as an `InputError` too, but the question is not at fault.
+            job.fail(503 if out_of_memory(problem.__cause__ or problem) else 422, str(problem))
         except TooSlow:
-            self._fail(
-                job, 504, f"this took longer than {self.seconds:g} s: try a last layer, fewer steps or a smaller image"
-            )
+            sentence = f"this took longer than {self.seconds:g} s: try a last layer, fewer steps or a smaller image"
+            job.fail(504, sentence)
         except Exception as problem:
             if out_of_memory(problem):
-                self._fail(job, 503, "not enough memory for this one: try a smaller image or fewer steps")
+                job.fail(503, "not enough memory for this one: try a smaller image or fewer steps")
             else:
                 log.exception("a job failed")
-                self._fail(job, 500, "something failed inside; the server's log says what")
+                job.fail(500, "an internal error; the server's log has the details")
         else:
             job.state = job.stage = "done"
             job.future.set_result(result)
 
-    @staticmethod
-    def _fail(job: Job, status: int, sentence: str) -> None:
-        job.state, job.stage, job.status, job.error = "failed", "failed", status, sentence
-        job.future.set_result(None)
 
-
-def _done(_: Tell) -> None:
-    """What a finished job has left to do."""
+def _finished(_: Tell) -> None:
+    """Takes the place of a job's work once that has begun."""
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """Raise `TooSlow` in this thread when a module is called after that many seconds.
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TooSlow` in this thread at the first call of a module after that many seconds.
 
-    Between modules every context that the engine holds is in order, so a model leaves this as it came.
+    Between calls of modules no change of the model is half done, so every context is left in order.
     """
-    end, own = time.monotonic() + seconds, threading.get_ident()
+    end, thread = time.monotonic() + seconds, threading.get_ident()
 
     def check(*_: Any) -> None:
-        if threading.get_ident() == own and time.monotonic() > end:
+        if threading.get_ident() == thread and time.monotonic() > end:
             raise TooSlow
 
     hook = register_module_forward_pre_hook(check)

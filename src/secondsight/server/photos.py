@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,19 @@ from secondsight.visual.page import page_data
 
 log = logging.getLogger("secondsight.server")
 
-_MOST = 4096
+_MAX_PHOTOS = 4096
 """Photographs whose vectors are kept in memory."""
 
 _NODES = 4
-"""Nodes of the path integral: a folder waits for it, and maps change by less than their colours show."""
+"""Nodes of the path integral: fast, and more nodes change the maps by less than their colours show."""
 
-_SIDE = 420
+_THUMBNAIL = 420
 """Pixels of a thumbnail's longer side."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph, its thumbnail and its contribution vectors."""
+    """A photograph's thumbnail (`small`, and as a JPEG file) and its contribution vectors."""
 
     name: str
     small: Image.Image
@@ -45,54 +45,55 @@ class Photo:
 class Photos:
     """The photographs of a folder and its subfolders, in the order of their paths.
 
-    Raises `InputError` where the folder is none, is empty or holds too many.
+    Raises `InputError` for a folder that does not exist, is empty or holds too many.
     """
 
     def __init__(self, folder: Path) -> None:
         self.paths = photographs(folder)
-        if len(self.paths) > _MOST:
-            raise InputError(f"{str(folder)!r} holds {len(self.paths)} photographs, more than {_MOST}")
+        if len(self.paths) > _MAX_PHOTOS:
+            raise InputError(f"{str(folder)!r} holds {len(self.paths)} photographs, more than {_MAX_PHOTOS}")
         self.photos: list[Photo] = []
-        self.looked_at = 0
+        self.processed = 0
         self.skipped: list[str] = []
 
-    def steps(self, model: DualEncoder) -> Iterator[None]:
-        """Decompose one photograph after the other; those that cannot be read are listed in `skipped`."""
+    def steps(self, load: Callable[[], DualEncoder]) -> Iterator[None]:
+        """Load the model, then decompose one photograph a step; unreadable ones are listed in `skipped`."""
+        model = load()
+        yield
         for name, path in self.paths.items():
             try:
-                self.photos.append(_photo(name, path, model))
+                self.photos.append(_decompose(name, path, model))
             except (InputError, AdapterError, MemoryError) as problem:
                 log.warning("skipped: %s", problem)
                 self.skipped.append(name)
-            self.looked_at += 1
+            self.processed += 1
             yield
 
     def search(self, model: DualEncoder, query: str, limit: int) -> dict[str, Any]:
         """The best photographs for a query, each with what the view shows of it."""
-        right = model.pair("image", "text").right
-        prepared = right.encoder.prepare(query)
-        words = right.contributions([query])[0]
+        side = model.pair("image", "text").right
+        caption = side.encoder.prepare(query).shown
+        words = side.contributions([query])[0]
         photos = list(self.photos)
         direction = words.embedding.double() * words.scale
-        similar = [float(photo.vectors.embedding.double() @ direction) * photo.vectors.scale for photo in photos]
-        ranked = sorted(range(len(photos)), key=lambda i: (-similar[i], i))
+        similarities = [float(photo.vectors.embedding.double() @ direction) * photo.vectors.scale for photo in photos]
+        ranking = sorted(range(len(photos)), key=lambda number: (-similarities[number], number))
         hits = []
-        for number in ranked[:limit]:
+        for number in ranking[:limit]:
             photo = photos[number]
             pair = photo.vectors @ words
-            shown = page_data(with_inputs(pair, photo.small, prepared.shown))
-            # The thumbnail comes from its own address.
-            hits.append(
-                {"photo": number, "name": photo.name, "similarity": pair.similarity, "view": {**shown, "pictures": []}}
-            )
+            view = page_data(with_inputs(pair, photo.small, caption))
+            # The app fetches the thumbnail from its own address.
+            view["pictures"] = []
+            hits.append({"photo": number, "name": photo.name, "similarity": pair.similarity, "view": view})
         return {"query": query, "photos": len(photos), "hits": hits}
 
 
-def _photo(name: str, path: Path, model: DualEncoder) -> Photo:
+def _decompose(name: str, path: Path, model: DualEncoder) -> Photo:
     image = open_image(path)
     vectors = model.pair("image", "text").left.contributions([image], IntegratedJacobian(steps=_NODES))[0]
     small = image.copy()
-    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return Photo(name, small, buffer.getvalue(), vectors)

@@ -1,0 +1,77 @@
+"""What the worker computes for a question: explanations, their warnings, and the view of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from secondsight.algebra.interactions import Interactions
+from secondsight.explanation import Explanation, explain_prepared
+from secondsight.inputs.prepared import Prepared
+from secondsight.methods import Method
+from secondsight.model import DualEncoder
+from secondsight.server.questions import Checked, Limits, Models, decode
+from secondsight.support.errors import InputError
+from secondsight.visual.page import page_data
+
+_MAX_PAIRS = 20_000_000
+"""Feature pairs of one explanation; each takes eight bytes several times over."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that later requests read; they run in other threads, and only the worker may use a model."""
+
+    interactions: list[Interactions]
+    warnings: list[str]
+    view: dict[str, Any]
+
+
+def explain_question(question: Checked, models: Models, limits: Limits, tell: Callable[[str], None]) -> Result:
+    """Load, explain, and compute everything that the app shows; `tell` hears of each stage."""
+    # Images are decoded only here, one request at a time: many large ones at once would fill the memory.
+    left = decode(question.left, "image", limits)
+    right = [decode(raw, "other_image", limits) for raw in question.right]
+    model = models.get(question.model, tell)
+    tell("explaining")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        explanations = _explanations(model, left, right, question)
+        view = page_data(explanations)
+    sentences = [str(warning.message) for warning in caught if _concerns_user(warning)]
+    # The view has small pictures, so the photographs themselves can go. So can lazy matrices, which use the model.
+    interactions = [replace(e.interactions, attributions=e.matrix) for e in explanations]
+    return Result(interactions, list(dict.fromkeys(sentences)), view)
+
+
+def _concerns_user(warning: warnings.WarningMessage) -> bool:
+    """Whether a warning is this package's, or one about an image that was sent."""
+    about_image = warning.category is UserWarning and str(warning.message).startswith(("image", "other_image"))
+    return warning.category.__module__.startswith("secondsight") or about_image
+
+
+def _explanations(model: DualEncoder, left: Any, right: list[Any], question: Checked) -> list[Explanation]:
+    """Inputs are read by their type only: a caption that looks like a file's name is a caption."""
+    kinds = tuple("text" if isinstance(raw, str) else "image" for raw in (left, right[0]))
+    if kinds != (model.left.kind, model.right.kind):
+        model = model.pair(*kinds)
+    if question.scale == "logit" and model.logit_scale is None:
+        raise InputError(f"{model.name!r} has no logit scale: use the similarity")
+    prepared = model.left.encoder.prepare(left, truncate=question.truncate)
+    candidates = [model.right.encoder.prepare(raw, truncate=question.truncate) for raw in right]
+    _check_size(prepared, candidates, question.method)
+    return explain_prepared(model, prepared, candidates, question.method, question.scale)
+
+
+def _check_size(left: Prepared, right: Sequence[Prepared], method: Method) -> None:
+    """Refuse a product of two sides with very many features: once begun, the time limit cannot stop it."""
+    if getattr(method, "layer", None) == "input":
+        pixels_or_tokens = [
+            prepared.tensor.shape[-1] * (prepared.tensor.shape[-2] if prepared.tensor.ndim == 4 else 1)
+            for prepared in (left, *right)
+        ]
+        rows, columns = pixels_or_tokens[0], max(pixels_or_tokens[1:])
+        if rows * columns > _MAX_PAIRS:
+            raise InputError(f"{rows} × {columns} pairs of features are too many here: choose a layer, such as 0")

@@ -1,0 +1,236 @@
+"""Requests and answers of the API, the limits on them, and every check that needs no model."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+from fastapi import HTTPException
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from secondsight.data.scenes import Scenes
+from secondsight.encoders.registry import load
+from secondsight.inputs.images import image_of_bytes
+from secondsight.methods import METHODS, Method, method_named
+from secondsight.model import DualEncoder
+from secondsight.support.errors import InputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one request and on all together.
+
+    `body`: bytes of a request, `pixels` of an image, `characters` of a text, `captions` of a question, `waiting` requests,
+    `seconds` of computing, `results` that can still be fetched, `upload_seconds` until a request has arrived.
+    """
+
+    body: int = 32 * 2**20
+    pixels: int = 50_000_000
+    characters: int = 2000
+    captions: int = 8
+    waiting: int = 16
+    seconds: float = 120.0
+    results: int = 64
+    upload_seconds: float = 60.0
+
+
+Captions = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class Question(BaseModel):
+    """A pair, or one left input with several captions. Exactly one of `image`, `example` and `text` is the left input."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str | None = Field(None, description="an image file's content in base64; a data: URL is fine as well")
+    example: str | None = Field(None, description="instead: the name of a picture of GET /api/about")
+    text: str | None = Field(None, description="instead: a text, to be compared with the captions")
+    captions: Captions | None = Field(None, description="the texts to compare it with")
+    other_image: str | None = Field(None, description="instead of captions: a second image in base64")
+    model: str | None = Field(None, description="one of GET /api/about; default: the first of them")
+    method: str = Field("integrated-jacobian", description="one of GET /api/about")
+    layer: int | Literal["input"] | None = Field(
+        None, description="the block whose input is attributed; −1 is the last one"
+    )
+    steps: Annotated[int, Field(ge=1, le=512)] | None = Field(None, description="nodes; default: as many as needed")
+    tol: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="relative residual to reach")
+    scale: Literal["similarity", "logit"] = "similarity"
+    truncate: bool = Field(False, description="cut captions that are longer than the model's context")
+    wait: bool = Field(True, description="answer when done (200); if false, at once (202), and later by its id")
+
+
+class Query(BaseModel):
+    """A text to rank the folder's photographs by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[str, Field(min_length=1)]
+    limit: Annotated[int, Field(ge=1, le=48)] = 12
+
+
+class Failure(BaseModel):
+    """What went wrong, in one sentence."""
+
+    error: str
+
+
+class Progress(BaseModel):
+    """The state of an explanation; `before` counts the requests that are served first."""
+
+    id: str
+    state: Literal["waiting", "running", "done", "failed"]
+    stage: str
+    before: int
+    seconds: float
+    error: str | None = None
+
+
+class Answer(BaseModel):
+    """One explanation a caption: every number, as `Interactions.to_json` writes it; `link` shows them in the app."""
+
+    id: str
+    link: str
+    warnings: list[str]
+    explanations: list[dict[str, Any]]
+
+
+class Problem(HTTPException):
+    """An error response of one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(status, sentence)
+
+
+class Models:
+    """The models that the server offers; the worker thread loads each at its first use."""
+
+    def __init__(self, models: Sequence[str] | Mapping[str, DualEncoder]) -> None:
+        self.names = tuple(dict.fromkeys(models))
+        self._loaded = dict(models) if isinstance(models, Mapping) else {}
+
+    def get(self, name: str, tell: Callable[[str], None]) -> DualEncoder:
+        """The model of that name; `tell` hears of a load."""
+        if name not in self._loaded:
+            tell(f"loading {name}")
+            self._loaded[name] = load(name)
+        return self._loaded[name]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A question after its checks. Image files stay packed until the worker takes them."""
+
+    left: str | bytes
+    right: Sequence[str | bytes]
+    model: str
+    method: Method
+    scale: Literal["similarity", "logit"]
+    truncate: bool
+
+
+def check_question(question: Question, model_names: Sequence[str], limits: Limits) -> Checked:
+    """Raises `Problem` for everything that can be found out without a model."""
+    _check_inputs(question, limits)
+    model = question.model if question.model is not None else model_names[0]
+    if model not in model_names:
+        raise Problem(422, f"this server has no model {model[:60]!r}; it has {', '.join(model_names)}")
+    method = _method(question)
+    right: Sequence[str | bytes] = question.captions or []
+    if question.other_image is not None:
+        right = [_unpack(question.other_image, "other_image")]
+    return Checked(_left_input(question), right, model, method, question.scale, question.truncate)
+
+
+def check_text(text: str, limits: Limits) -> None:
+    """Raises `Problem` for an empty text and one that is too long."""
+    if not text.strip():
+        raise Problem(422, "the text is empty: give at least one word")
+    if len(text) > limits.characters:
+        raise Problem(422, f"the text has {len(text)} characters, more than {limits.characters}: shorten it")
+
+
+def decode(raw: str | bytes, name: str, limits: Limits) -> Any:
+    """A text as it is, an image file's content as an image."""
+    return raw if isinstance(raw, str) else image_of_bytes(raw, name, most=limits.pixels)
+
+
+def _check_inputs(question: Question, limits: Limits) -> None:
+    left = [name for name in ("image", "example", "text") if getattr(question, name) is not None]
+    if len(left) != 1:
+        raise Problem(422, f"give one of image, example and text, not {' and '.join(left) or 'none of them'}")
+    captions = question.captions or []
+    if (question.captions is None) == (question.other_image is None):
+        raise Problem(422, "give either captions or other_image")
+    if len(captions) > limits.captions:
+        raise Problem(422, f"{len(captions)} captions are more than {limits.captions}: send several requests")
+    for text in (*captions, *([] if question.text is None else [question.text])):
+        check_text(text, limits)
+
+
+def _left_input(question: Question) -> str | bytes:
+    if question.text is not None:
+        return question.text
+    if question.image is not None:
+        return _unpack(question.image, "image")
+    assert question.example is not None
+    return example_pictures()[check_example(question.example)].jpeg
+
+
+def _method(question: Question) -> Method:
+    if question.method not in METHODS:
+        raise Problem(422, f"unknown method {question.method[:60]!r}; known: {', '.join(sorted(METHODS))}")
+    options = {"layer": question.layer, "steps": question.steps, "tol": question.tol}
+    try:
+        return method_named(question.method, **{name: v for name, v in options.items() if v is not None})
+    except InputError as problem:
+        raise Problem(422, str(problem)) from None
+
+
+def _unpack(text: str, name: str) -> bytes:
+    """The bytes behind base64, or behind a data: URL."""
+    head, comma, body = text.partition(",")
+    try:
+        return base64.b64decode(body if comma and head.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(422, f"{name} is not base64 of an image file") from None
+
+
+def web_content(name: str) -> bytes:
+    """A file of the app."""
+    return (files("secondsight.server") / "web" / name).read_bytes()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and captions for it, the first of which fits."""
+
+    jpeg: bytes
+    captions: tuple[str, ...]
+
+
+@cache
+def example_pictures() -> dict[str, Example]:
+    """A photograph, and drawn scenes with a right and a wrong caption, by their names."""
+    coffee = Example(web_content("coffee.jpg"), ("a cup of coffee and a spoon on a wooden table", "a glass of beer"))
+    pictures = {"coffee": coffee}
+    for number, scene in enumerate(Scenes(8, seed=7, size=384), 1):
+        assert isinstance(scene.image, Image.Image)
+        buffer = io.BytesIO()
+        scene.image.save(buffer, "JPEG", quality=90)
+        wrong = [negative.caption for negative in scene.negatives[:1]]
+        pictures[f"scene-{number}"] = Example(buffer.getvalue(), (scene.caption, *wrong))
+    return pictures
+
+
+def check_example(name: str, status: int = 422) -> str:
+    """Raises `Problem` for unknown examples."""
+    if name not in example_pictures():
+        raise Problem(status, f"no example {name[:40]!r}; known: {', '.join(example_pictures())}")
+    return name
