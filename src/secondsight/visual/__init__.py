@@ -10,7 +10,7 @@ from secondsight.support.errors import InputError
 
 __all__ = ["latex", "method_grid", "pairs", "plot", "plots", "save"]
 
-_HOMES = {"plot": "figures", "pairs": "figures", "method_grid": "figures", "latex": "papers", "save": "writing"}
+_HOMES = {"plot": "figures", "pairs": "figures", "method_grid": "figures", "latex": "latex_tables", "save": "saving"}
 
 
 def __getattr__(name: str) -> Any:
