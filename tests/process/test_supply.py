@@ -1,5 +1,6 @@
 """What an installation needs, carries and is allowed: extras that are left out, pinned weights, licences, no network."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -160,6 +161,15 @@ def test_a_licence_that_nobody_knows_is_named(monkeypatch):
     supply = script("supply_chain")
     monkeypatch.setattr(supply, "FREE", ("no such licence",))
     assert any("torch" in sentence for sentence in supply.licences({"torch"}))
+
+
+def test_type_checkers_see_what_is_exported():
+    block = next(node for node in ast.parse(Path(ss.__file__).read_text()).body if isinstance(node, ast.If))
+    imported = [(line.module, alias.name, alias.asname) for line in block.body for alias in line.names]
+    assert sorted(name for _, name, _ in imported) == ss.__all__
+    for module, name, exported_as in imported:
+        assert name == exported_as
+        assert getattr(ss, name) is getattr(importlib.import_module(module), name)
 
 
 def test_versions_are_one():
