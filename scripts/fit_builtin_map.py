@@ -44,13 +44,16 @@ def corpus() -> tuple[list[str], torch.Tensor]:
 @torch.no_grad()
 def embed(bert: torch.nn.Module, tokenizer, texts: list[str]) -> torch.Tensor:
     """Normalised mean-pooled sentence embeddings (text, 384)."""
-    rows = []
+    embeddings = torch.empty(len(texts), bert.config.hidden_size)
+    # Texts of similar length share a batch, so that little of it is padding.
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for first in range(0, len(texts), 128):
-        batch = tokenizer(texts[first : first + 128], padding=True, truncation=True, return_tensors="pt")
+        rows = order[first : first + 128]
+        batch = tokenizer([texts[i] for i in rows], padding=True, truncation=True, return_tensors="pt")
         mask = batch["attention_mask"][..., None].float()
         hidden = bert(**batch).last_hidden_state
-        rows.append(F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1))
-    return torch.cat(rows)
+        embeddings[rows] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+    return embeddings
 
 
 def fit() -> dict[str, torch.Tensor]:

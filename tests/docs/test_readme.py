@@ -1,4 +1,4 @@
-"""The README's Python and shell examples run as they stand."""
+"""The README's Python examples run as they stand; its commands name what exists."""
 
 import re
 import subprocess
@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import secondsight as ss
+from documents import ROOT, python_blocks, replace_all, shell_commands
 from families import FAMILIES, save_hub
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
 
 
-def stand_ins(folder: Path) -> dict[str, str]:
+def save_stand_ins(folder: Path) -> dict[str, str]:
     """Small random models on disk for those that readers fetch from a hub."""
     save_hub(FAMILIES["hf-siglip"](torch.float32), folder / "siglip")
     FAMILIES["st-minilm-mean"](torch.float32).host.save(str(folder / "minilm"))
@@ -30,15 +30,15 @@ def stand_ins(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
+@pytest.mark.parametrize("code", python_blocks(README))
 def test_python_examples_run(code, builtin, tmp_path, monkeypatch):
     del builtin
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     if "hf:" in code:
-        for given, stand_in in stand_ins(tmp_path).items():
-            assert given in code
-            code = code.replace(given, stand_in)
+        stand_ins = save_stand_ins(tmp_path)
+        assert all(original in code for original in stand_ins)
+        code = replace_all(code, stand_ins)
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     if "my_clip" in names:
@@ -46,14 +46,15 @@ def test_python_examples_run(code, builtin, tmp_path, monkeypatch):
 
 
 def test_shell_examples_name_what_exists():
-    commands = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
-    targets = {line.split()[1] for line in commands if line.startswith("make ")}
+    commands = shell_commands(README)
+    targets = {command.split()[1] for command in commands if command.startswith("make ")}
     makefile = (ROOT / "Makefile").read_text()
     assert {"demo", "test"} <= targets
-    assert all(re.search(rf"^{t}:", makefile, re.M) for t in targets)
-    options = {w for line in commands if line.startswith("secondsight explain") for w in re.findall(r"--[a-z]+", line)}
-    helped = subprocess.run(
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+    explain = [command for command in commands if command.startswith("secondsight explain")]
+    options = {option for command in explain for option in re.findall(r"--[a-z]+", command)}
+    usage = subprocess.run(
         [sys.executable, "-m", "secondsight", "explain", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert options
-    assert all(option in helped for option in options)
+    assert all(option in usage for option in options)

