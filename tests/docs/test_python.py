@@ -6,9 +6,10 @@ from documents import PAGES, ROOT, python_blocks, replace_all
 from secondsight.methods import base as methods_base
 
 STAND_INS = {
-    # Accuracy that only makes a page run longer.
+    # Accuracy and numbers that only make a page run longer.
     "IntegratedJacobian(layer=(5, -1))": "IntegratedJacobian(layer=(5, -1), steps=1)",
     "Banzhaf(budget=64)": "Banzhaf(budget=16)",
+    '"compare", Scenes(8': '"compare", Scenes(3',
     'quadrature="riemann", steps=50': 'quadrature="riemann", steps=5',
 }
 

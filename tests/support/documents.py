@@ -41,7 +41,8 @@ def write_reader_folder(folder: Path) -> None:
         (folder / name).mkdir()
     captions = []
     for i, scene in enumerate(scenes):
-        photo = folder / "photos" / f"{i}.png"
+        # Two photographs are enough for commands that go through a whole folder.
+        photo = folder / ("photos" if i < 2 else "mine") / f"{i}.png"
         scene.image.save(photo)
         captions.append(replace(scene, image=photo, image_key=str(i)))
     write_jsonl(folder / "photos.jsonl", captions[:4])
