@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_algebra import TEXT, random_side, seeds, text_layout
 
 import secondsight as ss
 from secondsight import GridLayout, InputError, Layout, TokenLayout
-from secondsight.algebra.difference import common, difference
+from secondsight.algebra.difference import MAX_CELLS, common, difference
+from sides import TEXT, random_side, seeds, text_layout
 
 SIZE = (90, 60)
 
@@ -109,7 +109,7 @@ def test_precisions_and_names():
     assert both.matrix.dtype == both.left_effects.dtype == torch.float32
 
 
-def test_what_cannot_be_compared():
+def test_what_cannot_be_compared(monkeypatch):
     a = pair(1, grid(2, 2), words())
     with pytest.raises(InputError, match=r"images of 90×60 and 80×60 pixels: both must be of the same photograph"):
         _ = a - pair(1, grid(3, 3, size=(80, 60)), words())
@@ -126,4 +126,8 @@ def test_what_cannot_be_compared():
         common(grid(101, 102), grid(2, 3))
     with pytest.raises(InputError, match="^the features of the two explanations differ and have no common layout$"):
         common(Layout(3, {}), Layout(4, {}))
-    common(grid(100, 100), grid(1, 1))
+    assert MAX_CELLS == 10_000
+    monkeypatch.setattr("secondsight.algebra.difference.MAX_CELLS", 12)
+    common(grid(3, 4), grid(1, 1))
+    with pytest.raises(InputError, match="grids of 1×13 and 1×1 are too fine"):
+        common(grid(1, 13), grid(1, 1))

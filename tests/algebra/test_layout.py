@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from test_algebra import OFFSETS, TEXT, TOKENS, image_layout, text_layout
 
 from secondsight import GridLayout, InputError, Layout, TokenLayout
+from sides import OFFSETS, TEXT, TOKENS, image_layout, text_layout
 
 
 @pytest.mark.parametrize(

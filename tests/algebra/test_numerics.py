@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_algebra import image_layout, random_side, seeds, text_layout
 from torch import nn
 
 import secondsight as ss
 from models import clip, pixels, tokens
 from secondsight.testing import changed, snapshot
+from sides import image_layout, random_side, seeds, text_layout
 
 pytestmark = pytest.mark.filterwarnings("ignore::secondsight.AssumptionWarning")
 

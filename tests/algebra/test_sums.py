@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_algebra import image_layout, random_side, text_layout
 from torch import Tensor
 
 import secondsight as ss
 from secondsight import Contributions, GridLayout, InputError, Interactions, JoinedLayout, Layout
 from secondsight.algebra.interactions import joint_facts, margin
+from sides import image_layout, random_side, text_layout
 
 A, B, C = (
     random_side(layout, s, torch.float64, exact=False)

@@ -21,6 +21,7 @@ STAND_INS = {
     "--layer 6": "--layer 2",
     "--layer all": "--layer 1 --layer -1",
     "--limit 200": "--limit 1",
+    "--data photos.jsonl": "--data photos.jsonl --limit 1",
     "--n 1000": "--n 4",
     "noto/200": "noto/5",
     "twemoji/8#": "twemoji/5#",

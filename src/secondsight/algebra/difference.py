@@ -11,6 +11,9 @@ from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import GridLayout, Layout, TokenLayout
 from secondsight.support.errors import InputError
 
+MAX_CELLS = 10_000
+"""Cells of a grid that is laid onto another one; the weights between two such grids take 800 MB."""
+
 
 def difference(first: Interactions, second: Interactions) -> Interactions:
     """What `first` sees more than `second` of one pair: similarity, four terms, effects and matrix subtracted.
@@ -79,7 +82,7 @@ def _common_grid(first: GridLayout, second: GridLayout) -> tuple[Layout, tuple[T
             f"the two explanations show images of {first.image_size[0]}×{first.image_size[1]} and "
             f"{second.image_size[0]}×{second.image_size[1]} pixels: both must be of the same photograph"
         )
-    if max(len(first.visible), len(second.visible)) > 10_000:
+    if max(len(first.visible), len(second.visible)) > MAX_CELLS:
         raise InputError(
             f"grids of {first.grid[0]}×{first.grid[1]} and {second.grid[0]}×{second.grid[1]} are too fine to be laid onto "
             "one another: explain at a block's input instead of layer='input'"
