@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from secondsight.evaluation.studies.scenes import markdown
+from secondsight.evaluation.tables import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "scenes.md"
 BEGIN, END = "<!-- made by scripts/scenes_tables.py -->\n", "<!-- end -->\n"

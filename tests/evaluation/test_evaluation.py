@@ -22,18 +22,18 @@ from secondsight.algebra.layout import GridLayout
 from secondsight.data import GroundedCaption, Jsonl, Phrase, Region
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.evaluation import EXPERIMENTS, evaluate, measures, settings
-from secondsight.evaluation.checks import shuffled
-from secondsight.evaluation.grounding import box_sum, collage, propose
-from secondsight.evaluation.masked import games, order_masks, players, predicted_similarities
-from secondsight.evaluation.metrics import (
-    CollagePointing,
-    CurveArea,
-    Faithfulness,
-    PointingAccuracy,
-    PointingEnergy,
-    SignShare,
+from secondsight.evaluation.cases import find_cases
+from secondsight.evaluation.experiments.collage import draw_collage
+from secondsight.evaluation.experiments.failures import propose
+from secondsight.evaluation.experiments.masking import (
+    input_games,
+    order_masks,
+    player_values,
+    predicted_similarities,
 )
-from secondsight.evaluation.run import Journal, cases
+from secondsight.evaluation.experiments.sanity import shuffle_weights
+from secondsight.evaluation.journal import Journal
+from secondsight.evaluation.maps import box_sum
 from secondsight.evaluation.statistics import almost_stochastic_order, violation_ratio
 from secondsight.testing import changed, snapshot
 from secondsight.visual.charts import histograms
@@ -98,8 +98,8 @@ def test_a_map_lies_in_its_frame():
     frame = (20.0, 0.0, 40.0, 20.0)
     assert measures.energy(MAP, [(20, 0, 30, 10)], (60, 20), frame, "centre") == pytest.approx(4 / 6)
     assert measures.energy(MAP, [(0, 0, 10, 10)], (60, 20), frame, "centre") == 0
-    assert measures.clipped((10, 5, 30, 15), frame) == (20, 5, 30, 15)
-    assert measures.clipped((0, 5, 20, 15), frame) is None
+    assert measures.clip_box((10, 5, 30, 15), frame) == (20, 5, 30, 15)
+    assert measures.clip_box((0, 5, 20, 15), frame) is None
     assert measures.overlap((0, 0, 10, 10), (5, 0, 20, 10)) == 0.5
 
 
@@ -111,36 +111,6 @@ def test_curves_and_correlations():
     assert np.isnan(measures.correlation([1, 1, 1], [1, 2, 3]))
     with pytest.raises(ss.InputError, match="two or more"):
         measures.curve_area([1.0])
-
-
-def test_metrics_gather_over_batches_and_processes():
-    first, second = PointingEnergy("centre"), PointingEnergy("centre")
-    hits = PointingAccuracy("centre")
-    for box in ((0, 0, 10, 10), (0, 10, 10, 20), (0, 0, 20, 20)):
-        first.update(MAP, [box], (20, 20))
-        hits.update(MAP, [box], (20, 20))
-    second.update(MAP, [(10, 0, 20, 20)], (20, 20))
-    made = first.compute()
-    assert (made["count"], made["mean"], made["median"]) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
-    assert made["above 0.8"] == pytest.approx(1 / 3)
-    assert float(first.distribution(11)[1][7]) == pytest.approx(2 / 3)
-    assert hits.compute() == pytest.approx(2 / 3)
-    # What a second process saw is joined as torchmetrics does it.
-    joined = PointingEnergy("centre")
-    joined.values = [torch.cat([*first.values, *second.values])]
-    assert joined.compute()["mean"] == pytest.approx(0.5)
-    first.reset()
-    assert first.compute()["count"] == 0
-    areas, signs, faithful, quadrant = CurveArea(), SignShare("negative"), Faithfulness(), CollagePointing()
-    areas.update([1.0, 0.0])
-    signs.update([-1.0, -2.0, 3.0])
-    faithful.update([1, 2, 3], [1, 2, 3])
-    faithful.update([1, 1, 1], [1, 2, 3])
-    quadrant.update(MAP, [(0, 0, 10, 10)], (20, 20))
-    assert areas.compute()["mean"] == 0.5
-    assert signs.compute()["share"] == pytest.approx(2 / 3)
-    assert faithful.compute()["count"] == 1
-    assert quadrant.compute()["mean"] == pytest.approx(4 / 7)
 
 
 def violation(a, b):
@@ -196,12 +166,11 @@ def captioned(phrases, regions=None, caption="a dog and a cat on a mat"):
 
 def test_cases_are_alone_in_view_and_larger_than_a_patch():
     layout = GridLayout(16, {}, (4, 4), (80, 40), (20.0, 0.0, 60.0, 40.0))
-    reasons = []
     big, small_, outside = (25.0, 5.0, 50.0, 30.0), (25.0, 5.0, 33.0, 13.0), (0.0, 0.0, 19.0, 40.0)
-    (one,) = cases(captioned([("dog", [big])]), layout)
+    ((one,), _) = find_cases(captioned([("dog", [big])]), layout)
     assert one.share == pytest.approx(25 * 25 / 1600)
     # What the crop cuts off does not count, and neither does the chance level of it.
-    (cut,) = cases(captioned([("dog", [(0.0, 0.0, 40.0, 40.0)])]), layout)
+    ((cut,), _) = find_cases(captioned([("dog", [(0.0, 0.0, 40.0, 40.0)])]), layout)
     assert cut.box == (20, 0, 40, 40)
     for example, reason in (
         (captioned([("dog", [small_])]), "smaller than a patch"),
@@ -209,8 +178,7 @@ def test_cases_are_alone_in_view_and_larger_than_a_patch():
         (captioned([("dog", [big, small_])]), "several instances"),
         (captioned([("dog", [big])], [Region("dog", big), Region("dog", small_, crowd=True)]), "several instances"),
     ):
-        assert cases(example, layout, reasons.append) == []
-        assert reasons.pop() == reason
+        assert find_cases(example, layout) == ([], {reason: 1})
 
 
 # Experiments on a small random model ---------------------------------------------------------------------------------
@@ -286,9 +254,9 @@ def test_all_masks_of_a_fit_on_all_masks_are_predicted_as_the_fit_does(model, da
     example = Jsonl(data)[0]
     (setting,) = settings([("small", model)], [BANZHAF])
     e = setting.explain(example)[0]
-    sides = games(setting, example, 0)
+    sides = input_games(setting, example, 0)
     masks = [torch.rand(5, g.players, generator=torch.Generator().manual_seed(3)) < 0.5 for g in sides]
-    predicted = predicted_similarities(e, sides, masks)
+    predicted = predicted_similarities(e, sides, tuple(masks))
     for row in range(5):
         s = [
             i
@@ -304,7 +272,7 @@ def test_all_masks_of_a_fit_on_all_masks_are_predicted_as_the_fit_does(model, da
         assert float(predicted[row]) == pytest.approx(total, abs=1e-9)
     # With everything there it is the four terms' sum.
     whole = [torch.ones(1, g.players, dtype=torch.bool) for g in sides]
-    assert float(predicted_similarities(e, sides, whole)) == pytest.approx(e.terms.total, abs=1e-6)
+    assert float(predicted_similarities(e, sides, tuple(whole))) == pytest.approx(e.terms.total, abs=1e-6)
 
 
 def test_faithful_methods_have_higher_faithfulness(model, data, tmp_path):
@@ -320,7 +288,7 @@ def test_perturbation_ends_where_inputs_end(model, data, tmp_path):
     found = records(tmp_path, "perturbation")
     (setting,) = settings([("small", model)], [OURS])
     example = Jsonl(data)[0]
-    left, right = games(setting, example, 0)
+    left, right = input_games(setting, example, 0)
     own = found[found.key == f"{example.image_key}/{example.key}"].set_index("kind")
     curve = {kind: json.loads(own.loc[kind, "curve"]) for kind in own.index}
     whole, none = float(left.end(True) @ right.end(True)), float(left.end(False) @ right.end(True))
@@ -336,10 +304,10 @@ def test_perturbation_ends_where_inputs_end(model, data, tmp_path):
 
 def test_cells_of_another_grid_are_averaged(model, data):
     (setting,) = settings([("small", model)], [OURS])
-    left, _ = games(setting, Jsonl(data)[0], 0)
+    left, _ = input_games(setting, Jsonl(data)[0], 0)
     fine = GridLayout(64, {}, (8, 8), left.layout.image_size, left.layout.frame)
     ramp = torch.arange(64, dtype=torch.float64).reshape(8, 8)
-    found = players(fine, ramp.flatten(), left).reshape(left.layout.grid)
+    found = player_values(fine, ramp.flatten(), left).reshape(left.layout.grid)
     rows, columns = found.diff(dim=0), found.diff(dim=1)
     assert bool((rows > 0).all())
     assert bool((columns > 0).all())
@@ -347,7 +315,7 @@ def test_cells_of_another_grid_are_averaged(model, data):
 
 def test_fine_cells_are_masked_with_the_player_that_they_lie_in(model, data):
     (setting,) = settings([("small", model)], [OURS])
-    sides = games(setting, Jsonl(data)[0], 0)
+    sides = input_games(setting, Jsonl(data)[0], 0)
     coarse, text = sides[0].layout, sides[1].layout
     size = coarse.grid[0] * 2 * coarse.grid[1] * 2
     fine = GridLayout(size + 1, {0: "class"}, (coarse.grid[0] * 2, coarse.grid[1] * 2), coarse.image_size, coarse.frame)
@@ -360,7 +328,7 @@ def test_fine_cells_are_masked_with_the_player_that_they_lie_in(model, data):
     )
     e = left @ right
     masks = [torch.rand(4, g.players, generator=rng) < 0.5 for g in sides]
-    predicted = predicted_similarities(e, sides, masks)
+    predicted = predicted_similarities(e, sides, tuple(masks))
     boxes, cells = coarse.cell_boxes().tolist(), dict(zip(coarse.visible, range(len(coarse.visible)), strict=True))
     order = coarse.view(torch.arange(coarse.size).double()).long().flatten().tolist()
     player = []
@@ -376,7 +344,7 @@ def test_fine_cells_are_masked_with_the_player_that_they_lie_in(model, data):
         assert float(predicted[row]) == pytest.approx(total, abs=1e-9)
     odd = dataclasses.replace(left, vectors=left.vectors[:10], layout=GridLayout(10, {0: "class"}, (3, 3), (9, 9)))
     with pytest.raises(ss.InputError, match="cannot be masked as those"):
-        predicted_similarities(odd @ right, sides, masks)
+        predicted_similarities(odd @ right, sides, tuple(masks))
 
 
 @pytest.mark.parametrize(
@@ -420,7 +388,7 @@ def test_failures_are_proposed_by_their_evidence(model, data, tmp_path):
 
 def test_collages_put_images_where_they_say(model, data, tmp_path):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
-    picture, corners = collage([Image.new("RGB", (30, 50), c) for c in colours], 64)
+    picture, corners = draw_collage([Image.new("RGB", (30, 50), c) for c in colours], 64)
     for colour, (x0, y0, x1, y1) in zip(colours, corners, strict=True):
         assert picture.getpixel((int(x0 + x1) // 2, int(y0 + y1) // 2)) == colour
     lines = [json.loads(line) for line in data.read_text().splitlines()]
@@ -453,7 +421,7 @@ def test_approximation_references_and_sanity(model, data, tmp_path):
     a, b = (group.energy.to_numpy() for _, group in found.groupby("setting", sort=False))
     assert np.abs(a - b).max() > 0.02
     assert changed(before, snapshot(model.left.encoder.module)) == []
-    twin = shuffled(model, 0)
+    twin = shuffle_weights(model, 0)
     own = dict(model.left.encoder.module.named_parameters())
     moved = [n for n, p in twin.left.encoder.module.named_parameters() if p.ndim > 1 and not torch.equal(p, own[n])]
     assert len(moved) > 5
@@ -466,7 +434,7 @@ def test_depths_are_compared_side_by_side(model, data, tmp_path):
     tables = evaluate("compare", data, [("small", model)], [OURS], layers=["all"], out=tmp_path, limit=2)
     assert len(tables["overall"]) == model.left.encoder.depth
     assert "layer 0 / -1" in tables["overall"].index[0]
-    with pytest.raises(ss.InputError, match="needs two settings"):
+    with pytest.raises(ss.InputError, match="needs 2 settings"):
         evaluate("compare", data, [("small", model)], [OURS], out=tmp_path / "one")
     with pytest.raises(ss.InputError, match=r"layer 9' gave nothing for any of \d+ captions: layer 9 is not one of"):
         evaluate("compare", data, [("small", model)], [OURS], layers=[-1, 9], out=tmp_path / "none")
@@ -528,7 +496,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     first.add("x", [{"v": 1}])
     first.close()
     again = Journal(tmp_path / "a" / "records.jsonl", {"seed": 0})
-    assert again.done == {"x": [{"v": 1}]}
+    assert again.records == {"x": [{"v": 1}]}
     again.close()
     with pytest.raises(ss.InputError, match="records of another run"):
         Journal(tmp_path / "a" / "records.jsonl", {"seed": 1})
@@ -550,7 +518,7 @@ def test_what_cannot_be_used_is_listed_and_not_fatal(model, data, tmp_path):
     ("change", "words"),
     [
         ({"name": "nothing"}, "unknown experiment 'nothing'; known: approximation"),
-        ({"limit": 0}, "leaves nothing"),
+        ({"limit": 0}, "limit=0 must be at least 1"),
         ({"rule": "cell"}, "unknown rule"),
         ({"steps": 3}, "has no option 'steps'"),
         ({"data": "coco:/nowhere"}, "does not exist"),
@@ -580,6 +548,6 @@ def test_histograms_have_zero_between_their_bars():
 def test_other_weights_under_the_same_name_are_another_run(model, data, tmp_path):
     evaluate("pointing", data, [("checkpoint", model)], [OURS], out=tmp_path, limit=1)
     first = records(tmp_path, "pointing")
-    evaluate("pointing", data, [("checkpoint", shuffled(model, 1))], [OURS], out=tmp_path, limit=1)
+    evaluate("pointing", data, [("checkpoint", shuffle_weights(model, 1))], [OURS], out=tmp_path, limit=1)
     assert not first.energy.equals(records(tmp_path, "pointing").energy)
     assert fingerprint(model) == fingerprint(small())

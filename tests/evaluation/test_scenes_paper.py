@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from secondsight.cli import app
-from secondsight.evaluation.studies import scenes as module
-from secondsight.evaluation.studies.scenes import LEVEL, markdown, scenes_paper
+from secondsight.evaluation.studies.findings import LEVEL, higher, more_hits, mostly
+from secondsight.evaluation.studies.scenes import scenes_paper
+from secondsight.evaluation.tables import markdown
 from secondsight.support.errors import InputError
 
 
@@ -42,10 +43,9 @@ def test_every_part_leaves_its_report_and_its_findings(small):
     assert (out / "findings.md").read_text().startswith("## Findings")
 
 
-def test_a_second_run_reads_the_first(small, monkeypatch):
+def test_a_second_run_reads_the_first(small):
     out, _ = small
     before = (out / "findings.csv").read_bytes()
-    monkeypatch.setattr(module, "SIZES", dict(module.SIZES))
     scenes_paper(out, share=0.02)
     assert (out / "findings.csv").read_bytes() == before
 
@@ -64,19 +64,19 @@ def test_other_models_and_options_are_refused(tmp_path):
 def test_the_tests_of_findings():
     rng = np.random.default_rng(0)
     low = rng.random(40)
-    up = module._higher("f", "s", "PGE", low + 0.1, low)
+    up = higher("f", "s", "PGE", low + 0.1, low)
     assert (up.holds, up.verdict) == (True, "yes")
-    down = module._higher("f", "s", "PGE", low, low + 0.1)
+    down = higher("f", "s", "PGE", low, low + 0.1)
     assert (down.holds, down.verdict) == (False, "no")
-    same = module._higher("f", "s", "PGE", low, low)
+    same = higher("f", "s", "PGE", low, low)
     assert (same.p, same.verdict) == (1.0, "unclear")
-    hits = module._hits("f", "s", np.ones(20), np.r_[np.zeros(15), np.ones(5)])
+    hits = more_hits("f", "s", np.ones(20), np.r_[np.zeros(15), np.ones(5)])
     assert hits.p == pytest.approx(2 * 0.5**15)
     assert hits.holds
-    most = module._mostly("f", "s", [True] * 30 + [False] * 2)
+    most = mostly("f", "s", [True] * 30 + [False] * 2)
     assert most.holds
     assert most.here == "93.8% of the cases"
-    few = module._mostly("f", "s", [True, True, False])
+    few = mostly("f", "s", [True, True, False])
     assert few.p > LEVEL
     assert few.verdict == "unclear"
 

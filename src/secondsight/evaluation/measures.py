@@ -1,4 +1,4 @@
-"""Measures of explanations on plain arrays (DESIGN §8), so that anybody's maps can be scored."""
+"""Measures of explanations on plain arrays, so that maps from any source can be scored."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import torch
 from torch import Tensor
 
 from secondsight.algebra.layout import GridLayout
+from secondsight.methods.base import one_of
 from secondsight.support.errors import InputError
 
 RULES = ("pixel", "centre", "touch")
+"""How cells of a map are matched with boxes; see `inside`."""
+
 Box = Sequence[float]
 
 
 def grid_of(map_: Any, size: tuple[int, int], frame: Box | None = None) -> tuple[Tensor, GridLayout]:
-    """A (rows, columns) map as values and the layout that places them in an image of `size` (width, height).
+    """A (rows, columns) map as values, and their layout in an image of `size` (width, height).
 
     `frame` is the part of the image that the map covers, x0, y0, x1, y1 in pixels; the whole by default. Raises
-    `InputError` for anything but a finite matrix.
+    `InputError` unless the map is a finite matrix.
     """
     values = torch.as_tensor(np.asarray(map_), dtype=torch.float64)
     if values.ndim != 2 or not values.numel():
-        raise InputError(f"a map has rows and columns, this one has the shape {tuple(values.shape)}")
+        raise InputError(f"a map needs rows and columns; this one has the shape {tuple(values.shape)}")
     if not bool(torch.isfinite(values).all()):
         raise InputError("the map has NaN or infinite values")
     x0, y0, x1, y1 = (float(v) for v in (frame or (0, 0, *size)))
@@ -35,13 +38,12 @@ def grid_of(map_: Any, size: tuple[int, int], frame: Box | None = None) -> tuple
 def inside(
     map_: Any, boxes: Sequence[Box], size: tuple[int, int], frame: Box | None = None, rule: str = "pixel"
 ) -> Any:
-    """The map's values as the rule measures them, and which of them lie in one of the boxes: two equal arrays.
+    """The map's values as the rule measures them, and whether each lies in one of the boxes: two arrays of one shape.
 
-    "pixel" upsamples the map bilinearly to the image, as it is shown; "centre" counts a cell as in a box when its centre
-    is, "touch" when they overlap at all. A map of the image's own size is taken as it is.
+    "pixel" upsamples the map bilinearly to the image, as it is displayed; "centre" counts a cell as inside a box if its
+    centre is, "touch" if they overlap at all. A map of the image's own size is not resampled.
     """
-    if rule not in RULES:
-        raise InputError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
+    one_of("rule", rule, RULES)
     values, layout = grid_of(map_, size, frame)
     width, height = size
     if rule == "pixel":
@@ -67,7 +69,7 @@ def inside(
 def pointing(
     map_: Any, boxes: Sequence[Box], size: tuple[int, int], frame: Box | None = None, rule: str = "pixel"
 ) -> float:
-    """Whether the highest value lies in a box (PGA): 1 or 0, and of equal highest ones the share that does.
+    """Whether the highest value lies in a box (PGA): 1 or 0, and of several equal ones the share that does.
 
     The highest value need not be positive.
     """
@@ -108,14 +110,14 @@ def correlation(predicted: Any, actual: Any) -> float:
     """Pearson's correlation; NaN where either is constant. With masks' similarities this is faithfulness."""
     a, b = (np.asarray(v, dtype=np.float64).ravel() for v in (predicted, actual))
     if a.shape != b.shape or len(a) < 2:
-        raise InputError("a correlation needs two equally long rows of at least two numbers")
+        raise InputError("a correlation needs two sequences of the same length, at least 2")
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a**2).sum() * (b**2).sum())
     return float((a * b).sum() / size) if size > 0 else float("nan")
 
 
-def clipped(box: Box, frame: Box) -> tuple[float, float, float, float] | None:
-    """The part of a box that a frame shows; None where it shows nothing."""
+def clip_box(box: Box, frame: Box) -> tuple[float, float, float, float] | None:
+    """The part of a box inside a frame; None if there is none."""
     x0, y0 = max(float(box[0]), float(frame[0])), max(float(box[1]), float(frame[1]))
     x1, y1 = min(float(box[2]), float(frame[2])), min(float(box[3]), float(frame[3]))
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
@@ -128,5 +130,5 @@ def area(box: Box) -> float:
 
 def overlap(a: Box, b: Box) -> float:
     """Share of `a` that lies in `b`, 0 … 1."""
-    common = clipped(a, b)
-    return 0.0 if common is None or not area(a) else area(common) / area(a)
+    intersection = clip_box(a, b)
+    return 0.0 if intersection is None or not area(a) else area(intersection) / area(a)

@@ -1,75 +1,108 @@
-"""The paper's own experiments on one's copy of its data: our numbers beside those that [M25] states."""
+"""The paper's own experiments on your copy of its data: our numbers beside those that [M25] states."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
 from secondsight.data import KINDS, open_data
+from secondsight.data.grounded import GroundedDataset
 from secondsight.encoders.registry import load
+from secondsight.evaluation.evaluate import evaluate
+from secondsight.evaluation.experiments import EXPERIMENTS
 from secondsight.evaluation.report import overview
-from secondsight.evaluation.run import EXPERIMENTS, slug
+from secondsight.evaluation.run import Progress, slug
 from secondsight.methods import IntegratedJacobian
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, brief
+from secondsight.visual.charts import bars, distributions
+
+if TYPE_CHECKING:
+    from secondsight.training import Recipe
 
 MEASURES = {
     "pointing": ("PGA", "median PGE"),
     "discrimination": ("own positive", "cross negative"),
     "hard-negatives": ("δS negative", "δA negative"),
 }
+"""The measures of every experiment for which the paper states numbers."""
+
+ABOUT = (
+    "Our numbers beside those that the paper's text states; a published number is a mean over models where it says so."
+)
+
+Energies = dict[str, dict[str, np.ndarray]]
+"""PGE of all cases, by kind of data and model."""
 
 
-def configuration(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """The models, experiments and published numbers; the package's own, or a YAML file of the same form."""
+class Configuration(TypedDict):
+    """Models by name, experiments by kind of data, and rows of data, model, fine-tuning, measure and published value."""
+
+    models: dict[str, str]
+    experiments: dict[str, list[str]]
+    published: list[list[Any]]
+
+
+def configuration(path: str | os.PathLike[str] | None = None) -> Configuration:
+    """The package's configuration, or that of a YAML file of the same form."""
     try:
-        text = (
-            files("secondsight.evaluation.studies").joinpath("paper.yaml").read_text()
-            if path is None
-            else Path(path).read_text(encoding="utf-8")
-        )
-        made = yaml.safe_load(text)
+        if path is None:
+            text = files("secondsight.evaluation.studies").joinpath("paper.yaml").read_text(encoding="utf-8")
+        else:
+            text = Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
         raise InputError(f"{str(path)!r} cannot be read as YAML ({brief(problem)})") from problem
-    wrong = _misshapen(made)
-    if wrong:
-        raise InputError(f"{str(path)!r} {wrong}")
-    return {"experiments": {}, "published": [], **made}
+    fault = _fault(content)
+    if fault:
+        raise InputError(f"{str(path)!r} {fault}")
+    return {
+        "models": content["models"],
+        "experiments": content.get("experiments", {}),
+        "published": content.get("published", []),
+    }
 
 
-def _misshapen(made: Any) -> str:
-    """What a configuration lacks or has too much of; empty where it can be used."""
-    models = made.get("models") if isinstance(made, dict) else None
-    if not isinstance(models, dict) or not models or not all(_texts([*models, *models.values()])):
+def _fault(content: Any) -> str:
+    """Why a configuration cannot be used; empty if it can."""
+    models = content.get("models") if isinstance(content, dict) else None
+    if not isinstance(models, dict) or not models or not _all_texts([*models, *models.values()]):
         return "needs 'models', names with what ss.load takes"
-    unknown = [key for key in made if key not in ("models", "experiments", "published")]
+    unknown = [key for key in content if key not in Configuration.__annotations__]
     if unknown:
         return f"has an unknown key {str(unknown[0])[:40]!r}; known: models, experiments, published"
-    chosen = made.get("experiments", {})
-    if not isinstance(chosen, dict) or not all(isinstance(v, list) and all(_texts([k, *v])) for k, v in chosen.items()):
+    experiments = content.get("experiments", {})
+    if not isinstance(experiments, dict) or not all(map(_is_experiment_list, experiments.items())):
         return "needs lists of experiments by kind of data under 'experiments'"
-    named = next((one for v in chosen.values() for one in v if one not in EXPERIMENTS), None)
-    if named is not None:
-        return f"names an unknown experiment {named[:40]!r}; known: {', '.join(sorted(EXPERIMENTS))}"
-    rows = made.get("published", [])
-    if not isinstance(rows, list) or not all(
-        isinstance(row, list) and len(row) == 5 and all(_texts(row[:4])) and type(row[4]) in (int, float)
-        for row in rows
-    ):
+    unlisted = next((name for names in experiments.values() for name in names if name not in EXPERIMENTS), None)
+    if unlisted is not None:
+        return f"names an unknown experiment {unlisted[:40]!r}; known: {', '.join(sorted(EXPERIMENTS))}"
+    rows = content.get("published", [])
+    if not isinstance(rows, list) or not all(map(_is_published, rows)):
         return "needs rows of data, model, fine-tuning, measure and value under 'published'"
     return ""
 
 
-def _texts(values: Sequence[Any]) -> Iterator[bool]:
-    return (isinstance(value, str) for value in values)
+def _is_experiment_list(item: tuple[Any, Any]) -> bool:
+    kind, names = item
+    return isinstance(names, list) and _all_texts([kind, *names])
+
+
+def _is_published(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 5 and _all_texts(row[:4]) and type(row[4]) in (int, float)
+
+
+def _all_texts(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def paper(
@@ -81,94 +114,116 @@ def paper(
     train: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    recipe: Any = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Every model on every data set, before and, with `train`, after fine-tuning on that data; [M25] Tables 1-4.
 
-    `data` are what `open_data` opens, each of a kind once; `models` are names with what `ss.load` takes, by default those
-    of the configuration. Reports go to `out`/DATA/MODEL, the table of all to `out`/paper.html, .csv and .json, with the
-    published number where the paper's text gives one. Hub weights are needed where they are not cached: the error says
-    which.
+    `data` are names that `open_data` takes, at most one of each kind; `models` maps names to what `ss.load` takes, by
+    default those of the configuration. Reports go to `out`/DATA/MODEL and the table of all to `out`/paper.html, .csv and
+    .json, with the published number if the paper's text states one. Weights that are not cached come from the hub; an
+    `InputError` names those that cannot be fetched.
     """
-    from secondsight.evaluation import evaluate
-    from secondsight.training import Recipe, finetune, tuned_name
-
     known = configuration(config)
-    chosen = dict(models or known["models"])
-    kinds = [one.partition(":")[0] if one.partition(":")[0] in KINDS else "jsonl" for one in data]
-    if not data or len(set(kinds)) < len(kinds):
-        raise InputError("'paper' needs data sets of different kinds: --data coco:… --data flickr30k:… --data hnc:…")
-    # Data first: it is read sooner than weights are fetched, and either is an end.
-    opened = {kind: open_data(one) for kind, one in zip(kinds, data, strict=True)}
+    # Data before weights, as a mistake in its name shows at once.
+    datasets = _open_datasets(data)
     training = open_data(train) if train else None
-    place = Path(out)
+    folder = Path(out)
     rows: list[dict[str, Any]] = []
-    energies: dict[str, dict[str, Any]] = {}
-    for name, spec in chosen.items():
-        states = [("before", spec)]
-        if training is not None:
-            tuned = finetune(spec, training, place / "tuned" / slug(name), recipe or Recipe(seed=seed))
-            states.append(("after", tuned_name(spec, tuned)))
-        for state, wanted in states:
-            model = load(wanted)
-            for kind, one in opened.items():
-                for experiment in known["experiments"].get(kind, ["pointing"]):
-                    label = f"{name}, {state}"
-                    tables = evaluate(
-                        experiment,
-                        one,
-                        [(wanted, model)],
-                        [(label, IntegratedJacobian())],
-                        out=place / kind / slug(label),
-                        limit=limit,
-                        seed=seed,
-                        progress=progress,
-                    )
-                    row = tables["overall"].iloc[0]
-                    if experiment == "pointing":
-                        records = pd.read_parquet(place / kind / slug(label) / "pointing" / "records.parquet")
-                        energies.setdefault(kind, {})[label] = records.energy.dropna().to_numpy()
-                    found = {"data": kind, "model": name, "fine-tuning": state}
-                    rows += [{**found, "measure": m, "ours": float(row[m])} for m in MEASURES.get(experiment, ())]
+    energies: Energies = {}
+    for name, spec in (models or known["models"]).items():
+        for state, checkpoint in _states(spec, training, folder / "tuned" / slug(name), recipe, seed):
+            model, label = load(checkpoint), f"{name}, {state}"
+            for kind, experiment in _pairs(datasets, known):
+                results = evaluate(
+                    experiment,
+                    datasets[kind],
+                    [(checkpoint, model)],
+                    [(label, IntegratedJacobian())],
+                    out=folder / kind / slug(label),
+                    limit=limit,
+                    seed=seed,
+                    progress=progress,
+                )
+                overall = results["overall"].iloc[0]
+                row = {"data": kind, "model": name, "fine-tuning": state}
+                measures = MEASURES.get(experiment, ())
+                rows += [{**row, "measure": measure, "ours": float(overall[measure])} for measure in measures]
+                if experiment == "pointing":
+                    energies.setdefault(kind, {})[label] = results.records.energy.dropna().to_numpy()
     table = with_published(pd.DataFrame(rows), known["published"])
-    with atomic(place / "paper.csv") as file:
-        file.write(table.to_csv(index=False).encode())
-    about = "Our numbers beside those that the paper's text states; a published number is a mean over models where it says so."
-    with atomic(place / "paper.html") as file:
-        file.write(overview("the paper's models", about, {"all": table}, place, _figures(energies, table)).encode())
-    with atomic(place / "paper.json") as file:
-        file.write(json.dumps(json.loads(table.to_json(orient="records")), indent=1, ensure_ascii=False).encode())
+    _write_table(folder, table, energies)
     return table
 
 
-def _figures(energies: Mapping[str, Mapping[str, Any]], table: pd.DataFrame) -> dict[str, Figure]:
-    """All models together: distributions of PGE, and every measure by model, before and after."""
-    from secondsight.visual.charts import bars, distributions
+def _open_datasets(data: Sequence[str]) -> dict[str, GroundedDataset]:
+    """The data sets by kind; a path alone counts as JSONL."""
+    prefixes = [spec.partition(":")[0] for spec in data]
+    kinds = [prefix if prefix in KINDS else "jsonl" for prefix in prefixes]
+    if not data or len(set(kinds)) < len(kinds):
+        raise InputError("'paper' needs data sets of different kinds: --data coco:… --data flickr30k:… --data hnc:…")
+    return {kind: open_data(spec) for kind, spec in zip(kinds, data, strict=True)}
 
-    made = {
-        f"PGE {kind}": distributions(named, f"PGE on {kind}: positive attribution in the box")
-        for kind, named in energies.items()
+
+def _states(
+    spec: str, training: GroundedDataset | None, folder: Path, recipe: Recipe | None, seed: int
+) -> list[tuple[str, str]]:
+    """The model's names for `ss.load` before and, with training data, after fine-tuning."""
+    if training is None:
+        return [("before", spec)]
+    # Imported late because fine-tuning needs another extra.
+    from secondsight.training import Recipe, finetune, tuned_name
+
+    checkpoint = finetune(spec, training, folder, recipe or Recipe(seed=seed))
+    return [("before", spec), ("after", tuned_name(spec, checkpoint))]
+
+
+def _pairs(datasets: Mapping[str, GroundedDataset], known: Configuration) -> Iterator[tuple[str, str]]:
+    """Every kind of data with each of its experiments."""
+    for kind in datasets:
+        for experiment in known["experiments"].get(kind, ["pointing"]):
+            yield kind, experiment
+
+
+def _write_table(folder: Path, table: pd.DataFrame, energies: Energies) -> None:
+    page = overview("the paper's models", ABOUT, {"all": table}, folder, _figures(energies, table))
+    rows = json.loads(table.to_json(orient="records"))
+    contents = {
+        "paper.csv": table.to_csv(index=False),
+        "paper.html": page,
+        "paper.json": json.dumps(rows, indent=1, ensure_ascii=False),
+    }
+    for name, content in contents.items():
+        with atomic(folder / name) as file:
+            file.write(content.encode())
+
+
+def _figures(energies: Energies, table: pd.DataFrame) -> dict[str, Figure]:
+    """All models together: distributions of PGE, and every measure by model, before and after fine-tuning."""
+    figures = {
+        f"PGE {kind}": distributions(by_model, f"PGE on {kind}: positive attribution in the box")
+        for kind, by_model in energies.items()
     }
     for (kind, measure), group in table.groupby(["data", "measure"], sort=False):
         wide = group.pivot_table(index="model", columns="fine-tuning", values="ours", sort=False)
-        made[f"{kind} {measure}"] = bars(wide, f"{measure} on {kind}")
-    return made
+        figures[f"{kind} {measure}"] = bars(wide, f"{measure} on {kind}")
+    return figures
 
 
 def with_published(table: pd.DataFrame, published: Sequence[Sequence[Any]]) -> pd.DataFrame:
-    """The table with gains of fine-tuning appended, and the paper's number where it states one."""
+    """The table with the gains of fine-tuning appended, and the paper's number if it states one."""
     gains = []
     for (kind, name, measure), group in table.groupby(["data", "model", "measure"], sort=False):
-        both = group.set_index("fine-tuning")["ours"]
-        if {"before", "after"} <= set(both.index):
-            found = {"data": kind, "model": name, "fine-tuning": "gain", "measure": measure}
-            gains.append({**found, "ours": float(both["after"] - both["before"])})
-    whole = pd.concat([table, pd.DataFrame(gains)], ignore_index=True) if gains else table
+        ours = group.set_index("fine-tuning")["ours"]
+        if {"before", "after"} <= set(ours.index):
+            row = {"data": kind, "model": name, "fine-tuning": "gain", "measure": measure}
+            gains.append({**row, "ours": float(ours["after"] - ours["before"])})
+    rows = pd.concat([table, pd.DataFrame(gains)], ignore_index=True) if gains else table
     stated = {(kind, model, state, measure): float(value) for kind, model, state, measure, value in published}
 
-    def of(row: pd.Series) -> float:
+    def published_value(row: pd.Series) -> float:
         key = (row["fine-tuning"], row["measure"])
-        return stated.get((row["data"], row["model"], *key), stated.get((row["data"], "any", *key), float("nan")))
+        for_any = stated.get((row["data"], "any", *key), float("nan"))
+        return stated.get((row["data"], row["model"], *key), for_any)
 
-    return whole.assign(published=[of(row) for _, row in whole.iterrows()])
+    return rows.assign(published=[published_value(row) for _, row in rows.iterrows()])

@@ -6,23 +6,22 @@ paired hits and for shares against a half, Fisher's exact test for two shares, K
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
-from secondsight.data.scenes import Scenes, classes
+from secondsight.data.scenes import classes
 from secondsight.data.scenes.dataset import FULLY
 from secondsight.encoders.registry import load
-from secondsight.evaluation.grounding import FAILED
-from secondsight.evaluation.report import overview, shown_value, with_names, write
-from secondsight.evaluation.run import EXPERIMENTS, Run, run
+from secondsight.evaluation.experiments.base import of_kind
+from secondsight.evaluation.experiments.failures import FAILED
+from secondsight.evaluation.run import Progress, Run
+from secondsight.evaluation.studies.findings import LEVEL, Finding, as_table, higher, more_hits, mostly, write_findings
+from secondsight.evaluation.studies.world import Tables, World, fine_tuned, on_common_cases, paired_values, scene_cases
 from secondsight.methods import (
     Banzhaf,
     BilinearLime,
@@ -32,359 +31,25 @@ from secondsight.methods import (
     Occlusion,
     TokenEmbeddings,
 )
-from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
-from secondsight.support.files import atomic
-
-LEVEL = 0.001
-"""A finding holds where its direction is the paper's and p lies below this."""
 
 SMALL = 0.08
 """An object whose box is less than this share of the image counts as small."""
 
-SIZES = {
-    "methods": 24,
-    "pointing": 300,
-    "layers": 24,
-    "pairs": 300,
-    "paths": 12,
-    "masks": 12,
-    "references": 60,
-    "train": 6144,
-}
-"""Captions that each part looks at, and scenes that fine-tuning sees."""
-
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A sentence, where it comes from, what we see here in words, the test's p, and whether it holds."""
-
-    finding: str
-    source: str
-    here: str
-    cases: int
-    p: float
-    holds: bool
-
-    @property
-    def verdict(self) -> str:
-        """yes, no (significantly something else), or unclear."""
-        return "yes" if self.holds else "no" if self.p < LEVEL else "unclear"
-
-
-@dataclass
-class World:
-    """Where things are written, the model under test, and how much is looked at."""
-
-    out: Path
-    seed: int
-    share: float
-    progress: Progress | None
-
-    def size(self, part: str) -> int:
-        """How many captions a part looks at."""
-        return max(round(SIZES[part] * self.share), 4)
-
-    def run(
-        self,
-        name: str,
-        style: str,
-        models: Sequence[tuple[str, DualEncoder]],
-        methods: Sequence[tuple[str, Method]] = (),
-        *,
-        part: str,
-        place: str,
-        layers: Sequence[Any] = (),
-        **options: Any,
-    ) -> tuple[Run, dict[str, pd.DataFrame]]:
-        """One experiment on scenes of one style and its tables; its report is written."""
-        from secondsight.evaluation import settings
-
-        limit = self.size(part)
-        # Some captions cannot be judged, so there are more scenes than are looked at.
-        data = Scenes(3 * limit, style=style, seed=self.seed)
-        chosen = settings(models, methods, layers)
-        folder = self.out / place
-        for one in chosen:
-            one.cache = self.out / "pairs"
-        made = run(
-            EXPERIMENTS[name](seed=self.seed, **options), data, chosen, folder, limit=limit, progress=self.progress
-        )
-        return made, write(made, folder)
-
-
-def scenes_paper(
-    out: str | os.PathLike[str],
-    *,
-    model: str = "scenes",
-    share: float = 1.0,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Run every experiment on the scenes' world and write findings.html, .csv, .json and .md under `out`.
-
-    `model` is "scenes" or "scenes:WEIGHTS"; `share` scales how much is looked at (1 takes under a quarter of an hour on
-    two cores). Goes on where it was stopped. Returns the findings as a table. Raises `InputError` for other models.
-    """
-    if model.partition(":")[0] != "scenes":
-        raise InputError(f"'scenes-paper' looks into the scenes model, not {model!r}: give scenes or scenes:WEIGHTS")
-    if not 0 < share <= 10:
-        raise InputError(f"share={share!r} must lie above 0 and not above 10")
-    place = Path(out)
-    world = World(place, seed, share, progress)
-    original = load(model)
-    found: list[Finding] = []
-    tables: dict[str, pd.DataFrame] = {}
-    for part in (_methods, _layers, _domains, _objects, _negatives, _failures, _paths, _masks):
-        part(world, original, model, found, tables)
-    listed = pd.DataFrame(
-        [
-            {"finding": f.finding, "source": f.source, "here": f.here, "cases": f.cases, "p": f.p, "holds": f.verdict}
-            for f in found
-        ]
-    )
-    _written(place, listed, tables, model)
-    return listed
-
-
-# --- parts -------------------------------------------------------------------------------------------------------------
-
-
-def _methods(
-    world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]
-) -> None:
-    """Table 1a, Fig. 4: methods on the same cases."""
-    middle = model.left.encoder.depth // 2
-    methods: list[tuple[str, Method]] = [
-        (OURS, IntegratedJacobian()),
-        (f"integrated-jacobian, layer {middle}", replace(PATH, layer=(middle, -1))),
-        ("InteractionCAM", JacobianTimesInput(pool_gradients=True, relu=True)),
-        ("ITSM-O", TokenEmbeddings()),
-        ("ITSM-H", TokenEmbeddings(hidden=True)),
-        ("ILIME", BilinearLime()),
-        ("occlusion", Occlusion()),
-        ("banzhaf", Banzhaf()),
-    ]
-    made, own = world.run("compare", "noto", [(name, model)], methods, part="methods", place="methods")
-    tables["methods on the same cases"] = own["overall"]
-    for other, _ in methods[2:]:
-        published = other in ("InteractionCAM", "ITSM-O", "ITSM-H", "ILIME")
-        a, b = _paired(made.frame, OURS, other)
-        found.append(
-            _higher(
-                f"Integrated Jacobians (last layer) have more attribution in the box than {other}",
-                "[M25] Table 1a, Fig. 4" if published else "not in [M25]",
-                "PGE",
-                a,
-                b,
-            )
-        )
-
+NODES = (1, 2, 4, 8, 16, 32)
 
 OURS = "integrated-jacobian"
+FIXLIP = "FIxLIP's least squares"
+IN_PAPER = ("InteractionCAM", "ITSM-O", "ITSM-H", "ILIME")
+"""The methods that [M25] compares with."""
 
 TUNING = "[M25] Table 1b, Fig. 5"
+NOT_IN_PAPER = "not in [M25]"
 
 PATH = IntegratedJacobian(steps=8)
-"""For earlier layers, which have no closed form: eight nodes, whatever error they leave."""
+"""For earlier layers, which have no closed form: eight nodes, whatever their error."""
 
-
-def _layers(world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]) -> None:
-    """Which depth of either side grounds best."""
-    depth = model.left.encoder.depth
-    # Token embeddings are each one word's own; later layers' tokens know of the words before them.
-    depths = [*((k, -1) for k in range(depth)), *((k, 0) for k in range(depth // 2 - 1, depth))]
-    made, _ = world.run(
-        "pointing",
-        "noto",
-        [(name, model)],
-        [(OURS, PATH)],
-        part="layers",
-        place="layers",
-        layers=depths,
-        rule="centre",
-    )
-    cases = made.frame[made.frame.kind == "case"]
-    by_layer = cases.groupby("setting", sort=False).agg(
-        PGA=("hit", "mean"), **{"median PGE": ("energy", "median"), "cases": ("energy", "size")}
-    )
-    table = by_layer.reset_index(drop=True)
-    table.insert(0, "image layer", [image for image, _ in depths])
-    table.insert(1, "text layer", [text for _, text in depths])
-    tables["layers (centre rule)"] = table
-    labels = [str(label) for label in by_layer.index]
-    last = labels[depths.index((depth - 1, -1))]
-    best = str(by_layer.PGA[labels[:depth]].idxmax())
-    a, b = _paired(made.frame, best, last, "hit")
-    about = f"An earlier image layer (here {labels.index(best)}) points better than the last"
-    found.append(_hits(about, "not in [M25]", a, b))
-    a, b = _paired(made.frame, labels[depths.index((depth - 1, 0))], last)
-    about = "Attribution to token embeddings is better grounded than to the text's last layer"
-    found.append(_higher(about, "not in [M25]", "PGE", a, b))
-
-
-def _domains(
-    world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]
-) -> None:
-    """Grounding in and out of the domain, and what fine-tuning repairs (Table 1b, Figs. 5 and 6)."""
-    frames = {}
-    for style in ("noto", "twemoji", "fluent"):
-        made, _ = world.run("pointing", style, [(name, model)], part="pointing", place=f"domains/{style}")
-        frames[style] = _cases(made.frame)
-    for style in ("twemoji", "fluent"):
-        a, b = _common(frames["noto"], frames[style])
-        found.append(
-            _higher(f"Grounding is worse out of the domain ({style})", "[M25] §4.3", "PGE", a.energy, b.energy)
-        )
-        found.append(_hits(f"Pointing is worse out of the domain ({style})", "[M25] §4.3", a.hit, b.hit))
-    tuned = _tuned(world, name)
-    after = {}
-    for style in ("twemoji", "noto", "fluent"):
-        made, _ = world.run(
-            "compare", style, [("before", model), ("after", tuned)], part="pointing", place=f"fine-tuning/{style}"
-        )
-        after[style] = _cases(made.frame[made.frame.setting == "after"])
-    rows = []
-    for state, some in (("before", frames), ("after fine-tuning on twemoji", after)):
-        for style, cases in some.items():
-            one = {"model": state, "style": style, "cases": len(cases), "PGA": cases.hit.mean()}
-            rows.append({**one, "median PGE": cases.energy.median(), "chance": cases.chance.mean()})
-    tables["domains and fine-tuning"] = pd.DataFrame(rows)
-    a, b = _common(after["twemoji"], frames["twemoji"])
-    raised = {
-        "median PGE": _higher("Fine-tuning raises PGE on the new style", TUNING, "PGE", a.energy, b.energy),
-        "PGA": _hits("Fine-tuning raises PGA on the new style", TUNING, a.hit, b.hit),
-    }
-    found += raised.values()
-    three = frames["twemoji"], after["twemoji"], frames["noto"]
-    for measure, values in (("median PGE", [x.energy.median() for x in three]), ("PGA", [x.hit.mean() for x in three])):
-        before, now, home = map(float, values)
-        part = (now - before) / (home - before) if home > before else float("nan")
-        p = raised[measure].p
-        here = f"{before:.2f} to {now:.2f} of {home:.2f} in the domain: {part:.0%}"
-        about = f"Fine-tuning recovers at least half of the lost {measure}"
-        found.append(Finding(about, "ours", here, len(a), p, part >= 0.5 and p < LEVEL))
-    _classes(frames["noto"], a, b, found, tables)
-
-
-def _classes(
-    home: pd.DataFrame, after: pd.DataFrame, before: pd.DataFrame, found: list[Finding], tables: dict[str, pd.DataFrame]
-) -> None:
-    """Fig. 6: classes differ, and those that were bad gain most."""
-    groups = [g.energy.to_numpy() for _, g in home.groupby("label") if len(g) > 2]
-    p = float(stats.kruskal(*groups).pvalue) if len(groups) > 1 else 1.0
-    means = home.groupby("label").energy.mean()
-    found.append(
-        Finding(
-            "Classes differ widely in how well they are grounded",
-            "[M25] Fig. 6",
-            f"mean PGE by class from {means.min():.2f} to {means.max():.2f}",
-            len(home),
-            p,
-            p < LEVEL,
-        )
-    )
-    labels = before.label.to_numpy()
-    gain = pd.Series(after.energy.to_numpy() - before.energy.to_numpy()).groupby(labels).mean()
-    start = pd.Series(before.energy.to_numpy()).groupby(labels).mean()
-    tables["classes by gain"] = (
-        pd.DataFrame({"mean PGE before": start, "gain": gain, "cases": before.groupby("label").size()})
-        .sort_values("gain", ascending=False)
-        .rename_axis("class")
-        .reset_index()
-    )
-    test = stats.spearmanr(start, gain) if len(start) > 3 else None
-    rank, p = (float(test.statistic), float(test.pvalue)) if test is not None else (float("nan"), 1.0)
-    found.append(
-        Finding(
-            "Classes that were grounded badly gain most from fine-tuning",
-            "[M25] Fig. 6",
-            f"rank correlation of PGE before with gain {rank:+.2f}",
-            len(start),
-            p,
-            rank < 0 and p < LEVEL,
-        )
-    )
-
-
-def _objects(
-    world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]
-) -> None:
-    """Fig. 7: own-box and cross-attribution."""
-    made, own = world.run("discrimination", "noto", [(name, model)], part="pairs", place="discrimination")
-    pairs = made.frame
-    tables["two objects"] = own["overall"]
-    found.append(
-        _mostly("A phrase's attribution to its own object is positive", "[M25] Fig. 7 (94.1 %)", pairs.own > 0)
-    )
-    apart = pairs[pairs.overlap == 0]
-    found.append(_mostly("Its attribution to another object is negative", "[M25] Fig. 7 (68.4 %)", apart.cross < 0))
-
-
-def _negatives(
-    world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]
-) -> None:
-    """Fig. 8: hard negatives."""
-    made, own = world.run("hard-negatives", "noto", [(name, model)], part="pairs", place="hard-negatives")
-    frame = made.frame
-    tables["hard negatives"] = own["overall"]
-    wrong = frame[frame.kind == "replace_object"]
-    change = wrong.delta_attribution.astype(float).dropna()
-    found.append(
-        _mostly(
-            "Replacing an object in the caption lowers the similarity",
-            "[M25] Fig. 8 (95.2 %)",
-            wrong.delta_similarity < 0,
-        )
-    )
-    found.append(_mostly("It lowers the attribution to the object's box", "[M25] Fig. 8 (95.2 %)", change < 0))
-    for kind, about in (("swap_relation", "relation"), ("swap_size", "size"), ("swap_place", "background")):
-        part = frame[frame.kind == kind]
-        if len(part):
-            found.append(_mostly(f"A wrong {about} lowers the similarity", "not in [M25]", part.delta_similarity < 0))
-
-
-def _failures(
-    world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]
-) -> None:
-    """Fig. 9, with what is true of every case instead of a person's judgement."""
-    truths: dict[str, pd.DataFrame] = {}
-    for style in ("noto", "twemoji"):
-        made, own = world.run("failures", style, [(name, model)], part="pointing", place=f"failures/{style}")
-        truths[style] = _truths(made)
-        tables[f"failures by proposed category ({style})"] = own["categories"]
-    both = pd.concat(truths.values(), ignore_index=True)
-    rows = []
-    for fact, about in FACTS.items():
-        with_it, without = both[both[fact]], both[~both[fact]]
-        if not len(with_it) or not len(without):
-            continue
-        shares = [float(part.failed.mean()) for part in (with_it, without)]
-        counts = [[int(part.failed.sum()), int((~part.failed).sum())] for part in (with_it, without)]
-        p = float(stats.fisher_exact(counts).pvalue)
-        rows.append(
-            {
-                "cases where": about,
-                "count": len(with_it),
-                "failures": shares[0],
-                "failures elsewhere": shares[1],
-                "p": p,
-            }
-        )
-        found.append(
-            Finding(
-                f"Grounding fails more often where {about}",
-                "[M25] Fig. 9",
-                f"{shares[0]:.0%} of {len(with_it)} against {shares[1]:.0%} of {len(without)} cases",
-                len(both),
-                p,
-                shares[0] > shares[1] and p < LEVEL,
-            )
-        )
-    tables["failures by what is true (noto and twemoji)"] = pd.DataFrame(rows)
-
+SWAPS = {"swap_relation": "relation", "swap_size": "size", "swap_place": "background"}
 
 FACTS = {
     "covered": "another object covers the object",
@@ -393,162 +58,303 @@ FACTS = {
     "correlated": "other objects of its theme are there",
     "foreign": "the style is new",
 }
+"""What is true of a case, in words."""
+
+ABOUT = (
+    "The model {model} in the scenes' world, whose truth is known. A finding holds where its direction is as stated and p "
+    f"lies below {LEVEL}."
+)
+
+Outcome = tuple[list[Finding], Tables]
 
 
-def _truths(made: Run) -> pd.DataFrame:
-    """What the generator knows of every case."""
+def scenes_paper(
+    out: str | os.PathLike[str],
+    *,
+    model: str = "scenes",
+    share: float = 1.0,
+    budget: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Run every experiment on the scenes' world and write findings.html, .csv, .json and .md under `out`.
+
+    `model` is "scenes" or "scenes:WEIGHTS"; `share` scales the number of captions (1 takes under a quarter of an hour on
+    two cores) and `budget`, if given, is the number of masks of the methods that use masks. Continues where it was
+    stopped. Returns the findings as a table. Raises `InputError` for other models.
+    """
+    if model.partition(":")[0] != "scenes":
+        raise InputError(f"'scenes-paper' needs the scenes model, not {model!r}: give scenes or scenes:WEIGHTS")
+    if not 0 < share <= 10:
+        raise InputError(f"share={share!r} must be above 0 and at most 10")
+    world = World(load(model), model, Path(out), seed, share, budget, progress)
+    findings: list[Finding] = []
+    tables: Tables = {}
+    for part in PARTS:
+        part_findings, part_tables = part(world)
+        findings += part_findings
+        tables |= part_tables
+    table = as_table(findings)
+    write_findings(world.out, table, tables, model, "findings in the scenes' world", ABOUT.format(model=model))
+    return table
+
+
+def compare_methods(world: World) -> Outcome:
+    """Table 1a, Fig. 4: methods on the same cases."""
+    middle = world.model.left.encoder.depth // 2
+    lime = BilinearLime() if world.budget is None else BilinearLime(samples=world.budget)
+    methods: list[tuple[str, Method]] = [
+        (OURS, IntegratedJacobian()),
+        (f"{OURS}, layer {middle}", replace(PATH, layer=(middle, -1))),
+        ("InteractionCAM", JacobianTimesInput(pool_gradients=True, relu=True)),
+        ("ITSM-O", TokenEmbeddings()),
+        ("ITSM-H", TokenEmbeddings(hidden=True)),
+        ("ILIME", lime),
+        ("occlusion", Occlusion()),
+        ("banzhaf", Banzhaf(budget=world.budget)),
+    ]
+    finished, tables = world.run("compare", "noto", methods, part="methods", folder="methods")
+    findings = []
+    for name, _ in methods[2:]:
+        sentence = f"Integrated Jacobians (last layer) have more attribution in the box than {name}"
+        source = "[M25] Table 1a, Fig. 4" if name in IN_PAPER else NOT_IN_PAPER
+        findings.append(higher(sentence, source, "PGE", *paired_values(finished.frame, OURS, name)))
+    return findings, {"methods on the same cases": tables["overall"]}
+
+
+def compare_layers(world: World) -> Outcome:
+    """Which depth of either side grounds best."""
+    depth = world.model.left.encoder.depth
+    # Each token embedding belongs to one word; tokens of later layers know of the words before them.
+    depths = [*((k, -1) for k in range(depth)), *((k, 0) for k in range(depth // 2 - 1, depth))]
+    finished, _ = world.run(
+        "pointing", "noto", [(OURS, PATH)], part="layers", folder="layers", layers=depths, rule="centre"
+    )
+    by_layer = (
+        of_kind(finished.frame, "case")
+        .groupby("setting", sort=False)
+        .agg(PGA=("hit", "mean"), **{"median PGE": ("energy", "median"), "cases": ("energy", "size")})
+    )
+    table = by_layer.reset_index(drop=True)
+    table.insert(0, "image layer", [image for image, _ in depths])
+    table.insert(1, "text layer", [text for _, text in depths])
+    labels = [str(label) for label in by_layer.index]
+    last, embeddings = (labels[depths.index((depth - 1, text))] for text in (-1, 0))
+    best = str(by_layer.PGA[labels[:depth]].idxmax())
+    points = f"An earlier image layer (here {labels.index(best)}) points better than the last"
+    grounds = "Attribution to token embeddings is better grounded than to the text's last layer"
+    findings = [
+        more_hits(points, NOT_IN_PAPER, *paired_values(finished.frame, best, last, "hit")),
+        higher(grounds, NOT_IN_PAPER, "PGE", *paired_values(finished.frame, embeddings, last)),
+    ]
+    return findings, {"layers (centre rule)": table}
+
+
+def compare_domains(world: World) -> Outcome:
+    """Grounding in and out of the domain, and after fine-tuning (Table 1b, Figs. 5 and 6)."""
+    before, after, findings = {}, {}, []
+    for style in ("noto", "twemoji", "fluent"):
+        finished, _ = world.run("pointing", style, part="pointing", folder=f"domains/{style}")
+        before[style] = scene_cases(finished.frame)
+    for style in ("twemoji", "fluent"):
+        a, b = on_common_cases(before["noto"], before[style])
+        findings += [
+            higher(f"Grounding is worse out of the domain ({style})", "[M25] §4.3", "PGE", a.energy, b.energy),
+            more_hits(f"Pointing is worse out of the domain ({style})", "[M25] §4.3", a.hit, b.hit),
+        ]
+    models = [("before", world.model), ("after", fine_tuned(world))]
+    for style in ("twemoji", "noto", "fluent"):
+        finished, _ = world.run("compare", style, part="pointing", folder=f"fine-tuning/{style}", models=models)
+        after[style] = scene_cases(finished.frame[finished.frame.setting == "after"])
+    rows = [
+        {
+            "model": state,
+            "style": style,
+            "cases": len(cases),
+            "PGA": cases.hit.mean(),
+            "median PGE": cases.energy.median(),
+            "chance": cases.chance.mean(),
+        }
+        for state, by_style in (("before", before), ("after fine-tuning on twemoji", after))
+        for style, cases in by_style.items()
+    ]
+    findings += recovery(before, after)
+    class_findings, class_tables = compare_classes(before, after)
+    return findings + class_findings, {"domains and fine-tuning": pd.DataFrame(rows), **class_tables}
+
+
+def recovery(before: Tables, after: Tables) -> list[Finding]:
+    """How much of the grounding that the new style lost is won back by fine-tuning on it."""
+    a, b = on_common_cases(after["twemoji"], before["twemoji"])
+    raised_energy = higher("Fine-tuning raises PGE on the new style", TUNING, "PGE", a.energy, b.energy)
+    raised_hits = more_hits("Fine-tuning raises PGA on the new style", TUNING, a.hit, b.hit)
+    findings = [raised_energy, raised_hits]
+    for measure, raised in (("median PGE", raised_energy), ("PGA", raised_hits)):
+        start, end, home = (
+            float(cases.energy.median() if measure == "median PGE" else cases.hit.mean())
+            for cases in (before["twemoji"], after["twemoji"], before["noto"])
+        )
+        share = (end - start) / (home - start) if home > start else float("nan")
+        here = f"{start:.2f} to {end:.2f} of {home:.2f} in the domain: {share:.0%}"
+        sentence = f"Fine-tuning recovers at least half of the lost {measure}"
+        findings.append(Finding(sentence, "ours", here, len(a), raised.p, share >= 0.5))
+    return findings
+
+
+def compare_classes(before: Tables, after: Tables) -> Outcome:
+    """Fig. 6: classes differ, and those that were grounded badly gain most."""
+    home = before["noto"]
+    scores = [group.energy.to_numpy() for _, group in home.groupby("label") if len(group) > 2]
+    p = float(stats.kruskal(*scores).pvalue) if len(scores) > 1 else 1.0
+    means = home.groupby("label").energy.mean()
+    here = f"mean PGE by class from {means.min():.2f} to {means.max():.2f}"
+    sentence = "Classes differ widely in how well they are grounded"
+    differ = Finding(sentence, "[M25] Fig. 6", here, len(home), p, True)
+
+    a, b = on_common_cases(after["twemoji"], before["twemoji"])
+    labels = b.label.to_numpy()
+    gain = pd.Series(a.energy.to_numpy() - b.energy.to_numpy()).groupby(labels).mean()
+    start = pd.Series(b.energy.to_numpy()).groupby(labels).mean()
+    table = pd.DataFrame({"mean PGE before": start, "gain": gain, "cases": b.groupby("label").size()})
+    table = table.sort_values("gain", ascending=False).rename_axis("class").reset_index()
+    test = stats.spearmanr(start, gain) if len(start) > 3 else None
+    rank, p = (float(test.statistic), float(test.pvalue)) if test is not None else (float("nan"), 1.0)
+    here = f"rank correlation of PGE before with gain {rank:+.2f}"
+    sentence = "Classes that were grounded badly gain most from fine-tuning"
+    return [differ, Finding(sentence, "[M25] Fig. 6", here, len(start), p, rank < 0)], {"classes by gain": table}
+
+
+def tell_objects_apart(world: World) -> Outcome:
+    """Fig. 7: own-box and cross-attribution."""
+    finished, tables = world.run("discrimination", "noto", part="pairs", folder="discrimination")
+    pairs = finished.frame
+    apart = pairs[pairs.overlap == 0]
+    findings = [
+        mostly("A phrase's attribution to its own object is positive", "[M25] Fig. 7 (94.1 %)", pairs.own > 0),
+        mostly("Its attribution to another object is negative", "[M25] Fig. 7 (68.4 %)", apart.cross < 0),
+    ]
+    return findings, {"two objects": tables["overall"]}
+
+
+def compare_wrong_captions(world: World) -> Outcome:
+    """Fig. 8: hard negatives."""
+    finished, tables = world.run("hard-negatives", "noto", part="pairs", folder="hard-negatives")
+    negatives = finished.frame
+    replaced = of_kind(negatives, "replace_object")
+    change = replaced.delta_attribution.astype(float).dropna()
+    source = "[M25] Fig. 8 (95.2 %)"
+    findings = [
+        mostly("Replacing an object in the caption lowers the similarity", source, replaced.delta_similarity < 0),
+        mostly("It lowers the attribution to the object's box", source, change < 0),
+    ]
+    for kind, words in SWAPS.items():
+        swapped = of_kind(negatives, kind)
+        if len(swapped):
+            sentence = f"A wrong {words} lowers the similarity"
+            findings.append(mostly(sentence, NOT_IN_PAPER, swapped.delta_similarity < 0))
+    return findings, {"hard negatives": tables["overall"]}
+
+
+def explain_failures(world: World) -> Outcome:
+    """Fig. 9, with what is true of every case instead of a person's judgement."""
+    tables: Tables = {}
+    by_style = []
+    for style in ("noto", "twemoji"):
+        finished, own_tables = world.run("failures", style, part="pointing", folder=f"failures/{style}")
+        by_style.append(case_facts(finished))
+        tables[f"failures by proposed category ({style})"] = own_tables["categories"]
+    cases = pd.concat(by_style, ignore_index=True)
+    findings, rows = [], []
+    for fact, words in FACTS.items():
+        yes, no = cases[cases[fact]].failed, cases[~cases[fact]].failed
+        if not len(yes) or not len(no):
+            continue
+        p = float(stats.fisher_exact([[int(part.sum()), int((~part).sum())] for part in (yes, no)]).pvalue)
+        share, elsewhere = float(yes.mean()), float(no.mean())
+        rows.append(
+            {"cases where": words, "count": len(yes), "failures": share, "failures elsewhere": elsewhere, "p": p}
+        )
+        here = f"{share:.0%} of {len(yes)} against {elsewhere:.0%} of {len(no)} cases"
+        sentence = f"Grounding fails more often where {words}"
+        findings.append(Finding(sentence, "[M25] Fig. 9", here, len(cases), p, share > elsewhere))
+    tables["failures by what is true (noto and twemoji)"] = pd.DataFrame(rows)
+    return findings, tables
+
+
+def case_facts(finished: Run) -> pd.DataFrame:
+    """What the generator of the scenes knows of every case."""
     rows = []
-    for case in made.frame.to_dict("records"):
-        example = made.examples[case["key"]]
-        label = case["label"]
-        own = next(r for r in example.regions if r.label == label)
-        others = [r for r in example.regions if r.label != label]
+    for case in finished.frame.to_dict("records"):
+        example = finished.examples[case["key"]]
+        target = next(region for region in example.regions if region.label == case["label"])
+        different = [region for region in example.regions if region.label != case["label"]]
         theme = example.facts["theme"]
         rows.append(
             {
                 "failed": case["energy"] < FAILED,
-                "covered": own.visible < FULLY,
+                "covered": target.visible < FULLY,
                 "small": case["chance"] < SMALL,
-                "alike": any(r.group == own.group for r in others),
-                "correlated": bool(theme) and any(theme in classes()[r.label].themes for r in others),
+                "alike": any(region.group == target.group for region in different),
+                "correlated": bool(theme) and any(theme in classes()[r.label].themes for r in different),
                 "foreign": not example.image_key.startswith("noto"),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _paths(world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]) -> None:
+def compare_paths(world: World) -> Outcome:
     """Figs. 20 and 21: nodes and references."""
-    method = [(OURS, IntegratedJacobian())]
-    nodes = (1, 2, 4, 8, 16, 32)
-    made, own = world.run("approximation", "noto", [(name, model)], method, part="paths", place="paths", nodes=nodes)
-    tables["relative residual over nodes (last layer)"] = own["overall"]
-    image = made.frame[made.frame.kind == "image"]
-    rule = {q: image[(image.quadrature == q)] for q in ("riemann", "gauss-legendre")}
-    many = [rule["riemann"][rule["riemann"].nodes == n].residual for n in (2, 32)]
-    found.append(
-        _higher("The error of the sums falls with the number of nodes (2 to 32)", "[M25] Fig. 20", "residual", *many)
-    )
-    same = [rule[q][rule[q].nodes == 8].residual for q in rule]
-    found.append(
-        _higher("Gauss's nodes are more exact than Riemann's, at eight nodes", "not in [M25]", "residual", *same)
-    )
-    made, own = world.run("references", "noto", [(name, model)], part="references", place="references")
-    tables["maps under two references"] = own["overall"]
-    values = made.frame.correlation.dropna()
-    found.append(_mostly("Maps under two references correlate by more than 0.5", "[M25] Fig. 21", values > 0.5))
+    methods = [(OURS, IntegratedJacobian())]
+    finished, approximation = world.run("approximation", "noto", methods, part="paths", folder="paths", nodes=NODES)
+    image = of_kind(finished.frame, "image")
+
+    def residuals(quadrature: str, nodes: int) -> pd.Series:
+        return image[(image.quadrature == quadrature) & (image.nodes == nodes)].residual
+
+    few, many = residuals("riemann", 2), residuals("riemann", 32)
+    riemann, gauss = residuals("riemann", 8), residuals("gauss-legendre", 8)
+    falls = "The error of the sums falls with the number of nodes (2 to 32)"
+    exact = "Gauss's nodes are more exact than Riemann's, at eight nodes"
+    finished, references = world.run("references", "noto", part="references", folder="references")
+    similar = finished.frame.correlation.dropna() > 0.5
+    findings = [
+        higher(falls, "[M25] Fig. 20", "residual", few, many),
+        higher(exact, NOT_IN_PAPER, "residual", riemann, gauss),
+        mostly("Maps under two references correlate by more than 0.5", "[M25] Fig. 21", similar),
+    ]
+    tables = {
+        "relative residual over nodes (last layer)": approximation["overall"],
+        "maps under two references": references["overall"],
+    }
+    return findings, tables
 
 
-def _masks(world: World, model: DualEncoder, name: str, found: list[Finding], tables: dict[str, pd.DataFrame]) -> None:
+def compare_masks(world: World) -> Outcome:
     """Faithfulness under masks and collages, against FIxLIP's game."""
+    middle = world.model.left.encoder.depth // 2
     methods: list[tuple[str, Method]] = [
         (OURS, IntegratedJacobian()),
-        (f"integrated-jacobian, layer {model.left.encoder.depth // 2}",
-         replace(PATH, layer=(model.left.encoder.depth // 2, -1))),
-        ("banzhaf", Banzhaf()),
-        ("FIxLIP's least squares", Banzhaf(prior=False, smooth=False, ridge=0.0)),
-    ]  # fmt: skip
-    made, own = world.run("faithfulness", "noto", [(name, model)], methods, part="masks", place="faithfulness")
-    tables["faithfulness"] = own["overall"]
-    for other in (OURS, "FIxLIP's least squares"):
-        a, b = _paired(made.frame, "banzhaf", other, "correlation")
-        found.append(
-            _higher(
-                f"Our mask regression predicts masked similarities better than {other}", "ours", "correlation", a, b
-            )
-        )
-    made, own = world.run("collage", "noto", [(name, model)], methods, part="masks", place="collage", size=192)
-    tables["collages"] = own["overall"]
+        (f"{OURS}, layer {middle}", replace(PATH, layer=(middle, -1))),
+        ("banzhaf", Banzhaf(budget=world.budget)),
+        (FIXLIP, Banzhaf(budget=world.budget, prior=False, smooth=False, ridge=0.0)),
+    ]
+    finished, faithfulness = world.run("faithfulness", "noto", methods, part="masks", folder="faithfulness")
+    findings = []
+    for name in (OURS, FIXLIP):
+        sentence = f"Our mask regression predicts masked similarities better than {name}"
+        values = paired_values(finished.frame, "banzhaf", name, "correlation")
+        findings.append(higher(sentence, "ours", "correlation", *values))
+    _, collages = world.run("collage", "noto", methods, part="masks", folder="collage", size=192)
+    return findings, {"faithfulness": faithfulness["overall"], "collages": collages["overall"]}
 
 
-# --- tests ---------------------------------------------------------------------------------------------------------------
-
-
-def _higher(finding: str, source: str, measure: str, a: Any, b: Any) -> Finding:
-    """Whether paired scores `a` lie above `b`; Wilcoxon's signed ranks, two-sided."""
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    moved = bool(np.any(a != b))
-    p = float(stats.wilcoxon(a, b).pvalue) if len(a) > 5 and moved else 1.0
-    up = float(np.median(a - b)) > 0 or (float(np.median(a - b)) == 0 and float(np.mean(a - b)) > 0)
-    here = f"median {measure} {shown_value(float(np.median(a)))} against {shown_value(float(np.median(b)))}"
-    return Finding(finding, source, here, len(a), p, up and p < LEVEL)
-
-
-def _hits(finding: str, source: str, a: Any, b: Any) -> Finding:
-    """Whether paired hits `a` are more than `b`; the sign test on the cases that differ."""
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    up, down = int((a > b).sum()), int((a < b).sum())
-    p = float(stats.binomtest(up, up + down).pvalue) if up + down else 1.0
-    return Finding(finding, source, f"PGA {a.mean():.3f} against {b.mean():.3f}", len(a), p, up > down and p < LEVEL)
-
-
-def _mostly(finding: str, source: str, which: Any) -> Finding:
-    """Whether something is true of more than half of the cases; binomial test."""
-    yes = np.asarray(which, bool)
-    p = float(stats.binomtest(int(yes.sum()), len(yes)).pvalue) if len(yes) else 1.0
-    share = float(yes.mean()) if len(yes) else float("nan")
-    return Finding(finding, source, f"{share:.1%} of the cases", len(yes), p, share > 0.5 and p < LEVEL)
-
-
-def _cases(frame: pd.DataFrame) -> pd.DataFrame:
-    """Cases with a name that is the same in every style: scenes of one seed differ in their drawings alone."""
-    cases = frame[frame.kind == "case"].copy()
-    number = cases.key.str.extract(r"-(\d+/\d+-\d+)$")[0]
-    return cases.assign(case=number + " " + cases.words + " " + cases.span.map(str)).set_index("case")
-
-
-def _common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    both = a.index.intersection(b.index)
-    return a.loc[both], b.loc[both]
-
-
-def _paired(frame: pd.DataFrame, one: str, other: str, value: str = "energy") -> tuple[Any, Any]:
-    """Values of two settings on the cases that both have."""
-    cases = frame[frame[value].notna()]
-    named = cases.assign(case=cases.key + (" " + cases.span.map(str) if "span" in cases else ""))
-    wide = named.pivot_table(index="case", columns="setting", values=value, sort=False)
-    found = wide.dropna(subset=[one, other])
-    return found[one], found[other]
-
-
-def _tuned(world: World, name: str) -> DualEncoder:
-    """The model after fine-tuning on the new style, in scenes of another seed."""
-    from secondsight.training import Recipe, finetune, tuned_name
-
-    count = max(world.size("train"), 64)
-    data = Scenes(count, style="twemoji", seed=world.seed + 1_000_003)
-    recipe = Recipe(epochs=2, batch=32, lr=8e-4, start_lr=8e-6, warm_up=20, seed=world.seed, final_lr=0.0)
-    tell = world.progress
-    final = finetune(
-        name, data, world.out / "tuned", recipe, progress=(lambda i, n, _: tell("fine-tuning", i, n)) if tell else None
-    )
-    return load(tuned_name(name, final))
-
-
-# --- what is left behind ---------------------------------------------------------------------------------------------------
-
-
-def _written(place: Path, found: pd.DataFrame, tables: dict[str, pd.DataFrame], model: str) -> None:
-    with atomic(place / "findings.csv") as file:
-        file.write(found.to_csv(index=False).encode())
-    kept = {"model": model, "findings": found.to_dict("records")}
-    kept["tables"] = {k: json.loads(with_names(t).to_json(orient="records")) for k, t in tables.items()}
-    with atomic(place / "findings.json") as file:
-        file.write(json.dumps(kept, indent=1, ensure_ascii=False).encode())
-    parts = [f"## {title.capitalize()}\n\n{markdown(table)}" for title, table in {"findings": found, **tables}.items()]
-    with atomic(place / "findings.md") as file:
-        file.write("\n".join(parts).encode())
-    about = (
-        f"The model {model} in the scenes' world, whose truth is known. A finding holds where its direction is as stated "
-        f"and p lies below {LEVEL}."
-    )
-    with atomic(place / "findings.html") as file:
-        file.write(overview("findings in the scenes' world", about, {"findings": found, **tables}, place).encode())
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table as GitHub shows it."""
-    shown = with_names(table)
-    rows = [[str(c).replace("|", "\\|") for c in shown.columns], ["---"] * len(shown.columns)]
-    rows += [[shown_value(v).replace("|", "\\|") for v in row] for row in shown.itertuples(index=False)]
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+PARTS: tuple[Callable[[World], Outcome], ...] = (
+    compare_methods,
+    compare_layers,
+    compare_domains,
+    tell_objects_apart,
+    compare_wrong_captions,
+    explain_failures,
+    compare_paths,
+    compare_masks,
+)

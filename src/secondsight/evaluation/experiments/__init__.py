@@ -1,0 +1,31 @@
+"""The experiments, one file each; importing an experiment lists it in `EXPERIMENTS`."""
+
+from secondsight.evaluation.experiments.approximation import Approximation
+from secondsight.evaluation.experiments.base import EXPERIMENTS, Experiment, Record
+from secondsight.evaluation.experiments.collage import Collage
+from secondsight.evaluation.experiments.compare import Compare
+from secondsight.evaluation.experiments.discrimination import Discrimination
+from secondsight.evaluation.experiments.failures import Failures
+from secondsight.evaluation.experiments.faithfulness import Faithfulness
+from secondsight.evaluation.experiments.hard_negatives import HardNegatives
+from secondsight.evaluation.experiments.perturbation import Perturbation
+from secondsight.evaluation.experiments.pointing import Pointing
+from secondsight.evaluation.experiments.references import References
+from secondsight.evaluation.experiments.sanity import Sanity
+
+__all__ = [
+    "EXPERIMENTS",
+    "Approximation",
+    "Collage",
+    "Compare",
+    "Discrimination",
+    "Experiment",
+    "Failures",
+    "Faithfulness",
+    "HardNegatives",
+    "Perturbation",
+    "Pointing",
+    "Record",
+    "References",
+    "Sanity",
+]

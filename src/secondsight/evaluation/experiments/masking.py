@@ -1,0 +1,98 @@
+"""What the experiments that take features away share: inputs as games, and explanations as predictions of their values."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from secondsight.algebra.interactions import Interactions
+from secondsight.algebra.layout import GridLayout, Layout
+from secondsight.data.grounded import GroundedCaption
+from secondsight.evaluation.setting import Setting
+from secondsight.methods.game import Game, game
+from secondsight.support.errors import InputError
+
+
+def input_games(setting: Setting, example: GroundedCaption, seed: int) -> tuple[Game, Game]:
+    """Both inputs as games whose players are features of the input, with the embeddings that the similarity uses."""
+    image, text = setting.prepared(example)
+    left = game(setting.model.left, image, "input", None, seed, "inside")
+    right = game(setting.model.right, text, "input", None, seed, "inside")
+    return left, right
+
+
+def player_values(layout: Layout, values: Float[Tensor, " feature"], game: Game) -> Float[Tensor, " player"]:
+    """Values of a layout's features as values of the game's players; cells are averaged if the grids differ."""
+    players = game.layout.visible
+    if layout == game.layout:
+        return values[players].double()
+    if isinstance(layout, GridLayout) and isinstance(game.layout, GridLayout):
+        cells = _cell_sums(layout.heatmap(values).double(), game.layout)
+        features = torch.zeros(game.layout.size, dtype=torch.float64)
+        features[_cell_features(game.layout)] = cells
+        return features[players]
+    if layout.kind == game.layout.kind and max(players) < layout.size:
+        return values[players].double()
+    raise InputError(f"features of {layout.kind} cannot be taken away as those of {game.layout.kind}")
+
+
+def _cell_sums(heat: Float[Tensor, "height width"], layout: GridLayout) -> Float[Tensor, " cell"]:
+    """The map's mean in every cell times the cell's area; 0 outside the map."""
+    sums = []
+    for x0, y0, x1, y1 in layout.cell_boxes().round().long().tolist():
+        pixels = heat[max(y0, 0) : max(y1, y0 + 1), max(x0, 0) : max(x1, x0 + 1)]
+        area = (x1 - x0) * (y1 - y0)
+        sums.append(pixels.mean() * area if pixels.numel() else torch.zeros((), dtype=torch.float64))
+    return torch.stack(sums)
+
+
+def _cell_features(layout: GridLayout) -> Tensor:
+    """The index of the feature in every cell, row by row."""
+    return layout.view(torch.arange(layout.size).double()).long().flatten()
+
+
+def order_masks(values: Float[Tensor, " player"], shares: list[float], *, insert: bool) -> Bool[Tensor, "share player"]:
+    """Masks that remove or insert the given shares of players, highest values first; ties keep their order."""
+    order = values.argsort(descending=True, stable=True)
+    masks = torch.zeros(len(shares), len(values), dtype=torch.bool)
+    for row, share in enumerate(shares):
+        masks[row, order[: round(share * len(values))]] = True
+    return masks if insert else ~masks
+
+
+def predicted_similarities(
+    e: Interactions, games: tuple[Game, Game], masks: tuple[Tensor, Tensor]
+) -> Float[Tensor, " mask"]:
+    """The similarity under pairs of masks according to the explanation: base + Σ left + Σ right + ΣΣ interactions."""
+    left = present_features(e.left_layout, games[0], masks[0])
+    right = present_features(e.right_layout, games[1], masks[1])
+    effects = left @ e.left_effects.double() + right @ e.right_effects.double()
+    return e.base + effects + ((left @ e.matrix.double()) * right).sum(-1)
+
+
+def present_features(layout: Layout, game: Game, mask: Bool[Tensor, "mask player"]) -> Float[Tensor, "mask feature"]:
+    """Which features of a layout are present (1 or 0) when the game's players are; special positions always are.
+
+    A grid may be a multiple of the game's: its cells are present with the player in whose cell they lie.
+    """
+    present = torch.ones(len(mask), layout.size, dtype=torch.float64)
+    players = game.layout.visible
+    if layout == game.layout:
+        present[:, players] = mask.double()
+    elif isinstance(layout, GridLayout) and isinstance(game.layout, GridLayout) and _divides(game.layout, layout):
+        rows = torch.arange(layout.grid[0]) * game.layout.grid[0] // layout.grid[0]
+        columns = torch.arange(layout.grid[1]) * game.layout.grid[1] // layout.grid[1]
+        coarse = torch.ones(len(mask), game.layout.size, dtype=torch.float64)
+        coarse[:, players] = mask.double()
+        fine = game.layout.view(coarse)[:, rows][:, :, columns]
+        present[:, _cell_features(layout)] = fine.flatten(1)
+    elif layout.kind == game.layout.kind and max(players) < layout.size:
+        present[:, players] = mask.double()
+    else:
+        raise InputError(f"features of {layout.kind} cannot be masked as those of {game.layout.kind}")
+    return present
+
+
+def _divides(coarse: GridLayout, fine: GridLayout) -> bool:
+    return not any(many % few for many, few in zip(fine.grid, coarse.grid, strict=True))

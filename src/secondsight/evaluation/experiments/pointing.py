@@ -1,0 +1,118 @@
+"""Pointing: whether a phrase's map highlights its object ([M25] Table 1, Fig. 4-6)."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import ClassVar
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from secondsight.data.grounded import GroundedCaption
+from secondsight.evaluation.experiments.base import Record, groups, of_kind
+from secondsight.evaluation.experiments.grounding import Grounding
+from secondsight.evaluation.setting import Setting
+from secondsight.evaluation.statistics import almost_stochastic_order
+from secondsight.visual.charts import class_bars, distributions
+
+EPSILON = 0.01
+"""Below this ε_min a setting counts as almost stochastically larger ([M25])."""
+
+CONFIDENCE = 0.999
+
+
+class Pointing(Grounding):
+    """Does a phrase's map point at its object? PGA and PGE, over all and by class ([M25] Table 1, Fig. 4-6)."""
+
+    name: ClassVar[str] = "pointing"
+
+    def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
+        """One record for each case, and one for each reason for skipping phrases."""
+        e, cases, skipped = self.explain_cases(setting, example)
+        records: list[Record] = [{"kind": "case", **self.score(e, case, example)} for case in cases]
+        return records + [{"kind": "skipped", "reason": r, "count": count} for r, count in sorted(skipped.items())]
+
+    def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Over all cases, by class, skipped phrases, and every pair of settings compared."""
+        cases = of_kind(frame, "case")
+        tables = {"overall": self.summaries(cases), "classes": self.classes(cases)}
+        skipped = of_kind(frame, "skipped")
+        if len(skipped):
+            counts = groups(skipped, ["setting", "reason"])["count"].sum().astype(int)
+            tables["left out"] = counts.reset_index()
+        orders = self.orders(cases)
+        if len(orders):
+            tables["almost stochastic order"] = orders
+        return tables
+
+    @staticmethod
+    def summaries(cases: pd.DataFrame) -> pd.DataFrame:
+        """PGA, PGE and chance of every setting."""
+        rows = []
+        for setting, group in groups(cases, "setting"):
+            values = {
+                "cases": len(group),
+                "PGA": group.hit.mean(),
+                "median PGE": group.energy.median(),
+                "mean PGE": group.energy.mean(),
+                "PGE above 0.8": (group.energy > 0.8).mean(),
+                "chance": group.chance.mean(),
+                "mean error": group.error.mean(),
+            }
+            rows.append(pd.Series(values).rename(setting))
+        return pd.DataFrame(rows).astype({"cases": int})
+
+    @staticmethod
+    def classes(cases: pd.DataFrame) -> pd.DataFrame:
+        """PGA and PGE by setting and class."""
+        rows = [
+            {
+                "setting": setting,
+                "class": label,
+                "cases": len(group),
+                "PGA": group.hit.mean(),
+                "mean PGE": group.energy.mean(),
+                "sd PGE": group.energy.std(ddof=0),
+                "mean area": group.chance.mean(),
+            }
+            for (setting, label), group in groups(cases, ["setting", "label"])
+        ]
+        return pd.DataFrame(rows)
+
+    def orders(self, cases: pd.DataFrame) -> pd.DataFrame:
+        """Whether one setting's PGE is almost stochastically larger than another's, for every pair."""
+        rows = []
+        for a, b in permutations(cases.setting.unique(), 2):
+            scores = common_cases(cases, a, b)
+            if len(scores) > 1:
+                epsilon = almost_stochastic_order(scores[a], scores[b], confidence=CONFIDENCE, seed=self.seed)
+                row = {"PGE of": a, "above that of": b, "cases": len(scores), "epsilon": epsilon}
+                rows.append({**row, f"at {EPSILON}": epsilon <= EPSILON})
+        return pd.DataFrame(rows)
+
+    def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
+        """Cumulative distributions of PGE, and bars of the classes."""
+        cases = of_kind(frame, "case")
+        energies = {setting: group.energy.to_numpy() for setting, group in groups(cases, "setting")}
+        figures = {"energy": distributions(energies, "PGE: positive attribution in the box")}
+        classes = self.classes(cases)
+        if classes["class"].nunique() > 1:
+            figures["classes"] = class_bars(classes, "mean PGE", "sd PGE")
+        return figures
+
+    def gallery(self, frame: pd.DataFrame) -> list[Record]:
+        """The best, the quartiles and the worst of each setting."""
+        records = []
+        for _, group in groups(of_kind(frame, "case"), "setting"):
+            ordered = group.sort_values(["energy", "key", "words"])
+            n = len(ordered)
+            places = sorted({n - 1, 3 * n // 4, n // 2, n // 4, 0} & set(range(n)), reverse=True)
+            records += [ordered.iloc[i].to_dict() for i in places]
+        return records
+
+
+def common_cases(cases: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """PGE of two settings on the cases that both judged."""
+    with_names = cases.assign(case=cases["key"] + cases["words"] + cases["span"].astype(str))
+    table = with_names.pivot_table(index="case", columns="setting", values="energy", aggfunc="first", sort=False)
+    return table[[a, b]].dropna()

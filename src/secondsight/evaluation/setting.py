@@ -1,0 +1,141 @@
+"""What is under test: a model with a method at a layer, and the pairs that it explained."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.interactions import Interactions
+from secondsight.data.grounded import GroundedCaption
+from secondsight.encoders.fingerprint import fingerprint
+from secondsight.inputs.prepared import Prepared
+from secondsight.methods import IntegratedJacobian, Method
+from secondsight.model import DualEncoder
+from secondsight.support.errors import InputError
+from secondsight.support.files import ensure_folder
+
+Layer = int | str | tuple[int | str, ...]
+"""A layer of both sides, or one for each; "all" stands for every block of the image side."""
+
+
+@dataclass(eq=False)
+class Setting:
+    """One model, method and layer under test; `label` is its name in tables, `spec` identifies it exactly.
+
+    Explained pairs are stored under `cache`. `captions` lists the captions of each image, by the image's key, so that all
+    of them are explained while the image's contributions are at hand.
+    """
+
+    model: DualEncoder
+    method: Method
+    label: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    cache: Path | None = None
+    captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    _image: tuple[str, Prepared, Contributions | None] | None = field(default=None, init=False, repr=False)
+
+    def prepared(self, example: GroundedCaption) -> tuple[Prepared, Prepared]:
+        """Both inputs as tensors; a caption that is too long is truncated."""
+        return self.image(example.image), self.text(example.caption)
+
+    def image(self, image: Path | Image.Image) -> Prepared:
+        """An image as the input of the model's left side."""
+        return self.model.left.encoder.prepare(image)
+
+    def text(self, caption: str) -> Prepared:
+        """A caption as the input of the model's right side, truncated if it is too long."""
+        return self.model.right.encoder.prepare(caption, truncate=True)
+
+    def explain(self, example: GroundedCaption, captions: Sequence[str] = ()) -> list[Interactions]:
+        """Interactions of the image with its caption, or with each of `captions`.
+
+        With a cache, they are always read from it, so that a resumed run sees the same numbers as an uninterrupted one.
+        """
+        captions = list(captions) or [example.caption]
+        if self.cache is None:
+            return self._interactions(example, [self.text(caption) for caption in captions])
+        files = {caption: self._file(self.cache, example, caption) for caption in captions}
+        missing = {caption: self.text(caption) for caption, file in files.items() if not file.is_file()}
+        if missing:
+            for caption in self.captions.get(example.image_key, ()):
+                file = self._file(self.cache, example, caption)
+                if caption not in missing and not file.is_file():
+                    with contextlib.suppress(InputError):
+                        missing[caption], files[caption] = self.text(caption), file
+            for caption, pair in zip(missing, self._interactions(example, list(missing.values())), strict=True):
+                ensure_folder(files[caption].parent)
+                pair.save(files[caption])
+        return [Interactions.load(files[caption]) for caption in captions]
+
+    def _interactions(self, example: GroundedCaption, texts: list[Prepared]) -> list[Interactions]:
+        """Interactions with the captions; the last image's contributions are kept for its further captions."""
+        left, right = self.model.left, self.model.right
+        if self._image is None or self._image[0] != example.image_key:
+            image = self.image(example.image)
+            pairwise = self.method.pairwise(left, image)
+            contributions = None if pairwise else self.method.contributions(left, [image])[0]
+            self._image = (example.image_key, image, contributions)
+        _, image, contributions = self._image
+        if contributions is None:
+            return self.method.interactions(left, right, image, texts)
+        return [contributions @ self.method.contributions(right, [text])[0] for text in texts]
+
+    def _file(self, cache: Path, example: GroundedCaption, caption: str) -> Path:
+        image = example.image
+        source = str(image) if isinstance(image, Path) else hashlib.sha256(image.tobytes()).hexdigest()
+        key = json.dumps([self.spec, source, caption], sort_keys=True)
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        return cache / digest[:2] / f"{digest}.npz"
+
+
+def settings(
+    models: Sequence[tuple[str, DualEncoder]],
+    methods: Sequence[tuple[str, Method]] = (),
+    layers: Sequence[Layer] = (),
+) -> list[Setting]:
+    """Every model with every method at every layer; layers ("all",) are the image side's blocks one by one."""
+    methods = list(methods) or [("integrated-jacobian", IntegratedJacobian())]
+    combinations = []
+    for model_name, model in models:
+        weights = fingerprint(model)
+        for method_name, method in methods:
+            for layer in _expand(layers, model):
+                variant = method if layer is None else _at_layer(method, method_name, layer)
+                parts = [model_name] if len(models) > 1 or len(methods) < 2 else []
+                parts += [method_name] if len(methods) > 1 or len(models) < 2 else []
+                parts += [f"layer {_layer_text(layer)}"] if layer is not None else []
+                # The weights are part of the spec, as a checkpoint may be overwritten under the same name.
+                options = {name: repr(value) for name, value in _options(variant).items()}
+                spec = {"model": model_name, "weights": weights, "method": variant.name, "options": options}
+                combinations.append(Setting(model, variant, " · ".join(parts), spec))
+    return combinations
+
+
+def _expand(layers: Sequence[Layer], model: DualEncoder) -> Sequence[Layer | None]:
+    """The layers to try; None is the method's own."""
+    if list(layers) == ["all"]:
+        return [(block, -1) for block in range(model.left.encoder.depth)]
+    return list(layers) or [None]
+
+
+def _at_layer(method: Method, name: str, layer: Layer) -> Method:
+    if "layer" not in _options(method):
+        raise InputError(f"the method {name!r} has no layers")
+    changed: Any = method
+    return replace(changed, layer=layer)
+
+
+def _options(method: Method) -> dict[str, Any]:
+    return {f.name: getattr(method, f.name) for f in fields(method)} if is_dataclass(method) else {}
+
+
+def _layer_text(layer: Layer) -> str:
+    return " / ".join(str(part) for part in layer) if isinstance(layer, tuple) else str(layer)
