@@ -17,7 +17,7 @@ PARTS = {
     "hf": ("transformers", "sentencepiece"),
     "st": ("sentence-transformers",),
     "audio": ("soundfile", "scipy"),
-    "eval": ("pycocotools", "torchmetrics", "pandas", "pyarrow", "pyyaml", "scipy"),
+    "eval": ("pycocotools", "pandas", "pyarrow", "pyyaml", "scipy"),
     "train": ("accelerate",),
     "web": ("fastapi", "uvicorn"),
     "notebook": ("anywidget", "ipython"),

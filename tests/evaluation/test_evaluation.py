@@ -534,7 +534,9 @@ def test_wrong_requests(model, data, tmp_path, change, words):
 
 def test_every_experiment_is_listed():
     wanted = "approximation collage compare discrimination failures faithfulness hard-negatives perturbation pointing "
-    assert sorted(EXPERIMENTS) == (wanted + "references sanity").split()
+    # Tests of the documentation define further ones.
+    packaged = [name for name, cls in EXPERIMENTS.items() if cls.__module__.startswith("secondsight.")]
+    assert sorted(packaged) == (wanted + "references sanity").split()
 
 
 def test_histograms_have_zero_between_their_bars():

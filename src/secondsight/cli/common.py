@@ -181,11 +181,11 @@ def plain_table(title: str, frame: pd.DataFrame) -> Table:
     """A data frame for the terminal; a wide one with few rows is transposed."""
     from rich.table import Table
 
-    from secondsight.evaluation.report import shown_value, with_names
+    from secondsight.evaluation.tables import cell_text, with_row_names
 
-    readable = with_names(frame)
+    readable = with_row_names(frame)
     columns = [str(column) for column in readable.columns]
-    rows = [[shown_value(value) for value in row] for row in readable.itertuples(index=False)]
+    rows = [[cell_text(value) for value in row] for row in readable.itertuples(index=False)]
     if len(columns) > 6 and len(rows) <= 4:
         columns, *rows = [list(line) for line in zip(columns, *rows, strict=True)]
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
