@@ -12,7 +12,7 @@ from torch.func import jvp, vjp, vmap
 
 from secondsight.paths.kinks import averaged, mean_slopes
 from secondsight.paths.quadrature import Nodes, Rule
-from secondsight.support.memory import sparing
+from secondsight.support.memory import retry_in_smaller_chunks
 
 Head = Callable[[Float[Tensor, "node position width"]], Float[Tensor, "node joint"]]
 
@@ -67,7 +67,6 @@ class LinePath:
         self.head, self.start, self.delta, self.mode, self.kinks = head, start, end - start, mode, kinks
         positions, width = start.shape
         # A transformer block's MLP and attention scores, primal and tangent; generous for convolutions.
-        self.smaller = 1
         self._floats = 12 * positions * width + min(24 * positions**2, 48 * positions * width)
 
     @property
@@ -85,41 +84,48 @@ class LinePath:
         edges = rule.edges[part.start : part.stop + 1]
         return averaged(self.head, mean_slopes(self.head, self.kinks, self._at(edges)))
 
-    def _chunks(self, nodes: Nodes, rows: int) -> Iterator[tuple[slice, int]]:
-        """Slices of nodes, and how many tangents to take at once with each."""
-        together = max(1, _WORKING_FLOATS // self.smaller // self._floats)
+    def _chunks(self, nodes: Nodes, rows: int, chunk_divisor: int) -> Iterator[tuple[slice, int]]:
+        """Slices of nodes, and how many tangents to take at once with each; `chunk_divisor` makes both smaller."""
+        together = max(1, _WORKING_FLOATS // chunk_divisor // self._floats)
         rows_at_once = min(rows, together)
         nodes_at_once = max(1, together // rows_at_once)
         for first in range(0, len(nodes), nodes_at_once):
             yield slice(first, min(first + nodes_at_once, len(nodes))), rows_at_once
 
-    @sparing
     def value_at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
         """Embeddings along the path."""
-        return torch.cat([self.head(self._at(nodes[part])) for part, _ in self._chunks(nodes, 1)])
+
+        def run(chunk_divisor: int) -> Tensor:
+            return torch.cat([self.head(self._at(nodes[part])) for part, _ in self._chunks(nodes, 1, chunk_divisor)])
+
+        return retry_in_smaller_chunks(run)
 
     def total(self, rule: Rule) -> Float[Tensor, "node joint"]:
         """d/dα of the embedding at every node, one tangent each."""
         return self._along(rule, self.delta)
 
-    @sparing
     def _along(self, rule: Rule, tangent: Tensor) -> Float[Tensor, "node joint"]:
-        parts = []
-        for part, _ in self._chunks(rule.nodes, 1):
-            x = self._at(rule.nodes[part])
-            parts.append(jvp(self._local(rule, part), (x,), (tangent.expand_as(x).clone(),))[1])
-        return torch.cat(parts)
+        def run(chunk_divisor: int) -> Tensor:
+            parts = []
+            for part, _ in self._chunks(rule.nodes, 1, chunk_divisor):
+                x = self._at(rule.nodes[part])
+                parts.append(jvp(self._local(rule, part), (x,), (tangent.expand_as(x).clone(),))[1])
+            return torch.cat(parts)
+
+        return retry_in_smaller_chunks(run)
 
     def push(self, rule: Rule, weights: Float[Tensor, " position"]) -> Float[Tensor, " joint"]:
         """Σ_p weights_p U_p by one tangent a node."""
         along = self._along(rule, self.delta * weights.to(self.delta)[:, None])
         return rule.weights.to(along) @ along
 
-    @sparing
     def pull(self, rule: Rule, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row position"]:
         """directions · U_p by one cotangent a direction and node."""
+        return retry_in_smaller_chunks(lambda chunk_divisor: self._pull(rule, directions, chunk_divisor))
+
+    def _pull(self, rule: Rule, directions: Tensor, chunk_divisor: int) -> Tensor:
         result = self.delta.new_zeros(len(directions), self.positions)
-        for part, rows in self._chunks(rule.nodes, len(directions)):
+        for part, rows in self._chunks(rule.nodes, len(directions), chunk_divisor):
             back = vjp(self._local(rule, part), self._at(rule.nodes[part]))[1]
             w = rule.weights[part].to(self.delta)[:, None]
 
@@ -129,14 +135,16 @@ class LinePath:
             result += vmap(pulled, chunk_size=rows)(directions.to(self.delta))
         return result
 
-    @sparing
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         """Contribution vectors U, by `mode`."""
+        return retry_in_smaller_chunks(lambda chunk_divisor: self._vectors(rule, chunk_divisor))
+
+    def _vectors(self, rule: Rule, chunk_divisor: int) -> Tensor:
         if self.mode == "reverse":
             joint = self.head(self.start[None]).shape[-1]
-            return self.pull(rule, torch.eye(joint, dtype=self.delta.dtype, device=self.delta.device)).T
+            return self._pull(rule, torch.eye(joint, dtype=self.delta.dtype, device=self.delta.device), chunk_divisor).T
         total: Tensor | None = None
-        for part, rows in self._chunks(rule.nodes, self.positions):
+        for part, rows in self._chunks(rule.nodes, self.positions, chunk_divisor):
             x, w, local = self._at(rule.nodes[part]), rule.weights[part].to(self.delta), self._local(rule, part)
 
             def moved(position: Tensor, x: Tensor = x, w: Tensor = w, local: Head = local) -> Tensor:

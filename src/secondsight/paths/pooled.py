@@ -17,7 +17,7 @@ from torch import Tensor
 
 from secondsight.paths.quadrature import Nodes, Rule
 from secondsight.paths.tails import Affine, Linear, Norm, Stage
-from secondsight.support.memory import sparing
+from secondsight.support.memory import retry_smaller
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class PooledPath:
     """The straight path between two inputs of a `PooledBlock`; see the module's text for the formula."""
 
     def __init__(self, block: PooledBlock, start: PooledReference, end: Float[Tensor, "position width"]) -> None:
-        self.block, self.start, self.smaller = block, start, 1
+        self.block, self.start = block, start
         self.delta = end - start.hidden
         self._latest: tuple[tuple[float, ...], _State] | None = None
         centred = block._centre(self.delta)
@@ -222,11 +222,12 @@ class PooledPath:
             result[:, block.pool] += g.sum(1) @ self.delta[block.pool]
         return result
 
-    @sparing
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         """U: every position's tangent of y, through the tail, summed over the nodes."""
-        if self.smaller == 1:
-            return self._vectors(rule)
+        return retry_smaller(lambda: self._vectors(rule), lambda: self.vectors_by_node(rule))
+
+    def vectors_by_node(self, rule: Rule) -> Float[Tensor, "position joint"]:
+        """The same as `vectors`, one node after another, which needs less memory."""
         total = self._vectors(rule.node(0))
         for number in range(1, len(rule)):
             total += self._vectors(rule.node(number))

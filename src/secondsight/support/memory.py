@@ -1,67 +1,54 @@
-"""How much memory there is, and whether it ran out."""
+"""How much memory is free, and what to do when it runs out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import psutil
 import torch
 
 from secondsight.support.errors import InputError
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
+
+_CHUNK_DIVISOR = 16
+"""How many times smaller chunks become once they have not fitted into memory."""
 
 
-def out_of_memory(problem: BaseException) -> bool:
-    """Whether an exception says that memory ran out, of the machine or of a GPU."""
-    if isinstance(problem, (MemoryError, torch.OutOfMemoryError)):
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the machine or a GPU ran out of memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(problem, RuntimeError) and any(
-        words in str(problem) for words in ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("out of memory", "not enough memory", "can't allocate memory")
     )
 
 
-def retry_smaller(run: Callable[[], Made], again: Callable[[], Made] | None = None) -> Made:
-    """What `run` gives; where memory runs out, what `again` gives, which should need less; `InputError` after that."""
+def retry_smaller(run: Callable[[], Result], run_smaller: Callable[[], Result] | None = None) -> Result:
+    """Return `run()`, or `run_smaller()`, which should need less, when memory runs out; `InputError` if both fail."""
     try:
         return run()
-    except (MemoryError, RuntimeError) as problem:
-        if not out_of_memory(problem):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
             raise
-        if again is None:
+        if run_smaller is None:
             raise InputError(
                 "not enough memory for a single input: use a later layer, fewer steps, a smaller model or image"
-            ) from problem
-    # Outside of the handler, whose traceback keeps alive what did not fit.
+            ) from error
+    # Outside the handler: the traceback would keep the tensors that did not fit alive.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    return retry_smaller(again)
+    return retry_smaller(run_smaller)
 
 
-def sparing(method: Callable[..., Made]) -> Callable[..., Made]:
-    """A method that is called once more with `self.smaller` = 16, chunks so many times smaller, where memory runs out."""
-
-    @wraps(method)
-    def tried(self: Any, *args: Any) -> Made:
-        def smaller() -> Made:
-            self.smaller = 16
-            return method(self, *args)
-
-        return retry_smaller(lambda: method(self, *args), smaller if self.smaller == 1 else None)
-
-    return tried
+def retry_in_smaller_chunks(run: Callable[[int], Result]) -> Result:
+    """Return `run(chunk_divisor)`: with 1, then, when memory runs out, with 16 for chunks so many times smaller."""
+    return retry_smaller(lambda: run(1), lambda: run(_CHUNK_DIVISOR))
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that are free on a device."""
+    """Free bytes on a device."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024.0
-    except OSError:
-        pass
-    return 4.0 * 2**30
+    return float(psutil.virtual_memory().available)
