@@ -50,7 +50,7 @@ def line(side: Side, raw: object) -> tuple[str, str, str, str]:
     last = encoder.depth - 1
     with untouched(encoder.module):
         state = encoder.features(encoder.prepare(raw).tensor, last)[0]
-        closed = encoder.pooled(last, state.context, torch.float64) is not None
+        closed = encoder.closed_form(last, state.context, torch.float64) is not None
     strategies = "pooled, forward, reverse, paired" if closed else "forward, reverse, paired"
     return side.kind, encoder.pool, "yes" if closed else "no", strategies
 

@@ -166,7 +166,7 @@ def explain_prepared(
     if scale == "logit":
         pairs = [scaled(pair, float(model.logit_scale or 1.0), model.logit_bias) for pair in pairs]
     return [
-        with_inputs(replace(pair, about={**about, **pair.about}), a.shown, b.shown)
+        with_inputs(replace(pair, about={**about, **pair.about}), a.display, b.display)
         for pair, b in zip(pairs, others, strict=True)
     ]
 

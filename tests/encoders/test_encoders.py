@@ -162,7 +162,7 @@ def test_broken_weights_are_said_to_be_broken():
     ("image", "words"),
     [
         (torch.zeros(1, 3, 16, 16), "do not fit this model, which takes 32×32"),
-        (torch.zeros(2, 3, 32, 32), "no model-ready image"),
+        (torch.zeros(2, 3, 32, 32), "not a model-ready image"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "normalised floats"),
         (torch.full((1, 3, 32, 32), float("nan")), "NaN"),
         ("photo.jpg", "without preprocessing"),

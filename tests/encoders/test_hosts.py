@@ -13,9 +13,9 @@ from families import CAPTIONS, FAMILIES, photographs
 from models import clip, pixels, tokens
 from pages import unpacked
 from secondsight.encoders.families import transformers as hub
-from secondsight.encoders.families.clap import open_audio
 from secondsight.encoders.loading import unreachable
-from secondsight.inputs import texts
+from secondsight.inputs import offsets, texts
+from secondsight.inputs.audio import open_audio
 from secondsight.testing import changed, check_encoder, snapshot
 from secondsight.visual.page import page_data
 
@@ -94,14 +94,14 @@ def test_slow_tokenizers_know_where_their_tokens_lie():
     assert not slow.is_fast
     tokens_ = texts.HubTokens(slow, vocabulary=400, context=64)
     text = "a naïve dog, 2×"
-    layout = tokens_.prepare(text).place.layout(len(slow(text)["input_ids"]))
+    layout = tokens_.prepare(text).tokenized.layout(len(slow(text)["input_ids"]))
     assert [text[s:e] for s, e in filter(None, layout.offsets)][:2] == ["a", "n"]
     covered = {i for o in layout.offsets if o for i in range(*o)}
     assert covered == {i for i, c in enumerate(text) if not c.isspace()}
     assert [w.text for w in layout.words] == ["a", "naïve", "dog", ",", "2", "×"]
     weights = layout.select("dog")
     assert "".join(layout.tokens[i] for i in weights.nonzero().flatten().tolist()) == "dog"
-    spelled = texts.spelled_offsets("A cat, sat", ["▁a", "▁cat", "▁s", "at", "</s>"], {4: "end"})
+    spelled = offsets.spelled_offsets("A cat, sat", ["▁a", "▁cat", "▁s", "at", "</s>"], {4: "end"})
     assert spelled == ((0, 1), (2, 5), (7, 8), (8, 10), None)
 
 

@@ -75,7 +75,7 @@ def test_a_trained_sentence_encoder(layer):
     pair = [encoder.prepare(t) for t in ("A dog runs after a ball.", "The puppy chases its toy.")]
     method = ss.IntegratedJacobian(layer=layer, steps=STEPS, normalize="inside")
     a = method.contributions(model.left, pair[:1])[0]
-    other = model.right.embed([pair[1].shown])[0]
+    other = model.right.embed([pair[1].display])[0]
     other = other / other.norm()
 
     def similarity(ids):

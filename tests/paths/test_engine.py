@@ -62,7 +62,7 @@ def test_every_strategy_is_the_naive_formula_in_float64(name, index, layer):
         r = rule("gauss-legendre", 5)
         oracle = naive(head, reference.hidden, state.hidden, r.nodes, r.weights)
     tried = ["forward", "reverse"]
-    if encoder.pooled(encoder.resolve(layer), state.context, torch.float64) is not None:
+    if encoder.closed_form(encoder.resolve(layer), state.context, torch.float64) is not None:
         tried.append("pooled")
     for strategy in tried:
         method = ss.IntegratedJacobian(layer=layer, steps=5, strategy=strategy, kinks="pointwise")
@@ -79,7 +79,7 @@ def test_the_closed_form_exists_where_it_is_promised():
             last = encoder.depth - 1
             with untouched(encoder.module):
                 context = encoder.features(encoder.prepare(value).tensor, last)[0].context
-            found[name, side.kind] = encoder.pooled(last, context, torch.float64) is not None
+            found[name, side.kind] = encoder.closed_form(last, context, torch.float64) is not None
     assert not found.pop(("average-pool", "image"))
     assert not found.pop(("mixer", "image"))
     assert all(found.values()), found

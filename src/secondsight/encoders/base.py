@@ -1,4 +1,4 @@
-"""What an encoder supplies, and the pair of them that a dual encoder is."""
+"""What an encoder supplies: hidden states at a layer, and the function from there to the embedding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout
 from secondsight.inputs.prepared import Prepared
@@ -24,6 +24,8 @@ Head = Callable[[Tensor], Tensor]
 
 ATTENTION_POOL = "attention pool"
 """The `pool` of encoders whose last block is one."""
+
+_CACHED_REFERENCES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,28 +73,32 @@ class Reference:
 class Encoder(ABC):
     """One side of a dual encoder. Blocks count from 0 to `depth` − 1; layer L is the input of block L.
 
-    `references` are the names that `reference` knows; `pool` says in words how the last block's positions become one
+    `references` are the names that `reference` accepts; `pool` says in words how the last block's positions become one
     embedding.
     """
 
     kind: str
     depth: int
-    module: Any  # a torch.nn.Module; its parts are the family's business
+    module: nn.Module
     references: tuple[str, ...] = ()
     pool: str = "its own"
 
     def __init__(self) -> None:
         self._references: OrderedDict[Hashable, Reference] = OrderedDict()
-        self.input_encoder: Encoder | None = None  # kept by `input_layer.at_layer`
-        self._copies: dict[tuple[torch.dtype, int], tuple[int, Any]] = {}
+        self._copies: dict[tuple[torch.dtype, int], tuple[int, nn.Module]] = {}
+        self.input_encoder: Encoder | None = None  # set by `input_layer.at_layer`
 
     @abstractmethod
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
-        """A raw input (or a model-ready tensor with a batch axis of 1) as the model wants it."""
+        """A raw input, or a model-ready tensor with a batch axis of 1, as the model wants it."""
 
     @abstractmethod
     def features(self, tensors: Tensor, layer: int) -> list[States]:
-        """Hidden states entering `layer` for a batch of model-ready inputs."""
+        """Hidden states entering `layer` for a batch of model-ready inputs.
+
+        `layer` = `depth` gives the last block's output, which `head(depth, …)` reads; `InputError` where the encoder does
+        not know it.
+        """
 
     def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
         """Hidden states of a reference entering `layer`, with masks and pooling of the input that `context` describes.
@@ -107,29 +113,22 @@ class Encoder(ABC):
         """The pure function (node, position, width) → (node, joint) from `layer` on, in `dtype`."""
 
     @abstractmethod
-    def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
-        """The model-ready reference input for a name, a tensor, or None for the kind's usual one."""
+    def reference(self, prepared: Prepared, choice: str | Tensor | None, seed: int) -> Tensor:
+        """The model-ready reference input for a name or a tensor; for None the usual one of the encoder's kind."""
 
     @abstractmethod
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """What each position of `states.hidden` is."""
 
-    def outputs(self) -> Any:
-        """The module whose output are the last hidden states, read by `head(depth, …)`; None where it is not known.
+    def closed_form(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
+        """The last block in the closed form's terms; None at other layers and for blocks that have no such form."""
+        return self.last_block(self.in_precision(dtype), context, dtype) if layer == self.depth - 1 else None
 
-        An attention pool is not it: what it reads are the last hidden states, the input of layer −1.
-        """
+    def last_block(self, module: Any, context: Context, dtype: torch.dtype) -> PooledBlock | None:
+        """The description of the last block of `module`, the encoder's own or a copy; see `encoders.blocks`."""
         return None
 
-    def after(self, context: Context, output: Tensor) -> tuple[Tensor, Context]:
-        """The last hidden states of one input as (position, width), and the context for `head(depth, …)` of them."""
-        return output.flatten(1).mT if output.ndim == 3 else output, context
-
-    def pooled(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
-        """The closed form's description of the last block; None where it has none or at other layers."""
-        return None
-
-    def pooling(self, context: Context) -> Hashable:
+    def reference_key(self, context: Context) -> Hashable:
         """The part of a context that a reference's hidden states depend on; inputs that share it share the reference."""
         return tuple(context.tensor.shape), context.shape
 
@@ -137,13 +136,13 @@ class Encoder(ABC):
         """A resolved layer as users name it."""
         return layer
 
-    def in_precision(self, dtype: torch.dtype, module: Any = None) -> Any:
-        """`module`, the encoder's own by default, or a copy of it in `dtype` where its precision is another; kept."""
+    def in_precision(self, dtype: torch.dtype, module: nn.Module | None = None) -> Any:
+        """`module`, by default the encoder's own, or a cached copy in `dtype` where its precision is another."""
         module = self.module if module is None else module
         if all(p.dtype == dtype for p in module.parameters() if p.dtype.is_floating_point):
             return module
-        version, key = self._fingerprint(), (dtype, id(module))
-        if self._copies.get(key, (None,))[0] != version:
+        version, key = self._weights_version(), (dtype, id(module))
+        if key not in self._copies or self._copies[key][0] != version:
             self._copies[key] = (version, copy.deepcopy(module).to(dtype))
         return self._copies[key][1]
 
@@ -151,11 +150,11 @@ class Encoder(ABC):
         """The host's own function from model-ready tensors to embeddings, in `dtype`; for the input as a layer."""
         raise InputError(f"this {self.kind} encoder has no function of its input: use layer=0, the first block's input")
 
-    def token_embedding(self, dtype: torch.dtype) -> Any:
+    def token_embedding(self, dtype: torch.dtype) -> nn.Module | None:
         """The module within `from_input(dtype)` that looks up token embeddings; None where it is not known."""
         return None
 
-    def resolve(self, layer: Any) -> int:
+    def resolve(self, layer: object) -> int:
         """A layer as 0 … depth − 1; `InputError` outside −depth … depth − 1."""
         if isinstance(layer, bool) or not isinstance(layer, int) or not -self.depth <= layer < self.depth:
             raise InputError(
@@ -164,49 +163,67 @@ class Encoder(ABC):
             )
         return layer % self.depth
 
+    def weights_dtype(self) -> torch.dtype | None:
+        """Precision of the model's first floating-point weight; None where it has none."""
+        return next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), None)
+
     def dtype(self) -> torch.dtype:
         """Precision of the decomposition: the model's own, float32 for half-precision models."""
-        own = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
-        return own if own in (torch.float32, torch.float64) else torch.float32
+        dtype = self.weights_dtype()
+        return dtype if dtype == torch.float64 else torch.float32
 
     def device(self) -> torch.device:
         """Where the model's weights are."""
         return next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
+    def to_model(self, tensors: Tensor) -> Tensor:
+        """Model-ready tensors on the model's device, floating-point ones in the precision of its weights."""
+        return tensors.to(self.device(), self.weights_dtype() if tensors.is_floating_point() else None)
+
     def reference_at(self, tensor: Tensor, layer: int, context: Context) -> Reference:
         """A reference input at a layer, cached by its content, the layer, the pooling and the weights."""
         content = hashlib.blake2b(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        key = (layer, content.digest(), tuple(tensor.shape), self.pooling(context), self._fingerprint())
+        key = (layer, content.digest(), tuple(tensor.shape), self.reference_key(context), self._weights_version())
         if key in self._references:
             self._references.move_to_end(key)
         else:
             self._references[key] = self.reference_features(tensor, layer, context)
-            while len(self._references) > 64:
+            while len(self._references) > _CACHED_REFERENCES:
                 self._references.popitem(last=False)
         return self._references[key]
 
-    def _fingerprint(self) -> int:
+    def for_preparing(self) -> Encoder:
+        """A copy that only prepares inputs, small enough to send to other processes: its weights have shapes only."""
+        memo: dict[int, Any] = {}
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            bare = tensor.detach().to("meta")
+            memo[id(tensor)] = nn.Parameter(bare, False) if isinstance(tensor, nn.Parameter) else bare
+        encoder = copy.copy(self)
+        encoder._references, encoder._copies = OrderedDict(), {}
+        return copy.deepcopy(encoder, memo)
+
+    def _weights_version(self) -> int:
         """Changes when a weight is written to, moved or replaced, or all are written to behind autograd's back."""
-        own = [*self.module.parameters(), *self.module.buffers()]
-        written = tuple((p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype) for p in own)
-        # Writing through `.data` leaves no trace in versions; whoever swaps weights that way swaps all of them.
-        probes = own[:: max(1, len(own) // 3)]
-        seen = tuple(float(p.detach().reshape(-1)[p.numel() // 2]) for p in probes if p.numel())
-        return hash((written, seen))
+        weights = [*self.module.parameters(), *self.module.buffers()]
+        versions = tuple((w.data_ptr(), 0 if w.is_inference() else w._version, w.dtype) for w in weights)
+        # Writing through `.data` leaves no trace in versions; code that swaps weights that way swaps all of them.
+        probes = weights[:: max(1, len(weights) // 3)]
+        values = tuple(float(w.detach().reshape(-1)[w.numel() // 2]) for w in probes if w.numel())
+        return hash((versions, values))
 
 
 def check_finite(encoder: Encoder, values: Tensor, inputs: Tensor | None) -> None:
     """`InputError` for NaN or infinity that an encoder gave for model-ready inputs; it says where they appear first."""
     if bool(torch.isfinite(values).all()):
         return
-    where = ""
+    place = ""
     if inputs is not None and inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
         raise InputError(f"the model-ready {encoder.kind} holds NaN or infinity itself: check its preprocessing")
     if inputs is not None:
         with untouched(encoder.module):
-            where = first_not_finite(encoder.module, lambda: encoder.features(inputs, encoder.depth - 1))
+            place = first_not_finite(encoder.module, lambda: encoder.features(inputs, encoder.depth - 1))
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in encoder.module.parameters())
     remedy = "load the model in float32, or check its weights" if half else "check the model's weights and the input"
     raise InputError(
-        f"the {encoder.kind} encoder gave NaN or infinity{f', first in {where}' if where else ''}: {remedy}"
+        f"the {encoder.kind} encoder gave NaN or infinity{f', first in {place}' if place else ''}: {remedy}"
     )

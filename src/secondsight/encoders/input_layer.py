@@ -6,14 +6,14 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout, SpectrogramLayout
 from secondsight.encoders.base import Context, Encoder, Head, Reference, States
 from secondsight.inputs.images import grid_layout
-from secondsight.inputs.prepared import Prepared
+from secondsight.inputs.prepared import Duration, Placement, Prepared, Tokenized
 from secondsight.support.errors import AdapterError, InputError
-from secondsight.support.guard import answering
+from secondsight.support.guard import answering, observing
 
 
 class InputEncoder(Encoder):
@@ -27,36 +27,96 @@ class InputEncoder(Encoder):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder, self.kind, self.module, self.references = (
-            encoder,
-            encoder.kind,
-            encoder.module,
-            encoder.references,
-        )
-        self.of_tokens = encoder.kind == "text"
+        self.encoder, self.kind, self.references = encoder, encoder.kind, encoder.references
+        self.module: nn.Module = encoder.module
+        self.reads_tokens = encoder.kind == "text"
 
     def label(self, layer: int) -> str:
-        """The only layer's name."""
+        """The name of the only layer."""
         return "input"
 
-    def in_precision(self, dtype: torch.dtype, module: Any = None) -> Any:
-        """As the encoder itself, whose copy is shared."""
+    def in_precision(self, dtype: torch.dtype, module: nn.Module | None = None) -> Any:
+        """The copy of the encoder itself, which is shared."""
         return self.encoder.in_precision(dtype, module)
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """As the encoder itself."""
         return self.encoder.prepare(raw, truncate=truncate)
 
-    def reference(self, prepared: Prepared, which: Any, seed: int) -> Tensor:
+    def reference(self, prepared: Prepared, choice: str | Tensor | None, seed: int) -> Tensor:
         """As the encoder itself."""
-        return self.encoder.reference(prepared, which, seed)
+        return self.encoder.reference(prepared, choice, seed)
 
-    def pooling(self, context: Context) -> Hashable:
-        """Tokens pool as the encoder does; anything else is all there is."""
-        tensor: Tensor = context.tensor
-        return (tuple(tensor.shape), tensor.cpu().numpy().tobytes()) if self.of_tokens else tuple(tensor.shape)
+    def reference_key(self, context: Context) -> Hashable:
+        """The token ids, on which masks and pooling depend; for other kinds the shape is enough."""
+        shape = tuple(context.tensor.shape)
+        return (shape, context.tensor.cpu().numpy().tobytes()) if self.reads_tokens else shape
 
-    def _table(self, dtype: torch.dtype) -> Any:
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
+        """The inputs themselves, or their token embeddings."""
+        tensors = self.to_model(tensors)
+        hidden = self._hidden(tensors).to(self.dtype())
+        return [
+            States(row, state.embedding, Context(tensor[None], tuple(tensor.shape)))
+            for row, state, tensor in zip(
+                hidden, self.encoder.features(tensors, self.encoder.depth - 1), tensors, strict=True
+            )
+        ]
+
+    def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
+        """The reference or its token embeddings; its embedding is that of the head, under the token ids of the input."""
+        # Token ids also say where the model pools and what it masks, which must be as for the input.
+        hidden = self._hidden(self.to_model(tensor)).to(self.dtype())
+        return Reference(hidden[0], self.head(0, context, self.dtype())(hidden)[0])
+
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
+        """The whole model from its input on."""
+        encode = self.encoder.from_input(dtype)
+        if not self.reads_tokens:
+            return lambda x: encode(x.mT.unflatten(2, context.shape[1:]) if len(context.shape) == 3 else x)
+        table, ids = self._table(dtype), context.tensor
+
+        def head(x: Tensor) -> Tensor:
+            with answering(table, x):
+                return encode(ids.expand(len(x), -1))
+
+        return head
+
+    def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
+        """Every pixel, bin or token."""
+        size, shape, source = len(states.hidden), states.context.shape, prepared.source
+        if isinstance(source, Tokenized) and len(source.tokens) == size:
+            return source.layout(size)
+        if isinstance(source, Placement):
+            return grid_layout(source, (shape[1], shape[2]), {})
+        if self.kind == "audio":
+            frames, bands = shape[1], shape[2]
+            cells = tuple(band * frames + frame for frame in range(frames) for band in range(bands))
+            seconds = source.seconds if isinstance(source, Duration) else 0.0
+            return SpectrogramLayout(size, {}, (bands, frames), cells, seconds)
+        return Layout(size)
+
+    def _hidden(self, tensors: Tensor) -> Tensor:
+        """(batch, position, width) of model-ready inputs."""
+        if not self.reads_tokens:
+            if tensors.ndim not in (3, 4):
+                raise InputError(f"inputs {tuple(tensors.shape[1:])} of {self.kind} have no positions: use layer=0")
+            return tensors.flatten(2).mT if tensors.ndim == 4 else tensors
+        dtype = self.weights_dtype() or torch.float32
+        lookups: list[Tensor] = []
+
+        def copy_lookup(output: object) -> None:
+            # Models may add positions to the embeddings in place.
+            if isinstance(output, Tensor):
+                lookups.append(output.clone())
+
+        with observing(self._table(dtype), copy_lookup):
+            self.encoder.from_input(dtype)(tensors)
+        if not lookups or lookups[0].ndim != 3:
+            raise AdapterError(f"the {self.kind} model never looked up its token embeddings")
+        return lookups[0]
+
+    def _table(self, dtype: torch.dtype) -> nn.Module:
         table = self.encoder.token_embedding(dtype)
         if table is None:
             raise InputError(
@@ -64,71 +124,8 @@ class InputEncoder(Encoder):
             )
         return table
 
-    def _hidden(self, tensors: Tensor) -> Tensor:
-        if not self.of_tokens:
-            if tensors.ndim not in (3, 4):
-                raise InputError(f"inputs {tuple(tensors.shape[1:])} of {self.kind} have no positions: use layer=0")
-            return tensors.flatten(2).mT if tensors.ndim == 4 else tensors
-        found: list[Tensor] = []
-        table = self._table(self._own())
-        handle = table.register_forward_hook(lambda _, __, output: found.append(output.clone()))
-        try:
-            self.encoder.from_input(self._own())(tensors)
-        finally:
-            handle.remove()
-        if not found or found[0].ndim != 3:
-            raise AdapterError(f"the {self.kind} model never looked up its token embeddings")
-        return found[0]
 
-    def _own(self) -> torch.dtype:
-        return next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), torch.float32)
-
-    def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
-        """The reference or its token embeddings; its embedding is the head's, under the input's token ids."""
-        # Token ids also say where the model pools and what it masks, which must be as for the input.
-        hidden = self._hidden(self._ready(tensor)).to(self.dtype())
-        return Reference(hidden[0], self.head(0, context, self.dtype())(hidden)[0])
-
-    def _ready(self, tensors: Tensor) -> Tensor:
-        return tensors.to(self.device(), self._own() if tensors.is_floating_point() else None)
-
-    def features(self, tensors: Tensor, layer: int) -> list[States]:
-        """The inputs themselves, or their token embeddings."""
-        tensors = self._ready(tensors)
-        hidden = self._hidden(tensors).to(self.dtype())
-        made = self.encoder.features(tensors, self.encoder.depth - 1)
-        contexts = [Context(t[None], tuple(t.shape)) for t in tensors]
-        return [States(h, s.embedding, c) for h, s, c in zip(hidden, made, contexts, strict=True)]
-
-    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
-        """The whole model from its input on."""
-        whole = self.encoder.from_input(dtype)
-        if not self.of_tokens:
-            return lambda x: whole(x.mT.unflatten(2, context.shape[1:]) if len(context.shape) == 3 else x)
-        table, ids = self._table(dtype), context.tensor
-
-        def head(x: Tensor) -> Tensor:
-            with answering(table, x):
-                return whole(ids.expand(len(x), -1))
-
-        return head
-
-    def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
-        """Every pixel, bin or token."""
-        size, shape = len(states.hidden), states.context.shape
-        if self.of_tokens:
-            place = prepared.place
-            return place.layout(size) if place is not None and len(place.tokens) == size else Layout(size)
-        if self.kind == "image" and prepared.place is not None:
-            return grid_layout(prepared.place, (shape[1], shape[2]), {})
-        if self.kind == "audio":
-            frames, bands = shape[1], shape[2]
-            cells = tuple(band * frames + frame for frame in range(frames) for band in range(bands))
-            return SpectrogramLayout(size, {}, (bands, frames), cells, float(prepared.place or 0.0))
-        return Layout(size)
-
-
-def at_layer(encoder: Encoder, layer: Any) -> tuple[Encoder, int]:
+def at_layer(encoder: Encoder, layer: object) -> tuple[Encoder, int]:
     """The encoder to ask for a layer, and the layer as 0 … depth − 1: "input" is a layer of its own."""
     if layer != "input":
         return encoder, encoder.resolve(layer)

@@ -6,8 +6,6 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,24 +14,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from secondsight.algebra.layout import Box, GridLayout
-from secondsight.inputs.prepared import Prepared, own_reference
+from secondsight.algebra.layout import GridLayout
+from secondsight.inputs.prepared import Placement, Prepared, matching_reference
 from secondsight.support.errors import AdapterError, AssumptionWarning, InputError
 
 IMAGE_REFERENCES = ("black", "mean", "noise", "blur")
 
 Preprocess = Callable[[Image.Image], Tensor]
 
+_CACHED_PLACEMENTS = 256
 
 UPLOADED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is read of files that strangers send: no format that runs another program or is a program."""
+"""The formats that are read from files of strangers: none that is, or runs, a program."""
 
 
-def open_image(raw: Any) -> Image.Image:
+def open_image(raw: object) -> Image.Image:
     """A path, PIL image, or array as an upright 8-bit RGB image.
 
-    Rotations noted by the camera are applied, alpha is laid over white, 16-bit and CMYK are converted, of an animation
-    the first frame is taken with a warning. Raises `InputError` naming what cannot be read.
+    Rotations noted by the camera are applied, alpha is laid over white, 16-bit and CMYK are converted, and an animation
+    gives its first frame with a warning. Raises `InputError` naming what cannot be read.
     """
     if isinstance(raw, (str, os.PathLike)):
         return _upright(_read(os.fspath(raw)), repr(os.fspath(raw)))
@@ -42,7 +41,7 @@ def open_image(raw: Any) -> Image.Image:
     if isinstance(raw, np.ndarray):
         return _from_array(raw)
     raise InputError(
-        f"cannot use {type(raw).__name__} as an image: give a path, a PIL image, an array or an image or tensor of your own"
+        f"cannot use {type(raw).__name__} as an image: give a path, a PIL image, an array or a tensor of model-ready pixels"
     )
 
 
@@ -54,13 +53,13 @@ def _read(path: str) -> Image.Image:
     return _decoded(path, repr(path))
 
 
-def image_of_bytes(content: bytes, named: str = "the image", *, most: int | None = None) -> Image.Image:
+def image_of_bytes(content: bytes, name: str = "the image", *, most: int | None = None) -> Image.Image:
     """`open_image` for an image file's content; `most` bounds its pixels, which are counted before they are decoded."""
-    return _upright(_decoded(io.BytesIO(content), named, most, UPLOADED), named)
+    return _upright(_decoded(io.BytesIO(content), name, most, UPLOADED), name)
 
 
 def _decoded(
-    source: str | io.BytesIO, named: str, most: int | None = None, formats: tuple[str, ...] | None = None
+    source: str | io.BytesIO, name: str, most: int | None = None, formats: tuple[str, ...] | None = None
 ) -> Image.Image:
     try:
         with warnings.catch_warnings():
@@ -68,48 +67,50 @@ def _decoded(
             image = Image.open(source, formats=formats)
             if most is not None and image.width * image.height > most:
                 size = f"{image.width}×{image.height}"
-                raise InputError(f"{named} has {size} pixels, more than {most / 1e6:g} million: scale it down first")
+                raise InputError(f"{name} has {size} pixels, more than {most / 1e6:g} million: scale it down first")
             image.load()
         return image
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        raise InputError(f"{named} is too large to open safely ({problem}): scale it down first") from problem
+        raise InputError(f"{name} is too large to open safely ({problem}): scale it down first") from problem
     except UnidentifiedImageError as problem:
-        raise InputError(f"{named} is no image that Pillow can read") from problem
+        raise InputError(f"{name} is not an image that Pillow can read") from problem
     except MemoryError:
         raise
-    except Exception as problem:  # damaged files raise whatever the place where they are damaged leads to
-        raise InputError(f"{named} cannot be read, it seems damaged ({problem})") from problem
+    except Exception as problem:  # damaged files raise all kinds of exceptions
+        raise InputError(f"{name} cannot be read, it seems damaged ({problem})") from problem
 
 
-def _upright(image: Image.Image, named: str) -> Image.Image:
+def _upright(image: Image.Image, name: str) -> Image.Image:
     try:
-        return _rgb(image, named)
+        return _rgb(image, name)
     except (InputError, MemoryError):
         raise
-    except Exception as problem:  # what its header promises, and some of it is decoded only here
-        raise InputError(f"{named} cannot be converted, it seems damaged ({problem})") from problem
+    except Exception as problem:  # some formats decode their pixels only here
+        raise InputError(f"{name} cannot be converted, it seems damaged ({problem})") from problem
 
 
-def _rgb(image: Image.Image, named: str) -> Image.Image:
+def _rgb(image: Image.Image, name: str) -> Image.Image:
     if getattr(image, "n_frames", 1) > 1 and getattr(image, "is_animated", False):
-        warnings.warn(f"{named} has {image.n_frames} frames; the first one is explained", stacklevel=4)  # type: ignore[attr-defined]  # only sequences have it
+        warnings.warn(f"{name} has {image.n_frames} frames; the first one is explained", stacklevel=4)  # type: ignore[attr-defined]  # only sequences have it
         image.seek(0)
     try:
         image = ImageOps.exif_transpose(image) or image
     except Exception:
-        warnings.warn(f"{named} carries camera data that cannot be read; it is taken as it lies", stacklevel=4)
+        warnings.warn(
+            f"{name} carries camera data that cannot be read; its pixels are used without rotation", stacklevel=4
+        )
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         # Pillow clips 16-bit values when it converts; scale them instead.
         image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "F":
-        raise InputError(f"{named} holds floating-point pixels of unknown range: convert it to 8 bits first")
+        raise InputError(f"{name} holds floating-point pixels of unknown range: convert it to 8 bits first")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if min(image.size) < 2:
-        raise InputError(f"{named} is {image.width}×{image.height} pixels: too small to explain")
+        raise InputError(f"{name} is {image.width}×{image.height} pixels: too small to explain")
     return image.convert("RGB")
 
 
@@ -130,19 +131,11 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return _rgb(Image.fromarray(array), "the array")
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Size (width, height) of the original image, and the box of it that the model sees, in its pixels."""
-
-    image_size: tuple[int, int]
-    frame: Box
-
-
 def measure(preprocess: Preprocess, image_size: tuple[int, int]) -> Placement:
     """Where a preprocessing puts an image's pixels, measured by sending coordinate ramps through it.
 
     Works for any resizing, cropping and padding without knowing the transform; exact to about 0.1 pixel. Raises
-    `InputError` for one that is random, flips or rotates, because no box of the original corresponds to it.
+    `InputError` for a preprocessing that is random, flips or rotates, because no box of the original corresponds to it.
     """
     if min(image_size) < 64:
         # A ramp of a few pixels is mostly edge. Resizing to a fixed size does not care how large the original was.
@@ -154,34 +147,34 @@ def measure(preprocess: Preprocess, image_size: tuple[int, int]) -> Placement:
     ramp = np.zeros((height, width, 3), dtype=np.uint8)
     ramp[..., 0] = np.round(255 * (np.arange(width) + 0.5) / width)
     ramp[..., 1] = np.round(255 * (np.arange(height) + 0.5) / height)[:, None]
-    once, again = preprocess(Image.fromarray(ramp)), preprocess(Image.fromarray(ramp))
-    if once.shape != again.shape or not torch.equal(once, again):
+    output, repeated = preprocess(Image.fromarray(ramp)), preprocess(Image.fromarray(ramp))
+    if output.shape != repeated.shape or not torch.equal(output, repeated):
         raise InputError("the preprocessing is random: give the model's validation transform")
     low, high = levels(preprocess)
-    share = ((once.double() - low.double()[:, None, None]) / (high - low).double()[:, None, None]).numpy()
-    x0, x1 = _line(np.median(share[0], axis=0), width)
-    y0, y1 = _line(np.median(share[1], axis=1), height)
+    share = ((output.double() - low.double()[:, None, None]) / (high - low).double()[:, None, None]).numpy()
+    x0, x1 = _edges(np.median(share[0], axis=0), width)
+    y0, y1 = _edges(np.median(share[1], axis=1), height)
     return Placement(image_size, (x0, y0, x1, y1))
 
 
-def _line(share: np.ndarray, size: int) -> tuple[float, float]:
+def _edges(share: np.ndarray, size: int) -> tuple[float, float]:
     """Edges, in original pixels, of a row of output pixels that saw these shares of the original's extent."""
     # Padding and saturated ends carry no coordinate.
-    known = np.flatnonzero((share > 1.5 / size) & (share < 1 - 1.5 / size) & (share > 0.01) & (share < 0.99))
-    if len(known) < 2:
+    measured = np.flatnonzero((share > 1.5 / size) & (share < 1 - 1.5 / size) & (share > 0.01) & (share < 0.99))
+    if len(measured) < 2:
         raise InputError("the preprocessing keeps too little of the image to tell where its pixels go")
-    slope, start = np.polyfit(known, share[known], 1)
-    if slope <= 0 or np.abs(start + slope * known - share[known]).max() > 0.02:
+    slope, start = np.polyfit(measured, share[measured], 1)
+    if slope <= 0 or np.abs(start + slope * measured - share[measured]).max() > 0.02:
         raise InputError("the preprocessing flips, rotates or bends the image: give the model's validation transform")
     first, last = (start - slope / 2) * size, (start + slope * (len(share) - 0.5)) * size
-    # The ramps have 8 bits; what is the image's edge within that precision is the edge.
+    # The ramps have 8 bits: positions that are the image's edge within that precision are the edge.
     near = max(0.3, size / 1000)
     first, last = (next((e for e in (0.0, float(size)) if abs(v - e) < near), float(v)) for v in (first, last))
     return first, last
 
 
 def levels(preprocess: Preprocess) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
-    """What black and white pixels become."""
+    """The values that a preprocessing gives black and white pixels."""
     low, high = (preprocess(Image.new("RGB", (64, 64), colour)) for colour in ("black", "white"))
     if low.ndim != 3 or low.shape[0] != 3:
         raise InputError(f"the preprocessing must give (3, height, width), not {tuple(low.shape)}")
@@ -205,12 +198,12 @@ class ImageInput:
         self.preprocess, self.assumed = preprocess, assumed
         if preprocess is not None:
             self.low, self.high = levels(preprocess)
-            self._known: dict[tuple[int, int], Placement] = {}
+            self._placements: dict[tuple[int, int], Placement] = {}
         else:
             m, s = torch.tensor(mean or (0.0,) * 3), torch.tensor(std or (1.0,) * 3)
             self.low, self.high = -m / s, (1 - m) / s
 
-    def prepare(self, raw: Any) -> Prepared:
+    def prepare(self, raw: object) -> Prepared:
         """A raw image through the preprocessing; a tensor (1, 3, H, W) or (3, H, W) as it is."""
         if isinstance(raw, Tensor):
             return self._ready(raw)
@@ -219,38 +212,38 @@ class ImageInput:
                 "this model came without preprocessing: pass preprocess=, or pixels as a (1, 3, H, W) tensor"
             )
         image = open_image(raw)
-        return Prepared(self.preprocess(image)[None], image, self.measured(image.size))
+        return Prepared(self.preprocess(image)[None], image, self.placement(image.size))
 
-    def measured(self, size: tuple[int, int]) -> Placement:
-        """Where the preprocessing puts images of this size; looked at once a size."""
-        assert self.preprocess is not None
-        if size not in self._known:
-            if len(self._known) >= 256:
-                self._known.clear()
-            self._known[size] = measure(self.preprocess, size)
-        return self._known[size]
+    def placement(self, size: tuple[int, int]) -> Placement:
+        """Where the preprocessing puts images of this size; measured once for every size."""
+        assert self.preprocess is not None  # the caller checked
+        if size not in self._placements:
+            if len(self._placements) >= _CACHED_PLACEMENTS:
+                self._placements.clear()
+            self._placements[size] = measure(self.preprocess, size)
+        return self._placements[size]
 
     def _ready(self, pixels: Tensor) -> Prepared:
         pixels = pixels[None] if pixels.ndim == 3 else pixels
         if pixels.ndim != 4 or pixels.shape[:2] != (1, 3) or not pixels.is_floating_point():
             raise InputError(
-                f"a tensor {tuple(pixels.shape)} of {pixels.dtype} is no model-ready image: (1, 3, height, width) of "
+                f"a tensor {tuple(pixels.shape)} of {pixels.dtype} is not a model-ready image: (1, 3, height, width) of "
                 "normalised floats is needed; raw pixels go in as a PIL image or an array"
             )
         if not bool(torch.isfinite(pixels).all()):
             raise InputError("the pixels contain NaN or infinity")
         low, high = (level.to(pixels)[:, None, None] for level in (self.low, self.high))
-        shown = (((pixels[0] - low) / (high - low)).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        image = (((pixels[0] - low) / (high - low)).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         height, width = pixels.shape[-2:]
         frame = (0.0, 0.0, float(width), float(height))
-        return Prepared(pixels, Image.fromarray(shown), Placement((width, height), frame))
+        return Prepared(pixels, Image.fromarray(image), Placement((width, height), frame))
 
-    def reference(self, prepared: Prepared, which: Any, seed: int) -> Tensor:
+    def reference(self, prepared: Prepared, choice: object, seed: int) -> Tensor:
         """Black pixels (default), the input's mean colour, Gaussian noise, the blurred input, or the user's own image."""
         pixels = prepared.tensor
-        if which is not None and not isinstance(which, str):
-            return own_reference(which if isinstance(which, Tensor) else self.prepare(which).tensor, pixels)
-        if which is None or which == "black":
+        if choice is not None and not isinstance(choice, str):
+            return matching_reference(choice if isinstance(choice, Tensor) else self.prepare(choice).tensor, pixels)
+        if choice is None or choice == "black":
             if self.assumed:
                 warnings.warn(
                     "the model does not say how its pixels are normalised; its family's usual mean and deviation make "
@@ -259,20 +252,27 @@ class ImageInput:
                     stacklevel=2,
                 )
             return self.low.to(pixels)[None, :, None, None].expand_as(pixels).clone()
-        if which == "mean":
+        if choice == "mean":
             return pixels.mean((-2, -1), keepdim=True).expand_as(pixels).clone()
-        if which == "noise":
+        if choice == "noise":
             generator = torch.Generator().manual_seed(seed)
             return torch.randn(pixels.shape, generator=generator).to(pixels)
-        if which == "blur":
+        if choice == "blur":
             # Wide enough to wash out objects: an eighth of the side is one standard deviation.
             side = min(pixels.shape[-2:])
             return gaussian_blur(pixels, kernel_size=2 * (side // 4) + 1, sigma=side / 8)
         raise InputError(
-            f"unknown image reference {which!r}; known: {', '.join(IMAGE_REFERENCES)}, or an image or tensor of your own"
+            f"unknown image reference {choice!r}; known: {', '.join(IMAGE_REFERENCES)}, or an image or tensor of your own"
         )
 
 
-def grid_layout(place: Placement, grid: tuple[int, int], special: dict[int, str]) -> GridLayout:
+def grid_layout(placement: Placement, grid: tuple[int, int], special: dict[int, str]) -> GridLayout:
     """The layout of a grid of cells over what the model sees."""
-    return GridLayout(grid[0] * grid[1] + len(special), special, grid, place.image_size, place.frame)
+    return GridLayout(grid[0] * grid[1] + len(special), special, grid, placement.image_size, placement.frame)
+
+
+def check_size(pixels: Tensor, size: tuple[int, ...]) -> None:
+    """`InputError` for pixels of a size that the model does not take."""
+    height, width = pixels.shape[-2:]
+    if (height, width) != tuple(size):
+        raise InputError(f"pixels of {height}×{width} do not fit this model, which takes {size[0]}×{size[1]}")

@@ -1,11 +1,10 @@
-"""Which kinds of input a raw input can be, by its looks."""
+"""Which kinds of input a raw input can be, judged by its type and name."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,10 +14,10 @@ _NAMES = {"input_ids": "text", "pixel_values": "image", "input_features": "audio
 _SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".au", ".opus", ".w64", ".caf"}
 
 
-def possible_kinds(raw: Any) -> frozenset[str]:
-    """The kinds, of "image", "text", "audio", that a raw input can be; all of them where its looks say nothing.
+def possible_kinds(raw: object) -> frozenset[str]:
+    """The kinds, of "image", "text", "audio", that a raw input can be; all of them where nothing tells.
 
-    A string is a file when it ends like one, exists, or has a slash and no space; otherwise it is a text.
+    A string is a file when it ends like a file name, exists, or has a slash and no space; otherwise it is a text.
     """
     if isinstance(raw, str):
         return _of_string(raw)
@@ -28,7 +27,7 @@ def possible_kinds(raw: Any) -> frozenset[str]:
         return frozenset({"image"})
     if isinstance(raw, np.ndarray):
         return frozenset({"audio"} if raw.ndim == 1 else {"image", "audio"})
-    from torch import Tensor  # names are told apart before torch is loaded
+    from torch import Tensor  # imported late: strings are judged before torch is loaded
 
     if isinstance(raw, Tensor):
         if raw.is_floating_point():
@@ -44,7 +43,7 @@ def possible_kinds(raw: Any) -> frozenset[str]:
 def _of_string(raw: str) -> frozenset[str]:
     ending = Path(raw).suffix.lower()
     if " " in raw and not os.path.exists(raw) and len(raw.split()) > 3:
-        # A sentence that ends with a file's name.
+        # A sentence that ends with the name of a file.
         return frozenset({"text"})
     if ending in Image.registered_extensions():
         return frozenset({"image"})

@@ -1,4 +1,4 @@
-"""A raw input made ready for a model."""
+"""A model-ready input, and where its parts lie in what the user gave."""
 
 from __future__ import annotations
 
@@ -6,25 +6,89 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
+from secondsight.algebra.layout import Box, TokenLayout
 from secondsight.support.errors import InputError
+
+Offsets = tuple[tuple[int, int] | None, ...]
+"""Of every token its (start, end) in a text; None for tokens that stand for none of it."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Size (width, height) of the original image, and the box of it that the model sees, in its pixels."""
+
+    image_size: tuple[int, int]
+    frame: Box
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A text's tokens with their (start, end) in it, special ones named by position; the text is None if unknown."""
+
+    text: str | None
+    tokens: tuple[str, ...]
+    offsets: Offsets
+    special: dict[int, str]
+
+    def layout(self, size: int) -> TokenLayout:
+        """The layout of the first `size` positions."""
+        part = self.cut(size)
+        return TokenLayout(size, part.special, part.tokens, part.offsets, part.text)
+
+    def cut(self, size: int) -> Tokenized:
+        """The first `size` positions."""
+        special = {i: name for i, name in self.special.items() if i < size}
+        return Tokenized(self.text, self.tokens[:size], self.offsets[:size], special)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """The seconds that a spectrogram covers."""
+
+    seconds: float
+
+
+Source = Placement | Tokenized | Duration | None
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One input, ready for the model: a tensor with a batch axis of 1, what to show of it, and where its parts lie."""
+    """One input, ready for the model.
+
+    `tensor` has a batch axis of 1, `display` is what to show of the input, `source` says where its parts lie in the
+    original; None where that is not known.
+    """
 
     tensor: Tensor
-    shown: Any
-    place: Any
+    display: Image.Image | str | np.ndarray | None
+    source: Source
+
+    @property
+    def placement(self) -> Placement:
+        """Where an image's pixels lie in the original."""
+        if not isinstance(self.source, Placement):
+            raise TypeError(f"an input with {type(self.source).__name__} has no placement: it is not an image")
+        return self.source
+
+    @property
+    def tokenized(self) -> Tokenized:
+        """A text's tokens and where they lie in it."""
+        if not isinstance(self.source, Tokenized):
+            raise TypeError(f"an input with {type(self.source).__name__} has no tokens: it is not a text")
+        return self.source
 
 
-def own_reference(which: Tensor, tensor: Tensor) -> Tensor:
-    """The user's reference as the input's kind of tensor; `InputError` for another shape."""
-    if which.shape != tensor.shape:
-        raise InputError(f"the reference {tuple(which.shape)} does not have the input's shape {tuple(tensor.shape)}")
-    return which.to(tensor)
+def matching_reference(reference: Tensor, tensor: Tensor) -> Tensor:
+    """The user's reference in the device and precision of the input; `InputError` for another shape."""
+    if reference.shape != tensor.shape:
+        raise InputError(
+            f"the reference {tuple(reference.shape)} does not have the input's shape {tuple(tensor.shape)}"
+        )
+    return reference.to(tensor)
 
 
 def as_list(inputs: Any) -> list[Any]:
@@ -32,9 +96,9 @@ def as_list(inputs: Any) -> list[Any]:
     if isinstance(inputs, Tensor):
         return [inputs] if inputs.ndim == 1 else list(inputs.split(1))
     if isinstance(inputs, Mapping):
-        # A processor's or tokenizer's output, one row an input.
-        rows = {k: v.split(1) for k, v in inputs.items() if isinstance(v, Tensor)}
-        return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
-    if isinstance(inputs, (str, bytes)) or type(inputs).__name__ == "ndarray" or not isinstance(inputs, Iterable):
+        # The output of a processor or tokenizer, one row per input.
+        columns = {key: tensor.split(1) for key, tensor in inputs.items() if isinstance(tensor, Tensor)}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if isinstance(inputs, (str, bytes, np.ndarray)) or not isinstance(inputs, Iterable):
         raise InputError(f"contributions take several inputs: give a list, not {type(inputs).__name__}")
     return list(inputs)

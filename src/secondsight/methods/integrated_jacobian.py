@@ -162,7 +162,7 @@ class IntegratedJacobian(Method):
     def _path(self, side: Side, state: States, layer: int, start: Reference, unit: bool) -> Path:
         """The straight path from `start` to a state: the closed form where there is one, else through the head."""
         encoder, dtype = side.encoder, side.encoder.dtype()
-        block = None if self.strategy in ("forward", "reverse") else encoder.pooled(layer, state.context, dtype)
+        block = None if self.strategy in ("forward", "reverse") else encoder.closed_form(layer, state.context, dtype)
         if block is not None:
             if start.pooled is None:
                 start.pooled = block.reference(start.hidden)
@@ -281,7 +281,7 @@ def closed_form(side: Side, prepared: Prepared, layer: Any = -1) -> bool:
     encoder, number = at_layer(side.encoder, *for_side(side, layer))
     with untouched(encoder.module):
         state = encoder.features(prepared.tensor, number)[0]
-        return encoder.pooled(number, state.context, encoder.dtype()) is not None
+        return encoder.closed_form(number, state.context, encoder.dtype()) is not None
 
 
 def _same_shapes(inputs: Sequence[Prepared]) -> Iterator[list[Prepared]]:

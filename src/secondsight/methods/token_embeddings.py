@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.base import ATTENTION_POOL, States, check_finite
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method
-from secondsight.support.errors import InputError
 from secondsight.support.guard import untouched
 
 if TYPE_CHECKING:
@@ -74,22 +72,4 @@ class TokenEmbeddings(Method):
         last = encoder.depth - 1
         if encoder.pool == ATTENTION_POOL:
             return encoder.features(prepared.tensor, last)[0], last
-        block = encoder.outputs()
-        if block is None:
-            raise InputError(
-                f"this {side.kind} encoder does not say where its last hidden states are: use IntegratedJacobian"
-            )
-        seen: list[Tensor] = []
-        handle = block.register_forward_hook(
-            lambda _, __, output: seen.append((output[0] if isinstance(output, tuple) else output).clone())
-        )
-        try:
-            state = encoder.features(prepared.tensor, last)[0]
-        finally:
-            handle.remove()
-        # Some transformers run with positions first.
-        one = seen[0][0] if len(seen[0]) == 1 else seen[0][:, 0]
-        tokens, context = encoder.after(state.context, one.to(state.hidden.dtype))
-        if side.kind == "text":
-            tokens = tokens[: len(state.hidden)]
-        return States(tokens, state.embedding, context), encoder.depth
+        return encoder.features(prepared.tensor, encoder.depth)[0], encoder.depth

@@ -229,7 +229,7 @@ def prepared_input(source: Source, encoder: Encoder, index: int, truncate: bool)
         made = encoder.prepare(source.read(index), truncate=truncate)
     except InputError as problem:
         return index, str(problem)
-    return index, replace(made, shown=None) if source.kind == "image" else made
+    return index, replace(made, display=None) if source.kind == "image" else made
 
 
 def loaded(

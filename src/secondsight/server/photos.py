@@ -72,7 +72,7 @@ class Photos:
     def search(self, model: DualEncoder, query: str, limit: int) -> dict[str, Any]:
         """The best photographs for a query, each with what the view shows of it."""
         side = model.pair("image", "text").right
-        caption = side.encoder.prepare(query).shown
+        caption = side.encoder.prepare(query).display
         words = side.contributions([query])[0]
         photos = list(self.photos)
         direction = words.embedding.double() * words.scale

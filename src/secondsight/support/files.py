@@ -113,12 +113,12 @@ def brief(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0][:120]}"
 
 
-def packaged(resource: Traversable, digest: str) -> bytes:
-    """The bytes of a file that the package carries; `InputError` where its SHA-256 is another than `digest`."""
+def packaged(resource: Traversable, digest: str, package: str = "secondsight") -> bytes:
+    """The bytes of a file that a package carries; `InputError` where its SHA-256 is another than `digest`."""
     data = resource.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
-        raise InputError(f"{str(resource)!r} is not the package's file (SHA-256 {found}): reinstall secondsight")
+        raise InputError(f"{str(resource)!r} is not the package's file (SHA-256 {found}): reinstall {package}")
     return data
 
 

@@ -137,6 +137,20 @@ def capturing(module: nn.Module, seen: dict[str, object]) -> Iterator[None]:
 
 
 @contextmanager
+def observing(module: nn.Module, look: Callable[[object], None]) -> Iterator[None]:
+    """Show the output of every call of the module to `look`."""
+
+    def hook(_: nn.Module, args: tuple[object, ...], output: object) -> None:
+        look(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def replacing(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
     """Give a copy of `value` to the module's first call in place of its first argument."""
     used: list[bool] = []

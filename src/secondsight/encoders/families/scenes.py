@@ -20,6 +20,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from secondsight.encoders.families.open_clip import wrap_open_clip
+from secondsight.inputs.images import Preprocess
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
 from secondsight.support.files import brief, packaged
@@ -62,7 +63,7 @@ def build(seed: int = 0) -> open_clip.CLIP:
         return open_clip.CLIP(**ARCHITECTURE)
 
 
-def parts(weights: str | Path | None = None) -> tuple[open_clip.CLIP, Any, SimpleTokenizer]:
+def parts(weights: str | Path | None = None) -> tuple[open_clip.CLIP, Preprocess, SimpleTokenizer]:
     """Model, preprocessing and tokenizer, with the package's weights or those of a fine-tuned checkpoint."""
     if weights is None:
         data = packaged(files(__package__) / "scenes.safetensors", WEIGHTS_SHA256)
@@ -72,16 +73,16 @@ def parts(weights: str | Path | None = None) -> tuple[open_clip.CLIP, Any, Simpl
         except OSError as problem:
             raise InputError(f"{str(weights)!r} holds no weights of the scenes model ({problem.strerror})") from None
     model = build()
-    _put(model, data, str(weights or "scenes"))
+    _load_weights(model, data, str(weights or "scenes"))
     return model.eval(), preprocess, tokenizer()
 
 
-def _put(model: open_clip.CLIP, data: bytes, named: str) -> None:
+def _load_weights(model: open_clip.CLIP, data: bytes, name: str) -> None:
     try:
         state: Mapping[str, Tensor] = load_safetensors(data)
         model.load_state_dict({key: value.float() for key, value in state.items()})
     except Exception as problem:
-        raise InputError(f"{named!r} holds no weights of the scenes model ({brief(problem)})") from None
+        raise InputError(f"{name!r} holds no weights of the scenes model ({brief(problem)})") from None
 
 
 def load_scenes(weights: str = "") -> DualEncoder:

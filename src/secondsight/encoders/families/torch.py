@@ -1,31 +1,48 @@
-"""Any differentiable module as an encoder: name a layer, or give the functions below and above it."""
+"""Any differentiable module as an encoder: name its layers, or give the functions below and above one layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secondsight.algebra.layout import Layout, TokenLayout
-from secondsight.encoders.base import Context, Encoder, Head, States
+from secondsight.algebra.layout import Layout
+from secondsight.encoders.base import Context, Head, States
+from secondsight.encoders.host import HostEncoder, checked_embeddings
 from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
-from secondsight.inputs.prepared import Prepared
-from secondsight.inputs.texts import TEXT_REFERENCES, Tokenized, check_ids, text_reference
-from secondsight.support.errors import AdapterError, InputError
-from secondsight.support.guard import capturing, replacing
+from secondsight.inputs.prepared import Prepared, Tokenized
+from secondsight.inputs.texts import TEXT_REFERENCES, check_ids, text_reference
+from secondsight.support.errors import InputError
+
+Function = Callable[[Tensor], Tensor]
 
 
-class _Functions(nn.Module):
-    """Holds the modules that a user's plain functions belong to, if any, so that they are guarded like any model."""
+class _Step(nn.Module):
+    """A function, or a module, as a module of its own: its input can be captured."""
 
-    def __init__(self, parts: Sequence[Any]) -> None:
+    def __init__(self, function: Function) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([p for p in parts if isinstance(p, nn.Module)])
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
 
 
-class TorchEncoder(Encoder):
+class _Composition(nn.Module):
+    """Features and head one after the other, and the module that they describe where the user gave it."""
+
+    def __init__(self, features: Function, head: Function, described: nn.Module | None) -> None:
+        super().__init__()
+        self.features, self.head, self.described = _Step(features), _Step(head), described
+
+    def forward(self, x: Tensor) -> Tensor:
+        embeddings: Tensor = self.head(self.features(x))
+        return embeddings
+
+
+class TorchEncoder(HostEncoder):
     """An encoder around any differentiable module, as one side of `DualEncoder`.
 
     Either `module` (tensor → (batch, joint)) with `layers`, names of submodules (or themselves) whose *input* is
@@ -43,41 +60,84 @@ class TorchEncoder(Encoder):
     determine the embedding alone.
     """
 
+    # Between the layers that a user names anything may happen, and after the last one too.
+    chained = False
+    output_suffices = False
+
     def __init__(
         self,
         module: nn.Module | None = None,
         layers: Sequence[str | nn.Module] | str | nn.Module = (),
         *,
-        features: Callable[[Tensor], Tensor] | None = None,
-        head: Callable[[Tensor], Tensor] | None = None,
+        features: Function | None = None,
+        head: Function | None = None,
         kind: str = "image",
         preprocess: Preprocess | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        tokenizer: Callable[[str], dict[str, Any]] | None = None,
+        tokenizer: Callable[[str], Mapping[str, Any]] | None = None,
         padding: int | None = None,
-        reference: Callable[[Tensor], Tensor] | None = None,
+        reference: Function | None = None,
         grid: tuple[int, int] | None = None,
         prefix: int = 0,
     ) -> None:
-        super().__init__()
         layers = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
-        if (features is None) != (head is None):
+        self._paths = ["head"]
+        if features is not None and head is not None:
+            if layers:
+                raise InputError("give either layers= or features= and head=, not both")
+            host: nn.Module = _Composition(features, head, module)
+        elif features is not None or head is not None:
             raise InputError("features= and head= belong together: give both, or a module with layers=")
-        if features is None and (module is None or not layers):
+        elif module is None or not layers:
             raise InputError("TorchEncoder needs a module with layers=, or features= and head=")
-        if features is not None and layers:
-            raise InputError("give either layers= or features= and head=, not both")
-        self.kind, self.host, self._features, self._head = kind, module, features, head
-        self.module = _Functions([module, features, head])
-        self.layers = [_find(module, layer) for layer in layers] if module is not None else []
-        self.depth = len(self.layers) or 1
-        named = {"image": IMAGE_REFERENCES, "text": () if padding is None else TEXT_REFERENCES}
-        self.references = named.get(kind, ())
+        else:
+            host, self._paths = module, [_path(module, layer) for layer in layers]
+        super().__init__(host)
+        self.kind = kind
+        self.references = {"image": IMAGE_REFERENCES, "text": () if padding is None else TEXT_REFERENCES}.get(kind, ())
         assumed = preprocess is None and mean is None
         self.images = ImageInput(preprocess, mean, std, assumed=assumed) if kind == "image" else None
-        self.tokenizer, self.padding, self.own_reference = tokenizer, padding, reference
+        self.tokenizer, self.padding, self.make_reference = tokenizer, padding, reference
         self.grid, self.prefix = grid, prefix
+
+    def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
+        """The layers that the user named, or the head."""
+        return [module.get_submodule(path) for path in self._paths]
+
+    def encode(self, module: nn.Module, tensors: Tensor) -> Tensor:
+        """The module's own embeddings."""
+        embeddings: Tensor = module(tensors)
+        return embeddings
+
+    def features(self, tensors: Tensor, layer: int) -> list[States]:
+        """Hidden states for a batch, and the embeddings of the module that features and head describe."""
+        states = super().features(tensors, layer)
+        described = self.module.described if isinstance(self.module, _Composition) else None
+        if described is None:
+            return states
+        embeddings = checked_embeddings(described(self.to_model(tensors)), len(tensors)).to(self.dtype())
+        return [States(s.hidden, row, s.context) for s, row in zip(states, embeddings, strict=True)]
+
+    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
+        """The user's head, or the whole module with the layer's input replaced."""
+        if not isinstance(self.module, _Composition):
+            return super().head(layer, context, dtype)
+        weights = self.weights_dtype()
+        if weights not in (None, dtype):
+            # Functions may hold weights that cannot be found and copied.
+            raise InputError(f"a TorchEncoder in {weights} cannot be decomposed in {dtype}: use model.float()")
+        run, shape = self.module.head, context.shape
+        return lambda x: run(x.mT.unflatten(2, shape[1:]) if len(shape) == 3 else x)
+
+    def from_input(self, dtype: torch.dtype) -> Function:
+        """The module, or the user's features and head one after the other."""
+        described = self.module.described if isinstance(self.module, _Composition) else None
+        return described if described is not None else super().from_input(dtype)
+
+    def reference_key(self, context: Context) -> Hashable:
+        """The shape of the hidden states."""
+        return context.shape
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A model-ready tensor as it is, anything else through `preprocess` or `tokenizer`."""
@@ -90,122 +150,52 @@ class TorchEncoder(Encoder):
             return Prepared(ids, None, _tokenized(None, {"ids": ids}))
         if self.kind != "text" or self.tokenizer is None:
             raise InputError(f"this {self.kind} encoder takes tensors only, not {type(raw).__name__}")
-        made = self.tokenizer(raw)
-        return Prepared(check_ids(made["ids"]), raw, _tokenized(raw, made))
+        encoding = self.tokenizer(raw)
+        return Prepared(check_ids(encoding["ids"]), raw, _tokenized(raw, encoding))
 
-    def features(self, tensors: Tensor, layer: int) -> list[States]:
-        """Hidden states for a batch, each with its own input as context."""
-        tensors = tensors.to(self.device())
-        if self._features is not None and self._head is not None:
-            hidden = _tensor(self._features(tensors), "features")
-            out = (self.host or self._head)(tensors if self.host is not None else hidden)
-        else:
-            assert self.host is not None  # the constructor made sure
-            seen: dict[str, Any] = {}
-            host = self.host
-            with capturing(self.layers[layer], seen):
-                out = host(tensors)
-            if not seen.get("args"):
-                raise AdapterError(f"layer {layer} was not called with a positional tensor when the module ran")
-            hidden = _tensor(seen["args"][0], f"the input of layer {layer}")
-        out = _tensor(out, "the module")
-        if out.ndim != 2 or len(out) != len(tensors):
-            raise AdapterError(
-                f"the module gave {tuple(out.shape)} for {len(tensors)} inputs: (batch, joint) is needed"
-            )
-        if hidden.ndim not in (3, 4) or len(hidden) != len(tensors):
-            raise AdapterError(
-                f"hidden states {tuple(hidden.shape)} of {len(tensors)} inputs are neither (batch, position, width) nor "
-                "(batch, width, rows, columns)"
-            )
-        shape = tuple(hidden.shape[1:])
-        flat = hidden.flatten(2).mT if hidden.ndim == 4 else hidden
-        dtype = self.dtype()
-        return [
-            States(h.to(dtype).clone(), e.to(dtype), Context(t[None], shape))
-            for h, e, t in zip(flat, out, tensors, strict=True)
-        ]
-
-    def pooling(self, context: Context) -> Hashable:
-        """The shape of the hidden states; the input itself stays out of it."""
-        return context.shape
-
-    def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
-        """The user's head, or the whole module with the layer's input put in place of its own."""
-        shape, tensor = context.shape, context.tensor
-        own = next((p.dtype for p in self.module.parameters() if p.dtype.is_floating_point), dtype)
-        if own != dtype:
-            raise InputError(f"a TorchEncoder in {own} cannot be decomposed in {dtype}: use model.float()")
-
-        def head(x: Tensor) -> Tensor:
-            hidden = x.mT.unflatten(2, shape[1:]) if len(shape) == 3 else x
-            if self._head is not None:
-                return self._head(hidden)
-            assert self.host is not None  # the constructor made sure
-            with replacing(self.layers[layer], hidden):
-                out: Tensor = self.host(tensor.expand(len(x), *tensor.shape[1:]))
-            return out
-
-        return head
-
-    def from_input(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """The module, or the user's features and head one after the other."""
-        if self.host is not None:
-            return self.host
-        below, above = self._features, self._head
-        assert below is not None  # the constructor made sure
-        assert above is not None
-        return lambda tensors: above(below(tensors))
-
-    def reference(self, prepared: Prepared, which: str | Tensor | None, seed: int) -> Tensor:
+    def reference(self, prepared: Prepared, choice: str | Tensor | None, seed: int) -> Tensor:
         """The user's reference, a named one of the kind, or the given tensor."""
-        if which is None and self.own_reference is not None:
-            return self.own_reference(prepared.tensor)
+        if choice is None and self.make_reference is not None:
+            return self.make_reference(prepared.tensor)
         if self.images is not None:
-            return self.images.reference(prepared, which, seed)
-        if isinstance(which, Tensor):
-            return which
+            return self.images.reference(prepared, choice, seed)
+        if isinstance(choice, Tensor):
+            return choice
         if self.kind == "text" and self.padding is not None:
             end = prepared.tensor.shape[1] - 1
-            return text_reference(prepared.tensor, which, keep=(0, end), padding=self.padding)
+            return text_reference(prepared.tensor, choice, keep=(0, end), padding=self.padding)
         raise InputError(f"this {self.kind} encoder has no usual reference: pass reference= to it or to the method")
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """A grid where it is known, the tokens where they match, else plain features."""
-        shape = states.context.shape
-        size = len(states.hidden)
+        shape, size, source = states.context.shape, len(states.hidden), prepared.source
         special = dict.fromkeys(range(self.prefix), "prefix")
         grid = (shape[1], shape[2]) if len(shape) == 3 else self.grid
         if self.kind == "image" and grid is not None:
-            return grid_layout(prepared.place, grid, special)
-        if isinstance(prepared.place, Tokenized) and len(prepared.place.tokens) == size:
-            layout: TokenLayout = prepared.place.layout(size)
-            return layout
+            return grid_layout(prepared.placement, grid, special)
+        if isinstance(source, Tokenized) and len(source.tokens) == size:
+            return source.layout(size)
         return Layout(size, special)
 
 
-def _find(module: nn.Module, layer: str | nn.Module) -> nn.Module:
+def _path(module: nn.Module, layer: str | nn.Module) -> str:
+    """The name of a layer within the module; `InputError` where it is not a part of it."""
     if isinstance(layer, nn.Module):
-        if not any(m is layer for m in module.modules()):
-            raise InputError(f"the given layer {type(layer).__name__} is not a part of the module")
-        return layer
+        for path, part in module.named_modules():
+            if part is layer:
+                return path
+        raise InputError(f"the given layer {type(layer).__name__} is not a part of the module")
     try:
-        return module.get_submodule(layer)
+        module.get_submodule(layer)
     except AttributeError as problem:
-        known = ", ".join(name for name, _ in module.named_modules() if name and name.count(".") < 2)
-        raise InputError(f"the module has no part {layer!r}; it has {known[:300]}") from problem
+        names = ", ".join(name for name, _ in module.named_modules() if name and name.count(".") < 2)
+        raise InputError(f"the module has no part {layer!r}; it has {names[:300]}") from problem
+    return layer
 
 
-def _tensor(value: Any, named: str) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise AdapterError(f"{named} gave {type(value).__name__}, not a tensor: wrap it in a function that picks one")
-    return value
-
-
-def _tokenized(text: str | None, made: dict[str, Any]) -> Tokenized:
-    ids: Tensor = made["ids"]
-    size = ids.shape[-1]
-    tokens = tuple(made.get("tokens") or [str(int(i)) for i in ids.flatten()])
-    offsets = tuple(made.get("offsets") or (None,) * size)
-    known = text if any(o is not None for o in offsets) else None
-    return Tokenized(known, tokens, offsets, dict(made.get("special") or {}))
+def _tokenized(text: str | None, encoding: Mapping[str, Any]) -> Tokenized:
+    ids: Tensor = encoding["ids"]
+    tokens = tuple(encoding.get("tokens") or [str(int(i)) for i in ids.flatten()])
+    offsets = tuple(encoding.get("offsets") or (None,) * ids.shape[-1])
+    located = any(offset is not None for offset in offsets)
+    return Tokenized(text if located else None, tokens, offsets, dict(encoding.get("special") or {}))
