@@ -85,7 +85,7 @@ def text_file(folder: Path) -> Path:
     [
         (lambda f: f / "missing.jpg", "does not exist"),
         (lambda f: f, "is a folder"),
-        (text_file, "no image that Pillow can read"),
+        (text_file, "not an image that Pillow can read"),
         (truncated, "damaged"),
         (bomb, "too large to open safely"),
         (lambda _: Image.new("RGB", (1, 1)), "too small"),

@@ -97,7 +97,7 @@ def test_sound_from_files_arrays_and_other_rates(clap, tmp_path):
         (__file__, "cannot be read as sound"),
         (np.zeros((4, 4, 4)), "are not a sound"),
         (np.full(100, np.nan), "NaN"),
-        ((np.zeros(100), 0), "no sampling rate"),
+        ((np.zeros(100), 0), "the sampling rate must be positive, not 0 Hz"),
         (np.zeros(80000), "lasts 10.0 s, the model hears 1 s"),
         (torch.zeros(1, 7, 3, 3), "not a model-ready sound"),
         (3.5, "cannot use float as sound"),

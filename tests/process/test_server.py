@@ -149,7 +149,7 @@ def test_the_method_asked_for_explains(address, world):
     ("change", "status", "sentence"),
     [
         ({"image": "!!"}, 422, "not base64"),
-        ({"image": base64.b64encode(b"hello").decode()}, 422, "no image that Pillow can read"),
+        ({"image": base64.b64encode(b"hello").decode()}, 422, "not an image that Pillow can read"),
         ({"image": packed(Image.new("RGB", (1001, 1000)), "PNG")}, 422, "more than 1 million"),
         ({"image": packed(Image.new("RGB", (1, 1)))}, 422, "too small"),
         ({"image": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode()}, 422, "no image"),
@@ -456,7 +456,7 @@ def test_errors_are_said_where_they_happen(browser, address, world):
         page.locator("#file-left").set_input_files(file)
         page.get_by_label("Caption", exact=True).fill("a cat")
         page.get_by_role("button", name="Explain").click()
-        page.get_by_text("no image that Pillow").wait_for()
+        page.get_by_text("not an image that Pillow").wait_for()
         choose(page, world[0].image)
         page.get_by_label("Layer").fill("last")
         page.get_by_role("button", name="Explain").click()
