@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from secondsight.algebra.layout import Box
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian, Method
 from secondsight.model import DualEncoder
-from secondsight.support.errors import InputError
-from secondsight.support.memory import retry_smaller
+from secondsight.support.errors import ConvergenceWarning, InputError
+from secondsight.support.memory import memory_errors_explained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,12 +32,15 @@ class Explanation(Interactions):
 
     `left_input` and `right_input` are what the sides show: an RGB image, a text, samples of sound, None for model-ready
     token ids, or a tuple of such where a side joins several inputs. `parts` are the two explanations whose difference a
-    margin is, first and subtracted one; a saved margin comes back without them.
+    margin is, first and subtracted one; a saved margin comes back without them. `model` is its name, `scale` "similarity" or
+    "logit".
     """
 
     left_input: Any = None
     right_input: Any = None
     parts: tuple[Explanation, ...] = ()
+    model: str = ""
+    scale: str = "similarity"
 
     @property
     def interactions(self) -> Interactions:
@@ -52,7 +56,8 @@ class Explanation(Interactions):
     def __sub__(self, other: Interactions) -> Explanation:
         """What this model, method or layer sees more than another of the same pair, see `secondsight.algebra.difference`."""
         if isinstance(other, Explanation) and not all(
-            _same(own, its) for own, its in ((self.left_input, other.left_input), (self.right_input, other.right_input))
+            _same(first, second)
+            for first, second in ((self.left_input, other.left_input), (self.right_input, other.right_input))
         ):
             raise InputError(
                 "a difference needs one pair explained twice; for two inputs use explain(..., against=...) or "
@@ -104,12 +109,13 @@ class Explanation(Interactions):
         return embed_page(self)
 
 
-def _same(own: Any, its: Any) -> bool:
-    if isinstance(own, Image.Image) and isinstance(its, Image.Image):
-        return own.size == its.size and np.array_equal(np.asarray(own), np.asarray(its))
-    if isinstance(own, tuple) and isinstance(its, tuple):
-        return len(own) == len(its) and all(_same(a, b) for a, b in zip(own, its, strict=True))
-    return np.array_equal(own, its) if isinstance(own, np.ndarray) else bool(own == its)
+def _same(first: Any, second: Any) -> bool:
+    """Whether two shown inputs are equal."""
+    if isinstance(first, Image.Image) and isinstance(second, Image.Image):
+        return first.size == second.size and np.array_equal(np.asarray(first), np.asarray(second))
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return len(first) == len(second) and all(_same(a, b) for a, b in zip(first, second, strict=True))
+    return np.array_equal(first, second) if isinstance(first, np.ndarray) else bool(first == second)
 
 
 def with_inputs(pair: Interactions, left: Any, right: Any) -> Explanation:
@@ -150,36 +156,60 @@ def explain(
     model = model.fitting(left, right)
     a = model.left.encoder.prepare(left, truncate=truncate)
     b = model.right.encoder.prepare(right, truncate=truncate)
-    rivals = _others(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in _several(against)])
-    made = explain_prepared(model, a, [b, _strongest(model, a, rivals)] if rivals else [b], method, scale)
-    return contrast(*made) if rivals else made[0]
+    rivals = _without(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in _as_rivals(against)])
+    candidates = [b, _most_similar(model, a, rivals)] if rivals else [b]
+    started = time.perf_counter()
+    with memory_errors_explained():
+        pairs = method.interactions(model.left, model.right, a, candidates)
+    explanations = _with_facts(model, a, candidates, pairs, method, scale, time.perf_counter() - started)
+    return contrast(*explanations) if rivals else explanations[0]
 
 
 def explain_prepared(
     model: DualEncoder, a: Prepared, others: Sequence[Prepared], method: Method, scale: str = "similarity"
 ) -> list[Explanation]:
-    """`explain` for inputs that are prepared: one left one with each of several right ones, the left computed once."""
-    begun = time.perf_counter()
-    pairs = retry_smaller(lambda: method.interactions(model.left, model.right, a, others))
-    seconds = round(time.perf_counter() - begun, 4)
-    about = {"method": method.name, "model": model.name, "scale": scale, "seconds": seconds}
+    """`explain` for inputs that are prepared: one left input with each of several right ones, the left computed once."""
+    started = time.perf_counter()
+    with memory_errors_explained():
+        pairs = method.interactions(model.left, model.right, a, others)
+    return _with_facts(model, a, others, pairs, method, scale, time.perf_counter() - started)
+
+
+def _with_facts(
+    model: DualEncoder,
+    a: Prepared,
+    others: Sequence[Prepared],
+    pairs: Sequence[Interactions],
+    method: Method,
+    scale: str,
+    seconds: float,
+) -> list[Explanation]:
+    """The pairs with their inputs and what people want to know about them; warns where fixed nodes were too few."""
     if scale == "logit":
         pairs = [scaled(pair, float(model.logit_scale or 1.0), model.logit_bias) for pair in pairs]
-    return [
-        with_inputs(replace(pair, about={**about, **pair.about}), a.display, b.display)
-        for pair, b in zip(pairs, others, strict=True)
-    ]
+    facts = {"method": method.name, "model": model.name, "scale": scale, "seconds": round(seconds, 4)}
+    explanations = []
+    for pair, b in zip(pairs, others, strict=True):
+        if not pair.converged and all(outcome is None or outcome.converged for outcome in pair.outcomes):
+            warnings.warn(
+                f"the fixed number of nodes leaves an error of {pair.error:.1e}, more than a tenth of the interaction "
+                f"({pair.terms.interaction:.1e}): use more steps, or steps=None for as many as the tolerance needs",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        explanation = with_inputs(replace(pair, about={**facts, **pair.about}), a.display, b.display)
+        explanations.append(replace(explanation, model=model.name, scale=scale))
+    return explanations
 
 
 def comparable(first: Explanation, second: Explanation) -> bool:
-    """Whether two explanations are of one left input, made by one model and method at one layer and scale."""
+    """Whether two explanations are of one left input, by one model and method at one layer and scale."""
 
-    def made(e: Explanation) -> tuple[Any, ...]:
-        about = e.about
-        layers = [about.get(side, {}).get("layer") for side in ("left", "right")]
-        return (about.get("model"), about.get("method"), about.get("scale"), *layers)
+    def origin(e: Explanation) -> tuple[Any, ...]:
+        methods = [None if outcome is None else (outcome.method, outcome.layer) for outcome in e.outcomes]
+        return (e.model, e.scale, *methods)
 
-    alike = first.left_layout == second.left_layout and made(first) == made(second)
+    alike = first.left_layout == second.left_layout and origin(first) == origin(second)
     return alike and _same(first.left_input, second.left_input)
 
 
@@ -194,49 +224,54 @@ def contrast(first: Explanation, second: Explanation) -> Explanation:
         )
     pair = margin(first, second)
     about = {**pair.about, "similarities": [first.similarity, second.similarity]}
-    shown = with_inputs(replace(pair, about=about), first.left_input, (first.right_input, second.right_input))
-    return replace(shown, parts=(first, second))
+    inputs = (first.left_input, (first.right_input, second.right_input))
+    return replace(with_inputs(replace(pair, about=about), *inputs), parts=(first, second))
 
 
-def _others(b: Prepared, rivals: list[Prepared]) -> list[Prepared]:
-    """The rivals that are not the input itself, which a list of all classes contains."""
-    others = [r for r in rivals if r.tensor.shape != b.tensor.shape or not torch.equal(r.tensor, b.tensor)]
-    if rivals and not others:
+def _without(b: Prepared, rivals: list[Prepared]) -> list[Prepared]:
+    """Drops the input itself from the rivals, since a list of all classes includes it."""
+    remaining = [r for r in rivals if r.tensor.shape != b.tensor.shape or not torch.equal(r.tensor, b.tensor)]
+    if rivals and not remaining:
         raise InputError("against= names only the input itself: give at least one rival")
-    return others
+    return remaining
 
 
-def _several(against: Any) -> list[Any]:
+def _as_rivals(against: Any) -> list[Any]:
     if against is None:
         return []
-    several = isinstance(against, (list, set, frozenset)) or (
-        isinstance(against, tuple) and all(isinstance(one, str) for one in against)
-    )
-    rivals = sorted(against) if isinstance(against, (set, frozenset)) else list(against) if several else [against]
+    if isinstance(against, (set, frozenset)):
+        rivals = sorted(against)
+    elif isinstance(against, list) or (isinstance(against, tuple) and all(isinstance(raw, str) for raw in against)):
+        rivals = list(against)
+    else:
+        rivals = [against]
     if not rivals:
         raise InputError("against=[] names no rival: give at least one, or leave it out")
     return rivals
 
 
-def _strongest(model: DualEncoder, a: Prepared, rivals: list[Prepared]) -> Prepared:
+def _most_similar(model: DualEncoder, a: Prepared, rivals: list[Prepared]) -> Prepared:
     """The rival with the largest similarity."""
     if len(rivals) == 1:
         return rivals[0]
     anchor = model.left.embed_prepared([a])
-    others = model.right.embed_prepared(rivals)
+    embeddings = model.right.embed_prepared(rivals)
     if model.cosine:
-        others = others / others.norm(dim=-1, keepdim=True)
-    return rivals[int((others @ anchor[0]).argmax())]
+        embeddings = embeddings / embeddings.norm(dim=-1, keepdim=True)
+    return rivals[int((embeddings @ anchor[0]).argmax())]
 
 
 def scaled(pair: Interactions, factor: float, bias: float = 0.0) -> Interactions:
     """The same pair with every number times `factor`, and `bias` added to the similarity and its base."""
     return replace(
         pair,
-        attributions=pair.matrix * torch.tensor(factor, dtype=pair.matrix.dtype),
+        attributions=pair.attributions * torch.tensor(factor, dtype=pair.left_effects.dtype)
+        if isinstance(pair.attributions, torch.Tensor)
+        else pair.attributions * factor,
         left_effects=pair.left_effects * factor,
         right_effects=pair.right_effects * factor,
         base=pair.base * factor + bias,
         standard_errors=None if pair.standard_errors is None else pair.standard_errors * abs(factor),
         similarity=pair.similarity * factor + bias,
+        right_contributions=None if pair.right_contributions is None else pair.right_contributions * factor,
     )

@@ -57,12 +57,14 @@ class Side:
         self, inputs: Any, method: Method | None = None, *, truncate: bool = False
     ) -> list[Contributions]:
         """Contributions of a batch of inputs (a list, or a model-ready tensor), by `IntegratedJacobian()` or `method`."""
-        if method is None:
-            method = IntegratedJacobian()
-        made, chosen = self.prepare(inputs, truncate=truncate), method
-        return retry_smaller(
-            lambda: chosen.contributions(self, made), lambda: [chosen.contributions(self, [one])[0] for one in made]
-        )
+        chosen = method or IntegratedJacobian()
+        prepared = self.prepare(inputs, truncate=truncate)
+
+        def compute(batches: Sequence[Sequence[Prepared]]) -> list[Contributions]:
+            # Vectors are computed now: nobody expects the model to be needed later, or errors to come then.
+            return [c.dense() for batch in batches for c in chosen.contributions(self, batch)]
+
+        return retry_smaller(lambda: compute([prepared]), lambda: compute([[p] for p in prepared]))
 
 
 class DualEncoder:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import secondsight as ss
 from secondsight import Contributions, GridLayout, InputError, Interactions, JoinedLayout, Layout
+from secondsight.algebra.factors import Factor
 from secondsight.algebra.interactions import joint_facts, margin
 from sides import image_layout, random_side, text_layout
 
@@ -23,32 +24,42 @@ def sampled(c: Contributions, groups: int, seed: int) -> Contributions:
     return replace(c, deviations=torch.randn(groups, *c.vectors.shape, generator=g, dtype=torch.float64) / 10)
 
 
-class Lazy:
-    """A matrix that says what it was asked for."""
+class Recorded(Factor):
+    """A factor that remembers what was computed of it."""
 
-    def __init__(self, whole: Tensor) -> None:
-        self.whole, self.asked = whole, []
+    pull_cost, vectors_cost, closed_form = 1.0, 100.0, False
 
-    def times(self, right: Tensor) -> Tensor:
-        self.asked.append("times")
-        return self.whole @ right
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.calls = tensor, []
 
-    def times_left(self, left: Tensor) -> Tensor:
-        self.asked.append("times_left")
-        return left @ self.whole
+    @property
+    def shape(self) -> tuple[int, int]:
+        return tuple(self.tensor.shape)
 
-    def total(self) -> float:
-        self.asked.append("total")
-        return float(self.whole.sum())
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
 
-    def dense(self) -> Tensor:
-        self.asked.append("dense")
-        return self.whole
+    def vectors(self) -> Tensor:
+        self.calls.append("vectors")
+        return self.tensor
+
+    def total(self) -> Tensor:
+        self.calls.append("total")
+        return self.tensor.sum(0)
+
+    def push(self, weights: Tensor) -> Tensor:
+        self.calls.append("push")
+        return weights @ self.tensor
+
+    def pull(self, directions: Tensor) -> Tensor:
+        self.calls.append(f"pull {len(directions)}")
+        return directions @ self.tensor.T
 
 
-def lazily(pair: Interactions) -> tuple[Interactions, Lazy]:
-    lazy = Lazy(pair.matrix)
-    return replace(pair, attributions=lazy), lazy
+def recorded(c: Contributions) -> tuple[Contributions, Recorded]:
+    factor = Recorded(c.vectors)
+    return replace(c, factor=factor), factor
 
 
 def test_first_order_is_toward_the_other_embedding():
@@ -84,8 +95,8 @@ def test_a_sum_is_both_side_by_side():
     assert both.layout.signs == (1, -1)
     assert both.about["inputs"] == [{"seed": 2}, {"seed": 3}]
     assert both.deviations is None
-    assert (A @ both).called == (both @ A).called == "margin"
-    assert (A @ B).called == "similarity"
+    assert (A @ both).quantity == (both @ A).quantity == "margin"
+    assert (A @ B).quantity == "similarity"
     assert torch.allclose((B - C).vectors, (B + -C).vectors)
     three = sum([B, C, -B])
     assert len(three) == 30
@@ -132,7 +143,7 @@ def test_a_margin_of_two_pairs():
     assert torch.allclose(m.left_effects, first.left_effects - second.left_effects)
     assert torch.allclose(m.right_effects, torch.cat([first.right_effects, -second.right_effects]))
     assert m.right_layout.signs == (1, -1)
-    assert m.called == "margin"
+    assert m.quantity == "margin"
     assert m.about["left"] == {"seed": 1}
     assert m.about["right"]["inputs"] == [{"seed": 2}, {"seed": 3}]
     assert m.standard_errors is None
@@ -151,28 +162,45 @@ def test_errors_of_a_margin():
     assert margin(A @ C, first).standard_errors is None
 
 
-def test_a_lazy_margin_asks_for_what_is_wanted_only():
-    (first, x), (second, y) = lazily(A @ B), lazily(A @ C)
-    m = margin(first, second)
-    whole = torch.cat([x.whole, -y.whole], 1)
+def test_a_lazy_margin_computes_only_what_is_needed():
+    left, factor = recorded(A)
+    m = margin(left @ B, left @ C)
+    matrix = torch.cat([(A @ B).matrix, -(A @ C).matrix], 1)
+    factor.calls.clear()
     weights = torch.zeros(20, dtype=torch.float64)
     weights[13] = 2.0
-    assert torch.allclose(m._lazy.times(weights), whole @ weights)
-    assert (x.asked, y.asked) == ([], ["times"])
-    assert torch.equal(m._lazy.times(torch.zeros(20, dtype=torch.float64)), torch.zeros(7, dtype=torch.float64))
-    left = torch.arange(7, dtype=torch.float64)
-    assert torch.allclose(m._lazy.times_left(left), left @ whole)
-    assert m.terms.interaction == pytest.approx(float(whole.sum()))
-    assert "dense" not in x.asked + y.asked
+    assert torch.allclose(m.attributions @ weights, matrix @ weights)
+    assert factor.calls == ["pull 1"]
+    assert torch.equal(m.attributions @ torch.zeros(20, dtype=torch.float64), torch.zeros(7, dtype=torch.float64))
+    assert factor.calls == ["pull 1"]
+    selection = torch.arange(7, dtype=torch.float64)
+    assert torch.allclose(m.attributions.T @ selection, selection @ matrix)
+    assert m.terms.interaction == pytest.approx(float(matrix.sum()))
+    assert factor.calls == ["pull 1", "push", "total"]
     assert torch.allclose(m.T.toward_left((0, 0, 90, 60)), m.toward_right((0, 0, 90, 60)))
     assert torch.allclose(m.T.toward_right([1]), m.toward_left([1]))
     assert m.T.terms.interaction == pytest.approx(m.terms.interaction)
-    assert torch.allclose(m.T.matrix, whole.T)
-    assert torch.allclose(m.matrix, whole)
-    # From now on the matrix is there, and nobody is asked again.
-    asked = len(x.asked)
+    assert torch.allclose(m.T.matrix, matrix.T)
+    assert torch.allclose(m.matrix, matrix)
+    # From now on the matrix is there, and the factor is not used again.
+    calls = len(factor.calls)
     m.toward_left([1])
-    assert len(x.asked) == asked
+    assert torch.allclose(m.attributions.rows([2, 5]), matrix[[2, 5]])
+    assert len(factor.calls) == calls
+
+
+@pytest.mark.parametrize("cheap", ["left", "right"])
+def test_the_side_where_vectors_cost_less_is_pulled_through_the_other(cheap):
+    (left, u), (right, v) = recorded(A), recorded(B)
+    (u if cheap == "left" else v).vectors_cost = 10.0
+    e = left @ right
+    assert torch.allclose(e.matrix, (A @ B).matrix)
+    assert torch.allclose(e.left_effects, (A @ B).left_effects)
+    assert torch.allclose(e.right_effects, (A @ B).right_effects)
+    computed, pulled = (u, v) if cheap == "left" else (v, u)
+    assert computed.calls == ["vectors"]
+    assert pulled.calls[0] == "pull 1"
+    assert "vectors" not in pulled.calls
 
 
 def test_names_of_terms():
@@ -281,7 +309,7 @@ def test_shapes_must_fit():
 
 
 def test_stores_of_other_makes_do_not_mix():
-    one, same, other = (replace(c, about={"space": s}) for c, s in ((A, "x"), (B, "x"), (B, "y")))
+    one, same, other = (replace(c, space=s) for c, s in ((A, "x"), (B, "x"), (B, "y")))
     assert (one @ same).similarity == (A @ B).similarity
     assert (one @ B).similarity == (A @ B).similarity
     with pytest.raises(
@@ -302,9 +330,9 @@ def test_residuals():
     missed = A.embedding - A.reference_embedding - A.vectors.sum(0)
     assert torch.allclose(A.residual, missed)
     assert A.relative_residual == pytest.approx(float(missed.norm() / (A.embedding - A.reference_embedding).norm()))
-    still = replace(A, embedding=A.reference_embedding, vectors=torch.zeros_like(A.vectors))
+    still = replace(A, embedding=A.reference_embedding, factor=torch.zeros_like(A.vectors))
     assert still.relative_residual == 0.0
-    off = replace(still, vectors=A.vectors)
+    off = replace(still, factor=A.vectors)
     assert off.relative_residual == pytest.approx(float(A.vectors.sum(0).norm()))
 
 

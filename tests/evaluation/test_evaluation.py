@@ -342,7 +342,7 @@ def test_fine_cells_are_masked_with_the_player_that_they_lie_in(model, data):
         t = [j for j in range(text.size) if j in text.special or masks[1][row][text.visible.index(j)]]
         total = e.base + float(e.left_effects[s].sum() + e.right_effects[t].sum() + e.matrix[s][:, t].sum())
         assert float(predicted[row]) == pytest.approx(total, abs=1e-9)
-    odd = dataclasses.replace(left, vectors=left.vectors[:10], layout=GridLayout(10, {0: "class"}, (3, 3), (9, 9)))
+    odd = dataclasses.replace(left, factor=left.vectors[:10], layout=GridLayout(10, {0: "class"}, (3, 3), (9, 9)))
     with pytest.raises(ss.InputError, match="cannot be masked as those"):
         predicted_similarities(odd @ right, sides, tuple(masks))
 

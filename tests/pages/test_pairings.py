@@ -150,8 +150,8 @@ def test_the_margin_between_two_captions_is_the_difference_of_their_pairs(model,
     left = model.left.contributions([photographs()[0]], method)[0]
     one, two, _ = model.right.contributions(CAPTIONS, method)
     margin, first, second = left @ (one - two), left @ one, left @ two
-    assert margin.called == "margin"
-    assert first.called == "similarity"
+    assert margin.quantity == "margin"
+    assert first.quantity == "similarity"
     for name in ("base", "left", "right", "interaction"):
         assert getattr(margin.terms, name) == pytest.approx(
             getattr(first.terms, name) - getattr(second.terms, name), abs=1e-12
@@ -181,7 +181,7 @@ def test_contributions_are_a_vector_space(model):
     assert len(nested.about["inputs"]) == 3
     margin = (left - model.left.contributions([photographs()[1]])[0]) @ vectors[0]
     assert isinstance(margin.left_layout, JoinedLayout)
-    assert margin.called == "margin"
+    assert margin.quantity == "margin"
     with pytest.raises(ss.InputError, match="dimensions do not match"):
         _ = vectors[0] + ss.Contributions(torch.zeros(1, 3), torch.zeros(3), torch.zeros(3), ss.Layout(1))
     with pytest.raises(TypeError):
@@ -256,7 +256,7 @@ def test_the_difference_of_two_models_on_one_pair(model):
     photo, other = photographs()[0], dual(size=40, patch=8, seed=1)
     first, second = (ss.explain(m, photo, CAPTIONS[0]) for m in (model, other))
     d = first - second
-    assert d.called == "difference"
+    assert d.quantity == "difference"
     assert d.about["model"] == "clip32 − clip40"
     assert d.similarity == pytest.approx(first.similarity - second.similarity)
     for name in ("base", "left", "right", "interaction"):

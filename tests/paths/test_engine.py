@@ -206,7 +206,7 @@ def test_half_precision_models_are_decomposed_in_float32():
         (dict(layer=9), "blocks 0 … 2"),
         (dict(layer=(1, 2, 3)), "pair"),
         (dict(layer=0, strategy="pooled"), "closed form"),
-        (dict(reference="white"), "padding, empty"),
+        (dict(reference="white"), "black, mean, noise, blur"),
         (dict(reference=("white", None)), "black, mean, noise, blur"),
         (dict(reference=(None, "zeros")), "padding, empty"),
         (dict(reference=(torch.zeros(1, 3, 8, 8), None)), "input's shape"),

@@ -47,7 +47,7 @@ def hard(counted: list[float]):
 def test_adapting_reaches_the_tolerance(name):
     integrand, difference = hard([])
     found = adapt(name, integrand, difference, tol=1e-2, max_steps=2048)
-    assert found.reached
+    assert found.converged
     assert found.residual <= 1e-2
     assert abs(float(found.total) - float(difference)) <= 1e-2 * float(difference)
 
@@ -74,7 +74,7 @@ def test_subdividing_needs_fewer_nodes_for_a_bump():
 def test_the_cap_is_kept_and_said(name):
     integrand, difference = hard([])
     found = adapt(name, integrand, difference, tol=1e-9, max_steps=20)
-    assert not found.reached
+    assert not found.converged
     assert len(found.rule) <= 20
 
 

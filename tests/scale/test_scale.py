@@ -462,7 +462,7 @@ def test_one_bad_input_is_listed_and_bad_options_are_said(model, world, tmp_path
             bad = model.left.encoder.prepare(world[2].image).tensor
             made = super().contributions(side, some)
             pairs = zip(some, made, strict=True)
-            return [replace(m, vectors=m.vectors * float("nan")) if torch.equal(p.tensor, bad) else m for p, m in pairs]
+            return [replace(m, factor=m.vectors * float("nan")) if torch.equal(p.tensor, bad) else m for p, m in pairs]
 
     report = decompose(source, model, tmp_path / "s", Overflowing())
     assert report.problems == {world[2].image_key: "its contributions hold NaN or infinity"}

@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from secondsight.algebra.factors import DenseFactor, Factor, JoinedFactor
 from secondsight.algebra.interactions import Interactions, joint_facts, tensor_from_json, tensor_to_json, write_json
 from secondsight.algebra.layout import JoinedLayout, Layout
+from secondsight.algebra.matrix import factored
+from secondsight.algebra.outcome import Outcome, joint_outcome
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, load_arrays, load_json, reading, save_arrays
 
@@ -25,25 +28,29 @@ _TENSORS = ("vectors", "embedding", "reference_embedding")
 class Contributions:
     """One input's features as vectors of the joint space: g(a) = g(r) + Σ_i U_i + residual.
 
-    `vectors` (features, joint) are U; `embedding` g(a) and `reference_embedding` g(r) are (joint,), all in the space in
-    which the method decomposed. `scale` is what the similarity multiplies this side by: 1/‖g(a)‖ where a cosine is
-    decomposed outside its normalisation ([M25] §3), else 1. `about` says how they were made (method, nodes, …).
-    `deviations` (group, features, joint), of methods that sample, are such that Σ_g (D_gi·d)² is the variance of U_i·d in
-    any direction d.
+    `factor` holds the vectors U (feature, joint), as a tensor or as a `Factor` that computes them when they are needed;
+    `vectors` is always the tensor. `embedding` g(a) and `reference_embedding` g(r) are (joint,), all in the space in which
+    the method decomposed. `scale` is what the similarity multiplies this side by: 1/‖g(a)‖ where a cosine is decomposed
+    outside its normalisation ([M25] §3), else 1. `outcome` says how well the computation went; `about` holds further facts
+    for people. `deviations` (group, features, joint), of methods that sample, are such that Σ_g (D_gi·d)² is the variance
+    of U_i·d in any direction d. `space` names the run whose contributions can be multiplied with each other, where that
+    is known.
     """
 
-    vectors: Float[Tensor, "feature joint"]
+    factor: Float[Tensor, "feature joint"] | Factor
     embedding: Float[Tensor, " joint"]
     reference_embedding: Float[Tensor, " joint"]
     layout: Layout
     scale: float = 1.0
     about: Mapping[str, Any] = field(default_factory=dict)
     deviations: Float[Tensor, "group feature joint"] | None = None
+    outcome: Outcome | None = None
+    space: str | None = None
 
     def __post_init__(self) -> None:
-        if self.vectors.shape != (self.layout.size, *self.embedding.shape):
+        if self.factor.shape != (self.layout.size, *self.embedding.shape):
             raise InputError(
-                f"vectors {tuple(self.vectors.shape)} fit neither the layout's {self.layout.size} features nor the "
+                f"vectors {tuple(self.factor.shape)} fit neither the layout's {self.layout.size} features nor the "
                 f"embedding {tuple(self.embedding.shape)}"
             )
         if self.embedding.shape != self.reference_embedding.shape:
@@ -56,10 +63,24 @@ class Contributions:
         return self.layout.size
 
     @property
+    def vectors(self) -> Float[Tensor, "feature joint"]:
+        """The contribution vectors U; computed here where they are lazy."""
+        return self.factor if isinstance(self.factor, Tensor) else self.factor.vectors()
+
+    @property
+    def rows(self) -> Factor:
+        """The vectors as a `Factor`, whose products may cost less than the vectors."""
+        return DenseFactor(self.factor) if isinstance(self.factor, Tensor) else self.factor
+
+    def dense(self) -> Contributions:
+        """The same contributions with their vectors at hand, which need the model no more."""
+        return self if isinstance(self.factor, Tensor) else replace(self, factor=self.vectors)
+
+    @property
     def residual(self) -> Float[Tensor, " joint"]:
         """What the vectors miss: g(a) − g(r) − Σ_i U_i."""
-        total = self.vectors.double().sum(0)
-        return (self.embedding.double() - self.reference_embedding.double() - total).to(self.vectors.dtype)
+        total = self.rows.total().to(self.embedding.device)
+        return (self.embedding.double() - self.reference_embedding.double() - total).to(self.factor.dtype)
 
     @property
     def relative_residual(self) -> float:
@@ -78,7 +99,7 @@ class Contributions:
         With `IntegratedJacobian` these are integrated gradients of the similarity, with `JacobianTimesInput` gradient ×
         input, and with its `pool_gradients` at a convolutional layer Grad-CAM before its ReLU.
         """
-        self._same_space(other)
+        self.check_same_space(other)
         return self.project(other.embedding.to(self.vectors)) * (self.scale * other.scale)
 
     def standard_error(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
@@ -91,45 +112,45 @@ class Contributions:
         """The pair's similarity in four terms: base, either side alone, and interactions A = U Vᵀ ([M25] Eq. 10)."""
         if not isinstance(other, Contributions):
             return NotImplemented
-        self._same_space(other)
+        self.check_same_space(other)
         scale = self.scale * other.scale
-        dtype = torch.promote_types(self.vectors.dtype, other.vectors.dtype)
-        # Sums of hundreds of terms are taken in double so that rounding stays below the reported error.
-        u, v = self.vectors.double() * scale, other.vectors.double()
-        g, h = self.embedding.double() * scale, other.embedding.double()
-        g0, h0 = self.reference_embedding.double() * scale, other.reference_embedding.double()
+        g0, h0 = self.reference_embedding.double(), other.reference_embedding.double()
+        matrix, left_effects, right_effects = factored(self.rows, other.rows, g0, h0, scale)
         return Interactions(
-            attributions=(u @ v.T).to(dtype),
-            left_effects=(u @ h0).to(dtype),
-            right_effects=(v @ g0).to(dtype),
-            base=float(g0 @ h0),
-            similarity=float(g @ h),
+            attributions=matrix,
+            left_effects=left_effects,
+            right_effects=right_effects,
+            base=float(g0 @ h0) * scale,
+            similarity=float(self.embedding.double() @ other.embedding.double()) * scale,
             left_layout=self.layout,
             right_layout=other.layout,
             about={"left": dict(self.about), "right": dict(other.about)},
-            standard_errors=self._errors(other, scale, dtype),
+            standard_errors=self._errors(other, scale, matrix.dtype),
+            outcomes=(self.outcome, other.outcome),
+            quantity="margin" if "joined" in (self.layout.kind, other.layout.kind) else "similarity",
+            left_contributions=self,
+            right_contributions=other,
         )
 
     def _errors(self, other: Contributions, scale: float, dtype: torch.dtype) -> Tensor | None:
         """Standard errors of the attributions: the two sides sample independently."""
         if self.deviations is None and other.deviations is None:
             return None
-        own = self.standard_error(other.vectors.to(self.vectors)).double()
-        its = other.standard_error(self.vectors.to(other.vectors)).double()
-        return ((own.mT.square() + its.square()).sqrt() * abs(scale)).to(dtype)
+        from_left = self.standard_error(other.vectors.to(self.vectors)).double()
+        from_right = other.standard_error(self.vectors.to(other.vectors)).double()
+        return ((from_left.mT.square() + from_right.square()).sqrt() * abs(scale)).to(dtype)
 
-    def _same_space(self, other: Contributions) -> None:
+    def check_same_space(self, other: Contributions) -> None:
+        """`InputError` unless both are vectors of one joint space."""
         if self.embedding.shape != other.embedding.shape:
             raise InputError(
                 f"joint spaces of {len(self.embedding)} and {len(other.embedding)} dimensions do not match: "
                 "both must come from the same model"
             )
-
-        spaces = {c.about["space"] for c in (self, other) if "space" in c.about}
-        if len(spaces) > 1:
+        if self.space and other.space and self.space != other.space:
             raise InputError(
-                f"these contributions were made by different models or methods (stores {' and '.join(sorted(spaces))}): "
-                "decompose both sides with the same"
+                "these contributions come from different models or methods "
+                f"(stores {' and '.join(sorted((self.space, other.space)))}): decompose both sides with the same"
             )
 
     def __mul__(self, factor: float) -> Contributions:
@@ -152,15 +173,19 @@ class Contributions:
         """Both inputs as one: `left @ (a + b)` is `left @ a` and `left @ b` side by side, their similarities added."""
         if not isinstance(other, Contributions):
             return NotImplemented
-        self._same_space(other)
+        self.check_same_space(other)
         both = (self, other)
         return Contributions(
-            vectors=torch.cat([c.vectors * c.scale for c in both]),
+            factor=JoinedFactor([c.rows for c in both], [c.scale for c in both])
+            if any(isinstance(c.factor, Factor) for c in both)
+            else torch.cat([c.vectors * c.scale for c in both]),
             embedding=self.embedding * self.scale + other.embedding * other.scale,
             reference_embedding=self.reference_embedding * self.scale + other.reference_embedding * other.scale,
             layout=JoinedLayout.of([c.layout for c in both], [-1 if c.scale < 0 else 1 for c in both]),
             about=joint_facts([c.about for c in both]),
             deviations=_stacked(both),
+            outcome=joint_outcome([c.outcome for c in both]),
+            space=self.space or other.space,
         )
 
     def __radd__(self, other: object) -> Contributions:
@@ -180,6 +205,8 @@ class Contributions:
             "layout": self.layout.to_json(),
             "scale": self.scale,
             "about": dict(self.about),
+            "outcome": None if self.outcome is None else self.outcome.to_json(),
+            "space": self.space,
         }
         if Path(path).suffix == ".npz":
             save_arrays(path, {name: getattr(self, name) for name in self._stored()}, facts)
@@ -204,15 +231,23 @@ class Contributions:
             if facts.get("format") != "secondsight-contributions-1":
                 raise InputError(f"{str(path)!r} holds no contributions")
             tensors = tensors or {n: tensor_from_json(facts[n]) for n in (*_TENSORS, "deviations") if n in facts}
-            return cls(**tensors, layout=Layout.from_json(facts["layout"]), scale=facts["scale"], about=facts["about"])
+            return cls(
+                tensors.pop("vectors"),
+                **tensors,
+                layout=Layout.from_json(facts["layout"]),
+                scale=facts["scale"],
+                about=facts["about"],
+                outcome=Outcome.from_json(facts["outcome"]),
+                space=facts["space"],
+            )
 
 
 def _stacked(both: Sequence[Contributions]) -> Tensor | None:
     """Deviations of inputs that were sampled apart: every group moves the features of its own input only."""
     if all(c.deviations is None for c in both):
         return None
-    own = [torch.zeros(0, *c.vectors.shape) if c.deviations is None else c.deviations * c.scale for c in both]
+    groups = [torch.zeros(0, *c.vectors.shape) if c.deviations is None else c.deviations * c.scale for c in both]
     sizes = [len(c) for c in both]
     return torch.cat(
-        [F.pad(d, (0, 0, sum(sizes[:i]), sum(sizes[i + 1 :]))).to(both[0].vectors) for i, d in enumerate(own)]
+        [F.pad(d, (0, 0, sum(sizes[:i]), sum(sizes[i + 1 :]))).to(both[0].vectors) for i, d in enumerate(groups)]
     )

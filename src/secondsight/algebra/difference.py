@@ -9,6 +9,7 @@ from torch import Tensor
 
 from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import GridLayout, Layout, TokenLayout
+from secondsight.algebra.outcome import joint_outcome
 from secondsight.support.errors import InputError
 
 MAX_CELLS = 10_000
@@ -43,6 +44,11 @@ def difference(first: Interactions, second: Interactions) -> Interactions:
         left_layout=left,
         right_layout=right,
         about={"difference": [dict(first.about), dict(second.about)], **_named(first, second)},
+        quantity="difference",
+        outcomes=(
+            joint_outcome([first.outcomes[0], second.outcomes[0]]),
+            joint_outcome([first.outcomes[1], second.outcomes[1]]),
+        ),
     )
 
 

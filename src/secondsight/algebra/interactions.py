@@ -5,99 +5,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secondsight.algebra.factors import JoinedFactor
 from secondsight.algebra.layout import Box, GridLayout, JoinedLayout, Layout, word_scores, words_of
+from secondsight.algebra.matrix import FactoredMatrix
+from secondsight.algebra.outcome import Outcome, joint_outcome
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, load_arrays, load_json, reading, save_arrays
 
+if TYPE_CHECKING:
+    from secondsight.algebra.contributions import Contributions
+
+LARGE_ERROR = 0.1
+"""Share of the interaction above which the error of a pair with a fixed number of nodes is reported."""
+
 _TENSORS = ("attributions", "left_effects", "right_effects")
-
-
-@runtime_checkable
-class LazyMatrix(Protocol):
-    """An attribution matrix whose parts are computed when asked for."""
-
-    def times(self, right: Float[Tensor, " right"]) -> Float[Tensor, " left"]:
-        """Σ_j A_ij w_j."""
-
-    def times_left(self, left: Float[Tensor, " left"]) -> Float[Tensor, " right"]:
-        """Σ_i w_i A_ij."""
-
-    def total(self) -> float:
-        """Σ_ij A_ij."""
-
-    def dense(self) -> Float[Tensor, "left right"]:
-        """The whole matrix."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Swapped:
-    """A lazy matrix transposed."""
-
-    matrix: LazyMatrix
-
-    def times(self, right: Tensor) -> Tensor:
-        return self.matrix.times_left(right)
-
-    def times_left(self, left: Tensor) -> Tensor:
-        return self.matrix.times(left)
-
-    def total(self) -> float:
-        return self.matrix.total()
-
-    def dense(self) -> Tensor:
-        return self.matrix.dense().T
-
-
-@dataclass(frozen=True, eq=False)
-class _Dense:
-    """A tensor with the face of a lazy matrix."""
-
-    tensor: Tensor
-
-    def times(self, right: Tensor) -> Tensor:
-        return self.tensor @ right
-
-    def times_left(self, left: Tensor) -> Tensor:
-        return left @ self.tensor
-
-    def total(self) -> float:
-        return float(self.tensor.double().sum())
-
-    def dense(self) -> Tensor:
-        return self.tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Joined:
-    """Matrices of the same left features side by side, each with its sign."""
-
-    parts: tuple[LazyMatrix, ...]
-    sizes: tuple[int, ...]
-    signs: tuple[int, ...]
-
-    def times(self, right: Tensor) -> Tensor:
-        shares = zip(self.parts, self.signs, right.split(list(self.sizes)), strict=True)
-        # What nobody asked for may cost a pass through the model.
-        asked = [s * part.times(own) for part, s, own in shares if bool(own.any())]
-        return torch.stack(asked).sum(0) if asked else self.parts[0].times(right[: self.sizes[0]])
-
-    def times_left(self, left: Tensor) -> Tensor:
-        return torch.cat([sign * part.times_left(left) for part, sign in zip(self.parts, self.signs, strict=True)])
-
-    def total(self) -> float:
-        return sum(sign * part.total() for part, sign in zip(self.parts, self.signs, strict=True))
-
-    def dense(self) -> Tensor:
-        return torch.cat([sign * part.dense() for part, sign in zip(self.parts, self.signs, strict=True)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -141,12 +71,14 @@ class Interactions:
     """One pair: similarity = base + Σ left_effects + Σ right_effects + Σ matrix ± error ([M25] Eq. 10).
 
     `left_effects` (left,) and `right_effects` (right,) are what each feature adds against the other side's reference.
-    `attributions` (left, right) are those of feature pairs, A_ij = U_i·V_j, or something that computes them when asked;
-    `matrix` is always the tensor. All are in units of the similarity. `standard_errors` (left, right) are those of the
-    matrix where a method samples, else None.
+    `attributions` (left, right) are those of feature pairs, A_ij = U_i·V_j, as a tensor or as the `FactoredMatrix` that
+    computes them when they are needed; `matrix` is always the tensor. All are in units of the similarity.
+    `standard_errors` (left, right) are those of the matrix where a method samples, else None. `outcomes` says how the
+    computation of each side went. `left_contributions` and `right_contributions` are the two sides whose product this is;
+    None for pairs that were fitted jointly, scaled, subtracted, or read from a file.
     """
 
-    attributions: Float[Tensor, "left right"] | LazyMatrix
+    attributions: Float[Tensor, "left right"] | FactoredMatrix
     left_effects: Float[Tensor, " left"]
     right_effects: Float[Tensor, " right"]
     base: float
@@ -155,38 +87,39 @@ class Interactions:
     right_layout: Layout
     about: Mapping[str, Any] = field(default_factory=dict)
     standard_errors: Float[Tensor, "left right"] | None = None
+    outcomes: tuple[Outcome | None, Outcome | None] = (None, None)
+    quantity: str = "similarity"
+    left_contributions: Contributions | None = None
+    right_contributions: Contributions | None = None
 
     def __post_init__(self) -> None:
         shape = (self.left_layout.size, self.right_layout.size)
         effects = (len(self.left_effects), len(self.right_effects))
         if effects != shape:
             raise InputError(f"effects of {effects} features do not fit layouts of {shape}")
-        if isinstance(self.attributions, Tensor) and self.attributions.shape != shape:
+        if tuple(self.attributions.shape) != shape:
             raise InputError(f"a matrix {tuple(self.attributions.shape)} does not fit layouts of {shape} features")
 
     def __repr__(self) -> str:
         shape = f"{self.left_layout.modality} {self.left_layout.size} × {self.right_layout.modality} {self.right_layout.size}"
-        return f"{type(self).__name__}({shape}, {self.called} {self.similarity:.4f})"
+        return f"{type(self).__name__}({shape}, {self.quantity} {self.similarity:.4f})"
 
     @cached_property
     def matrix(self) -> Float[Tensor, "left right"]:
         """The feature-pair attributions A; computed here where they are lazy."""
-        return self._lazy.dense()
+        return self.attributions if isinstance(self.attributions, Tensor) else self.attributions.dense()
 
-    @property
-    def _lazy(self) -> LazyMatrix:
-        if isinstance(self.attributions, Tensor):
-            return _Dense(self.attributions)
-        # Once the whole is known, its parts cost no pass through the model.
-        return _Dense(self.matrix) if "matrix" in self.__dict__ else self.attributions
+    def dense(self) -> Interactions:
+        """The same pair with its matrix at hand and without the contributions, so that it needs the model no more."""
+        return replace(self, attributions=self.matrix, left_contributions=None, right_contributions=None)
 
     @property
     def T(self) -> Interactions:  # as tensors name it
         """The same pair with its sides exchanged: `e.T[box]` is the map over the right side for a box of the left image."""
-        lazy, about = self.attributions, dict(self.about)
+        about = dict(self.about)
         about |= {side: self.about[other] for side, other in (("left", "right"), ("right", "left")) if other in about}
         return Interactions(
-            attributions=lazy.T if isinstance(lazy, Tensor) else _Swapped(lazy),
+            attributions=self.attributions.T,
             left_effects=self.right_effects,
             right_effects=self.left_effects,
             base=self.base,
@@ -195,35 +128,42 @@ class Interactions:
             right_layout=self.left_layout,
             about=about,
             standard_errors=None if self.standard_errors is None else self.standard_errors.T,
+            outcomes=self.outcomes[::-1],
+            quantity=self.quantity,
+            left_contributions=self.right_contributions,
+            right_contributions=self.left_contributions,
         )
 
     @cached_property
     def terms(self) -> Terms:
         """The four terms of the similarity."""
-        interaction = self._lazy.total()
+        matrix = self.attributions
+        interaction = float(matrix.double().sum()) if isinstance(matrix, Tensor) else matrix.sum()
         left, right = float(self.left_effects.double().sum()), float(self.right_effects.double().sum())
         return Terms(self.base, left, right, interaction, (self.left_layout.modality, self.right_layout.modality))
-
-    @property
-    def called(self) -> str:
-        """What `similarity` is: the similarity, a margin between two inputs, or a difference of two explanations."""
-        if "difference" in self.about:
-            return "difference"
-        joined = isinstance(self.left_layout, JoinedLayout) or isinstance(self.right_layout, JoinedLayout)
-        return "margin" if joined else "similarity"
 
     @property
     def error(self) -> float:
         """|similarity − sum of the four terms|, measured."""
         return abs(self.similarity - self.terms.total)
 
+    @property
+    def converged(self) -> bool:
+        """Whether both sides reached their tolerance; with a fixed number of nodes, whether the error is at most a tenth of the
+        interaction."""
+        outcomes = [outcome for outcome in self.outcomes if outcome is not None]
+        if not all(outcome.converged for outcome in outcomes):
+            return False
+        fixed = any(outcome.nodes is not None and outcome.tolerance is None for outcome in outcomes)
+        return not fixed or self.error <= LARGE_ERROR * abs(self.terms.interaction)
+
     def toward_left(self, selection: Any = None) -> Float[Tensor, " left"]:
         """Attribution of every left feature to a selection of right ones (span, box, indices; None: all visible)."""
-        return self._lazy.times(self.right_layout.select(selection).to(self.left_effects))
+        return self.attributions @ self.right_layout.select(selection).to(self.left_effects)
 
     def toward_right(self, selection: Any = None) -> Float[Tensor, " right"]:
         """Attribution of every right feature to a selection of left ones (span, box, indices; None: all visible)."""
-        return self._lazy.times_left(self.left_layout.select(selection).to(self.right_effects))
+        return self.attributions.T @ self.left_layout.select(selection).to(self.right_effects)
 
     def __getitem__(self, selection: Any) -> Tensor:
         """Attribution map over the left side for a span (or other selection) of the right side.
@@ -284,9 +224,15 @@ class Interactions:
             },
             "attributions": self.matrix.tolist(),
             **({} if self.standard_errors is None else {"standard_errors": self.standard_errors.tolist()}),
+            **self._outcome_facts(),
             "dtype": str(self.matrix.dtype).removeprefix("torch."),
             "about": dict(self.about),
         }
+
+    def _outcome_facts(self) -> dict[str, Any]:
+        """What files say of how the computation went."""
+        outcomes = [None if outcome is None else outcome.to_json() for outcome in self.outcomes]
+        return {"quantity": self.quantity, "converged": self.converged, "outcomes": outcomes}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to .npz or .json, exactly; the file appears only when it is complete."""
@@ -298,6 +244,7 @@ class Interactions:
                 "left": self.left_layout.to_json(),
                 "right": self.right_layout.to_json(),
                 "about": dict(self.about),
+                **self._outcome_facts(),
             }
             tensors = dict(zip(_TENSORS, (self.matrix, self.left_effects, self.right_effects), strict=True))
             if self.standard_errors is not None:
@@ -327,13 +274,19 @@ class Interactions:
                 tensors = {n: torch.tensor(s, dtype=dtype) for n, s in zip(_TENSORS, sources, strict=True)}
                 if "standard_errors" in facts:
                     tensors["standard_errors"] = torch.tensor(facts["standard_errors"], dtype=dtype)
+            errors = tensors.pop("standard_errors", None)
             return Interactions(
-                **tensors,
+                attributions=tensors["attributions"],
+                left_effects=tensors["left_effects"],
+                right_effects=tensors["right_effects"],
+                standard_errors=errors,
                 base=base,
                 similarity=facts["similarity"],
                 left_layout=Layout.from_json(facts["left"]),
                 right_layout=Layout.from_json(facts["right"]),
                 about=facts["about"],
+                outcomes=(Outcome.from_json(facts["outcomes"][0]), Outcome.from_json(facts["outcomes"][1])),
+                quantity=facts["quantity"],
             )
 
 
@@ -347,7 +300,7 @@ def margin(first: Interactions, second: Interactions) -> Interactions:
         raise InputError("a margin needs the same left input twice")
     pair, signs = (first, second), (1, -1)
     return Interactions(
-        attributions=_Joined(tuple(p._lazy for p in pair), tuple(p.right_layout.size for p in pair), signs),
+        attributions=_side_by_side(first, second),
         left_effects=first.left_effects - second.left_effects,
         right_effects=torch.cat([first.right_effects, -second.right_effects]),
         base=first.base - second.base,
@@ -358,14 +311,30 @@ def margin(first: Interactions, second: Interactions) -> Interactions:
         standard_errors=None
         if first.standard_errors is None or second.standard_errors is None
         else torch.cat([first.standard_errors, second.standard_errors], 1),
+        outcomes=(first.outcomes[0], joint_outcome([p.outcomes[1] for p in pair])),
+        quantity="margin",
     )
+
+
+def _side_by_side(first: Interactions, second: Interactions) -> Tensor | FactoredMatrix:
+    """The matrices of one left input beside each other, the second negative; lazy where both come from one left side."""
+    left, rights = first.left_contributions, (first.right_contributions, second.right_contributions)
+    matrices = (first.attributions, second.attributions)
+    if (
+        left is None
+        or left is not second.left_contributions
+        or all(isinstance(m, Tensor) or m.computed for m in matrices)
+    ):
+        return torch.cat([first.matrix, -second.matrix], 1)
+    scales = [sign * left.scale * right.scale for sign, right in zip((1, -1), rights, strict=True) if right is not None]
+    return FactoredMatrix(left.rows, JoinedFactor([right.rows for right in rights if right is not None], scales))
 
 
 def joint_facts(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What several sets of facts share, and under "inputs" each of them."""
     first, *others = facts
     shared = {k: v for k, v in first.items() if k != "inputs" and all(o.get(k) == v for o in others)}
-    return {**shared, "inputs": [one for f in facts for one in f.get("inputs", [dict(f)])]}
+    return {**shared, "inputs": [entry for f in facts for entry in f.get("inputs", [dict(f)])]}
 
 
 def tensor_to_json(tensor: Tensor) -> dict[str, Any]:

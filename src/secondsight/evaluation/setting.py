@@ -80,8 +80,10 @@ class Setting:
         left, right = self.model.left, self.model.right
         if self._image is None or self._image[0] != example.image_key:
             image = self.image(example.image)
-            pairwise = self.method.pairwise(left, image)
-            contributions = None if pairwise else self.method.contributions(left, [image])[0]
+            contributions = self.method.contributions(left, [image])[0] if self.method.factorises else None
+            if contributions is not None and contributions.rows.closed_form:
+                # Its vectors are cheap and serve all captions; other paths are pulled back for each.
+                contributions = contributions.dense()
             self._image = (example.image_key, image, contributions)
         _, image, contributions = self._image
         if contributions is None:

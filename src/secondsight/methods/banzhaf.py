@@ -16,9 +16,10 @@ from secondsight.algebra.layout import GridLayout, Layout, SpectrogramLayout, To
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method, for_side, one_of
 from secondsight.methods.game import Game, game
-from secondsight.methods.integrated_jacobian import IntegratedJacobian, closed_form
+from secondsight.methods.integrated_jacobian import IntegratedJacobian
 from secondsight.methods.mask_regression import Fit, all_masks, banzhaf_weights, bernoulli_masks, fit
 from secondsight.support.errors import InputError
+from secondsight.support.guard import untouched
 
 if TYPE_CHECKING:
     from secondsight.model import Side
@@ -143,12 +144,15 @@ class Banzhaf(Method):
             return None, {}
         own = wanted is True
         if own:
-            if not (side.kind == "text" or closed_form(side, prepared)):
-                return None, {}
             reference = for_side(side, self.reference)[0]
             reference = g.filling if reference is None else reference
             # Eight nodes are plenty for a guess, and give no warning.
-            method: Method = IntegratedJacobian(reference=reference, normalize=self.normalize, steps=8, seed=self.seed)
+            path_method = IntegratedJacobian(reference=reference, normalize=self.normalize, steps=8, seed=self.seed)
+            with untouched(side.encoder.module):
+                x = next(path_method.layer_inputs(side, [prepared]))
+            if side.kind != "text" and x.pooled_block is None:
+                return None, {}
+            method: Method = path_method
         else:
             method = wanted
         c = method.contributions(side, [prepared])[0]
@@ -189,7 +193,7 @@ class Banzhaf(Method):
             assert of_players.deviations is not None
             deviations = torch.cat([of_players.deviations, found.deviations[:, g.players :].to(whole.vectors)], 1)
         return Contributions(
-            vectors=torch.cat([whole.vectors, found.effects[g.players :].to(whole.vectors)]),
+            factor=torch.cat([whole.vectors, found.effects[g.players :].to(whole.vectors)]),
             embedding=whole.embedding,
             reference_embedding=whole.reference_embedding,
             layout=_extended(g.layout, names),

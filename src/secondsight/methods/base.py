@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from secondsight.inputs.audio import AUDIO_REFERENCES
 from secondsight.inputs.images import IMAGE_REFERENCES
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 REFERENCES = frozenset({*IMAGE_REFERENCES, *TEXT_REFERENCES, *AUDIO_REFERENCES})
 """Names of references of any kind of input."""
 
+Layer = int | str
+"""A block by its number, from the front or from the end, or "input" for pixels, spectrogram bins or token embeddings."""
+
+Value = TypeVar("Value")
+Sides: TypeAlias = Value | tuple[Value, ...]
+"""An option for both sides together, or a (left, right) pair."""
+
 METHODS: dict[str, type[Method]] = {}
 """Every method by its name on the command line."""
 
@@ -32,34 +39,41 @@ class Method(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        METHODS[cls.name] = cls
+        # Bases of several methods have no name.
+        if "name" in vars(cls):
+            METHODS[cls.name] = cls
+
+    @property
+    def factorises(self) -> bool:
+        """Whether a pair's interactions are the product of its two sides' contributions, which then serve all partners."""
+        return True
 
     @abstractmethod
     def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
-        """Contributions of every input of one side."""
+        """Contributions of every input of one side; their vectors may be computed later, see `Contributions.dense`."""
 
     def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
-        """Interactions of one left input with every right one; who need not make both sides' vectors overrides this."""
-        u = self.contributions(left, [a])[0]
-        return [u @ v for v in self.contributions(right, others)]
+        """Interactions of one left input with each of several right ones.
 
-    def pairwise(self, left: Side, a: Prepared) -> bool:
-        """Whether pairs are more, or cheaper, than products of both sides' vectors, so that vectors are not for keeping."""
-        return False
+        Override it, and `factorises`, where a pair is more than the product of its two sides' contributions.
+        """
+        u = self.contributions(left, [a])[0]
+        # One by one: in a batch, rounding would make a pair depend on what it was computed together with.
+        return [u @ self.contributions(right, [b])[0] for b in others]
 
 
 def method_named(name: str, **options: Any) -> Method:
     """The method of that name with these options; `InputError` that lists the known ones."""
     if name not in METHODS:
         raise InputError(f"unknown method {name!r}; known: {', '.join(sorted(METHODS))}")
-    known = list(inspect.signature(METHODS[name]).parameters)
+    parameters = list(inspect.signature(METHODS[name]).parameters)
     for option in options:
-        if option not in known:
-            raise InputError(f"the method {name!r} has no option {option!r}; it has {', '.join(known)}")
+        if option not in parameters:
+            raise InputError(f"the method {name!r} has no option {option!r}; it has {', '.join(parameters)}")
     try:
         return METHODS[name](**options)
     except TypeError as problem:
-        raise InputError(f"the method {name!r} cannot be made with these options ({problem})") from problem
+        raise InputError(f"the method {name!r} does not accept these options ({problem})") from problem
 
 
 def for_side(side: Side, *options: Any) -> tuple[Any, ...]:
@@ -67,16 +81,17 @@ def for_side(side: Side, *options: Any) -> tuple[Any, ...]:
 
     A single name of a reference belongs to the side that knows it; the other keeps its usual one.
     """
-    made = []
-    for value in options:
-        own = value[side.index] if isinstance(value, tuple) and len(value) == 2 else value
-        known = isinstance(own, str) and own in REFERENCES
-        alone = not isinstance(value, tuple)
-        made.append(None if known and alone and own not in side.encoder.references else own)
-    return tuple(made)
+    values = []
+    for option in options:
+        paired = isinstance(option, tuple)
+        value = option[side.index] if paired and len(option) == 2 else option
+        is_reference = isinstance(value, str) and value in REFERENCES
+        belongs_to_other_side = is_reference and not paired and value not in side.encoder.references
+        values.append(None if belongs_to_other_side else value)
+    return tuple(values)
 
 
-def one_of(option: str, value: Any, known: Sequence[str]) -> None:
-    """`InputError` that lists the known values."""
-    if value not in known:
-        raise InputError(f"unknown {option} {value!r}; known: {', '.join(known)}")
+def one_of(option: str, value: object, choices: Sequence[str]) -> None:
+    """`InputError` that lists the choices, unless the value is one of them."""
+    if value not in choices:
+        raise InputError(f"unknown {option} {value!r}; known: {', '.join(choices)}")

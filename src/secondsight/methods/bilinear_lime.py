@@ -90,9 +90,10 @@ class BilinearLime(Method):
         drawn = self._perturbed(left, a)
         return [self._fitted(drawn, self._perturbed(right, b)) for b in others]
 
-    def pairwise(self, left: Side, a: Prepared) -> bool:
-        """Joint fits are of pairs."""
-        return self.solver != "factorised"
+    @property
+    def factorises(self) -> bool:
+        """Only the factorised solver fits the sides apart."""
+        return self.solver == "factorised"
 
     def _perturbed(self, side: Side, prepared: Prepared) -> _Perturbed:
         g = game(side, prepared, self.layer, self.reference, self.seed, "inside")

@@ -81,7 +81,7 @@ class Game:
         whole = F.normalize(self.embedding, dim=-1) if self.unit else self.embedding
         scale = 1.0 if self.unit or not self.side.cosine else 1 / float(self.embedding.double().norm())
         return Contributions(
-            vectors=spread(effects),
+            factor=spread(effects),
             embedding=whole,
             reference_embedding=baseline.to(self.embedding.dtype),
             layout=self.layout,

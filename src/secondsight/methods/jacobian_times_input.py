@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
-from secondsight.encoders.base import Head, check_finite
-from secondsight.encoders.input_layer import at_layer
+from secondsight.encoders.base import Head
 from secondsight.inputs.prepared import Prepared
-from secondsight.methods.base import Method, for_side, one_of
-from secondsight.methods.integrated_jacobian import unit_head
+from secondsight.methods.base import Layer, Sides, one_of
+from secondsight.methods.layer_input import LayerInput, LayerMethod
 from secondsight.paths.line import LinePath
 from secondsight.paths.quadrature import rule
-from secondsight.support.guard import differentiable, untouched
 
 if TYPE_CHECKING:
     from secondsight.model import Side
 
 
 @dataclass(frozen=True, eq=False)
-class JacobianTimesInput(Method):
+class JacobianTimesInput(LayerMethod):
     """Contributions U_i = Σ_d x_id ∂g/∂x_id at the input itself: one node at α = 1, reference zero ([M25] App. G).
 
     `layer` as in `IntegratedJacobian`. `pool_gradients` takes the derivatives' mean over positions first, as Grad-CAM
@@ -35,58 +33,42 @@ class JacobianTimesInput(Method):
     embedding; what they miss is the explanation's error.
     """
 
-    layer: Any = -1
+    layer: Sides[Layer] = -1
     pool_gradients: bool = False
     relu: bool = False
     normalize: str = "outside"
 
     name: ClassVar[str] = "jacobian-times-input"
+    from_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         one_of("normalize", self.normalize, ("outside", "inside"))
 
-    def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
-        """Contributions of every input, by one Jacobian each."""
-        with untouched(side.encoder.module):
-            return [self._one(side, prepared) for prepared in inputs]
+    def cost(self, x: LayerInput) -> int:
+        """One derivative per position or per joint dimension, whichever are fewer."""
+        return len(x.embedding) if self.pool_gradients else min(len(x.hidden), len(x.embedding))
+
+    def vectors(self, x: LayerInput) -> Float[Tensor, "position joint"]:
+        """One Jacobian at the input, times its hidden states."""
+        if self.pool_gradients:
+            return x.hidden @ _mean_jacobian(x.head, x.hidden)
+        mode: Literal["forward", "reverse"] = "forward" if len(x.hidden) <= len(x.embedding) else "reverse"
+        return LinePath(x.head, torch.zeros_like(x.hidden), x.hidden, mode).vectors(rule("riemann", 1))
+
+    @property
+    def factorises(self) -> bool:
+        """Not where negative attributions are set to zero."""
+        return not self.relu
 
     def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
         """Pairs' interactions, without the negative ones where `relu` says so."""
         pairs = super().interactions(left, right, a, others)
-        return [replace(pair, attributions=pair.matrix.clamp(min=0)) if self.relu else pair for pair in pairs]
-
-    def pairwise(self, left: Side, a: Prepared) -> bool:
-        """Cut off at zero, interactions are no products."""
-        return self.relu
-
-    def _one(self, side: Side, prepared: Prepared) -> Contributions:
-        encoder, layer = at_layer(side.encoder, *for_side(side, self.layer))
-        state = encoder.features(prepared.tensor, layer)[0]
-        check_finite(side.encoder, state.embedding, prepared.tensor)
-        head = encoder.head(layer, state.context, encoder.dtype())
-        unit = self.normalize == "inside" and side.cosine
-        head = unit_head(head) if unit else head
-        x, joint = state.hidden, state.embedding.numel()
-        fewer: Literal["forward", "reverse"] = "forward" if len(x) <= joint else "reverse"
-        with differentiable():
-            g = head(x[None])[0]
-            if self.pool_gradients:
-                vectors, passes = x @ _mean_jacobian(head, x), joint
-            else:
-                path = LinePath(head, torch.zeros_like(x), x, fewer)
-                vectors = path.vectors(rule("riemann", 1))
-                passes = len(x) if fewer == "forward" else joint
-        check_finite(side.encoder, vectors, None)
-        scale = 1.0 if unit or not side.cosine else 1 / float(g.double().norm())
-        about = {"layer": encoder.label(layer), "steps": 1, "passes": passes}
-        layout = encoder.layout(prepared, layer, state)
-        return Contributions(vectors, g, torch.zeros_like(g), layout, scale, about)
+        return [replace(pair.dense(), attributions=pair.matrix.clamp(min=0)) if self.relu else pair for pair in pairs]
 
 
-def _mean_jacobian(head: Head, x: Tensor) -> Tensor:
-    """Mean over positions of ∂g_k/∂x_pd, (width, joint)."""
-    made = vjp(lambda h: head(h[None])[0], x)
-    back = made[1]
-    eye = torch.eye(len(made[0]), dtype=x.dtype, device=x.device)
-    rows: Tensor = vmap(lambda k: back(k)[0].mean(0), chunk_size=16)(eye)
+def _mean_jacobian(head: Head, x: Float[Tensor, "position width"]) -> Float[Tensor, "width joint"]:
+    """Mean over positions of ∂g_k/∂x_pd."""
+    embedding, pull = vjp(lambda hidden: head(hidden[None])[0], x)[:2]
+    directions = torch.eye(len(embedding), dtype=x.dtype, device=x.device)
+    rows: Tensor = vmap(lambda direction: pull(direction)[0].mean(0), chunk_size=16)(directions)
     return rows.T

@@ -30,8 +30,8 @@ def kinked(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, KINKED)]
 
 
-def met(head: Callable[[Tensor], Tensor], modules: Sequence[nn.Module], at: Tensor) -> list[nn.Module]:
-    """Those of the modules that the head calls: above a layer there may be none."""
+def called_modules(head: Callable[[Tensor], Tensor], modules: Sequence[nn.Module], at: Tensor) -> list[nn.Module]:
+    """The modules that the head calls; above a layer there may be none of them."""
     called: list[nn.Module] = []
     if modules:
         with torch.no_grad(), _seeing(modules, lambda module, _, __: called.append(module)):
@@ -67,21 +67,21 @@ def _seeing(
 
 def mean_slopes(head: Callable[[Tensor], Tensor], modules: Sequence[nn.Module], at_edges: Tensor) -> Slopes:
     """Slopes of every activation between neighbouring rows of `at_edges`, the hidden states at the cells' edges."""
-    found: Slopes = []
+    slopes: Slopes = []
 
     def record(module: nn.Module, z: Tensor, y: Tensor) -> None:
         run, rise = z[1:] - z[:-1], y[1:] - y[:-1]
         still = run == 0
         slope = rise / torch.where(still, torch.ones_like(run), run)
         if bool(still.any()):
-            own = z[:-1].clone()
-            plain = jvp(lambda x: type(module).forward(module, x.clone()), (own,), (torch.ones_like(own),))[1]
+            at = z[:-1].clone()
+            plain = jvp(lambda x: type(module).forward(module, x.clone()), (at,), (torch.ones_like(at),))[1]
             slope = torch.where(still, plain, slope)
-        found.append((module, slope))
+        slopes.append((module, slope))
 
     with torch.no_grad(), _seeing(modules, record):
         head(at_edges)
-    return found
+    return slopes
 
 
 def averaged(head: Callable[[Tensor], Tensor], slopes: Slopes) -> Callable[[Tensor], Tensor]:

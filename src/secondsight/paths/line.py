@@ -25,8 +25,25 @@ class Path(Protocol):
     """The straight line from a reference's hidden states to an input's, and derivatives of the embedding along it.
 
     With δ the difference of hidden states: `total` is d/dα g, `vectors` are U_p = ∫ (∂g/∂x_p) δ_p dα ([M25] Eq. 6-9),
-    `push` is Σ_p w_p U_p and `pull` is directions·U, both without U.
+    `push` is Σ_p w_p U_p and `pull` is directions·U, both without U. `closed_form` says that all of them cost less than a
+    forward pass; `work` is the cost of one derivative at one node, in a unit that all paths share. `needs_probe` says that
+    the sums are complete with any nodes, so that only the contributions show whether there are enough.
     """
+
+    closed_form: bool
+    needs_probe: bool
+
+    @property
+    def strategy(self) -> str:
+        """How `vectors` are computed."""
+
+    @property
+    def work(self) -> float:
+        """Cost of one derivative at one node."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the derivatives."""
 
     @property
     def positions(self) -> int:
@@ -53,8 +70,10 @@ class LinePath:
 
     `mode` says how `vectors` are made: "forward" takes one tangent per position, "reverse" one cotangent per joint
     dimension. Neither makes gradients for weights. `kinks` are activations in the head to be taken with their mean slope
-    over each node's cell, see `engine.kinks`.
+    over each node's cell, see `paths.kinks`.
     """
+
+    closed_form = False
 
     def __init__(
         self,
@@ -64,10 +83,21 @@ class LinePath:
         mode: Literal["forward", "reverse"] = "forward",
         kinks: Sequence[nn.Module] = (),
     ) -> None:
-        self.head, self.start, self.delta, self.mode, self.kinks = head, start, end - start, mode, kinks
+        self.head, self.start, self.delta, self.strategy, self.kinks = head, start, end - start, mode, kinks
+        self.needs_probe = bool(kinks)
         positions, width = start.shape
         # A transformer block's MLP and attention scores, primal and tangent; generous for convolutions.
         self._floats = 12 * positions * width + min(24 * positions**2, 48 * positions * width)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the derivatives."""
+        return self.delta.dtype
+
+    @property
+    def work(self) -> float:
+        """Floats of one derivative at one node."""
+        return float(self._floats)
 
     @property
     def positions(self) -> int:
@@ -136,11 +166,11 @@ class LinePath:
         return result
 
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
-        """Contribution vectors U, by `mode`."""
+        """Contribution vectors U, by the strategy."""
         return retry_in_smaller_chunks(lambda chunk_divisor: self._vectors(rule, chunk_divisor))
 
     def _vectors(self, rule: Rule, chunk_divisor: int) -> Tensor:
-        if self.mode == "reverse":
+        if self.strategy == "reverse":
             joint = self.head(self.start[None]).shape[-1]
             return self._pull(rule, torch.eye(joint, dtype=self.delta.dtype, device=self.delta.device), chunk_divisor).T
         total: Tensor | None = None
@@ -157,47 +187,3 @@ class LinePath:
             total = part_of if total is None else total + part_of
         assert total is not None  # a rule has at least one node
         return total
-
-
-class PairedMatrix:
-    """A = U Vᵀ row by row: pulls the other side's vectors back through a path, only those that are asked for.
-
-    `other` (row, joint) are V, `along` (joint,) is Σ_p U_p, `scale` multiplies every number. What was computed is kept.
-    """
-
-    def __init__(
-        self, path: Path, rule: Rule, other: Float[Tensor, "row joint"], along: Float[Tensor, " joint"], scale: float
-    ) -> None:
-        self.path, self.rule, self.other, self.along, self.scale = path, rule, other, along, scale
-        self._rows: dict[bytes, Tensor] = {}
-        self._dense: Tensor | None = None
-
-    def times(self, right: Float[Tensor, " right"]) -> Float[Tensor, " left"]:
-        """Σ_j A_ij w_j by one cotangent a node."""
-        if self._dense is not None:
-            return self._dense @ right
-        key = right.double().cpu().numpy().tobytes()
-        if key not in self._rows:
-            direction = (right.to(self.other) @ self.other)[None]
-            self._rows[key] = self.path.pull(self.rule, direction)[0] * self.scale
-        return self._rows[key]
-
-    def times_left(self, left: Float[Tensor, " left"]) -> Float[Tensor, " right"]:
-        """Σ_i w_i A_ij by one tangent a node."""
-        if self._dense is not None:
-            return left @ self._dense
-        return self.other @ self.path.push(self.rule, left).to(self.other) * self.scale
-
-    def total(self) -> float:
-        """Σ_ij A_ij."""
-        return float(self.along.double() @ self.other.double().sum(0)) * self.scale
-
-    def dense(self) -> Float[Tensor, "left right"]:
-        """The whole matrix by one cotangent per row of the other side that is not zero, as a start token's often is."""
-        if self._dense is None:
-            some = self.other.any(1)
-            some[:1] |= not bool(some.any())
-            rows = self.path.pull(self.rule, self.other[some])
-            self._dense = rows.new_zeros(rows.shape[1], len(self.other))
-            self._dense[:, some] = rows.T * self.scale
-        return self._dense

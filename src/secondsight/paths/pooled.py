@@ -106,6 +106,10 @@ class _State:
 class PooledPath:
     """The straight path between two inputs of a `PooledBlock`; see the module's text for the formula."""
 
+    closed_form = True
+    needs_probe = False
+    strategy = "pooled"
+
     def __init__(self, block: PooledBlock, start: PooledReference, end: Float[Tensor, "position width"]) -> None:
         self.block, self.start = block, start
         self.delta = end - start.hidden
@@ -121,6 +125,16 @@ class PooledPath:
                 2 * (r * centred).mean(-1),
                 (centred * centred).mean(-1),
             )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the derivatives."""
+        return self.delta.dtype
+
+    @property
+    def work(self) -> float:
+        """Floats of one derivative at one node: the tail at a single position, and a product with keys and values."""
+        return 14.0 * self.delta.shape[1] + 4.0 * self.delta.numel()
 
     @property
     def positions(self) -> int:

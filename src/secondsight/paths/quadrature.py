@@ -122,43 +122,67 @@ Integrand = Callable[[Rule], Float[Tensor, "node joint"]]
 
 
 @dataclass(frozen=True)
-class Adapted:
-    """A rule, its sum, the relative residual, and whether that met the tolerance.
+class Integral:
+    """A rule, its sum, the relative residual, and whether that is within the tolerance.
 
-    `change` is how much a probe of single contributions moved since the last refinement, relative to its size; None
-    where the residual alone decides.
+    `evaluations` counts the nodes at which the integrand was computed. `change` is how much a probe of single contributions
+    moved since the last refinement, relative to its size; None where the residual alone decides.
     """
 
     rule: Rule
     total: Float[Tensor, " joint"]
     residual: float
-    reached: bool
+    converged: bool
     evaluations: int
     change: float | None = None
 
 
-class _Memory:
-    """Integrand values by node, so that nested rules evaluate new nodes only; plain calls where a node needs its cell."""
+class _Samples:
+    """Values of the integrand by node, so that nested rules compute new nodes only.
 
-    def __init__(self, integrand: Integrand, reuse: bool) -> None:
-        self.integrand, self.reuse, self.evaluations = integrand, reuse, 0
-        self.values: dict[float, Tensor] = {}
+    Where the integrand depends on a node's cell and not on the node alone (`reuse` is False), nothing is reused.
+    """
 
-    def __call__(self, wanted: Rule) -> Float[Tensor, "node joint"]:
+    def __init__(self, reuse: bool) -> None:
+        self.reuse, self.evaluations = reuse, 0
+        self._by_node: dict[float, Tensor] = {}
+
+    def missing(self, candidate: Rule) -> Rule | None:
+        """The part of a rule whose nodes have no value yet; None where all have."""
         if not self.reuse:
-            self.evaluations += len(wanted)
-            return self.integrand(wanted).double()
-        new = [a for a in wanted.nodes.tolist() if a not in self.values]
-        if new:
-            nodes = torch.tensor(new, dtype=torch.float64)
-            self.evaluations += len(new)
-            self.values.update(zip(new, self.integrand(Rule(nodes, torch.zeros_like(nodes))).double(), strict=True))
-        return torch.stack([self.values[a] for a in wanted.nodes.tolist()])
+            self._by_node.clear()
+            return candidate
+        nodes = [node for node in candidate.nodes.tolist() if node not in self._by_node]
+        if len(nodes) == len(candidate):
+            return candidate
+        return (
+            Rule(torch.tensor(nodes, dtype=torch.float64), torch.zeros(len(nodes), dtype=torch.float64))
+            if nodes
+            else None
+        )
 
+    def add(self, nodes: Nodes, values: Float[Tensor, "node joint"]) -> None:
+        """Keep the integrand's values at some nodes."""
+        self.evaluations += len(nodes)
+        self._by_node.update(zip(nodes.tolist(), values.double(), strict=True))
 
-def fixed(quadrature: str, steps: int, integrand: Integrand, difference: Float[Tensor, " joint"]) -> Adapted:
-    """The rule with `steps` nodes, and the relative residual ‖Σ w f − difference‖ / ‖difference‖ it reaches."""
-    return _measure(rule(quadrature, steps), _Memory(integrand, reuse=False), difference.double(), tol=math.inf)
+    def at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
+        """The values at nodes that all have one."""
+        return torch.stack([self._by_node[node] for node in nodes.tolist()])
+
+    def integral(self, candidate: Rule, difference: Float[Tensor, " joint"], tol: float) -> Integral:
+        """The rule's sum of the values, and its distance from the integral, which is known."""
+        values = self.at(candidate.nodes)
+        total = candidate.weights.to(values.device) @ values
+        residual = float((total - difference).norm()) / (float(difference.norm()) or 1.0)
+        if not math.isfinite(residual):
+            broken = ~torch.isfinite(values).all(1).cpu()
+            at = float(candidate.nodes[broken][0]) if bool(broken.any()) else 0.0
+            raise InputError(
+                f"the model's derivative is NaN or infinity on the way from the reference to the input, at {at:.2f} of it: "
+                "choose another reference or layer, or check the model's weights"
+            )
+        return Integral(candidate, total, residual, residual <= tol, self.evaluations)
 
 
 def adapt(
@@ -168,65 +192,63 @@ def adapt(
     *,
     tol: float,
     max_steps: int,
+    steps: int | None = None,
     probe: Callable[[Rule], Float[Tensor, " feature"]] | None = None,
-) -> Adapted:
+) -> Integral:
     """The first refinement of the rule whose relative residual is at most `tol`, with no more than `max_steps` nodes.
 
     `integrand` is d/dα g along the path; its integral is known, g(a) − g(r) = `difference`, so the residual is the true
     error of the sum. Where averaged slopes make the sum exact whatever the nodes, `probe` gives some contributions
     instead, and these must also change by at most ten times `tol` when the nodes are doubled. Where no refinement
-    reaches the goal (the cap, or the floor that rounding sets), the best one tried is returned with `reached` False.
+    reaches the goal (the cap, or the floor that rounding sets), the best one tried is returned with `converged` False.
+
+    With `steps` the rule has that many nodes, whatever the residual.
     """
-    values, difference = _Memory(integrand, reuse=probe is None), difference.double()
-    best: Adapted | None = None
-    before: Tensor | None = None
+    if steps is not None:
+        samples, candidate = _Samples(reuse=False), rule(quadrature, steps)
+        samples.add(candidate.nodes, integrand(candidate))
+        return samples.integral(candidate, difference.double(), tol=math.inf)
+    samples, difference = _Samples(reuse=probe is None), difference.double()
+    best: Integral | None = None
+    previous: Tensor | None = None
     stalled = 0
-    refinements = _refinements(quadrature, values, max_steps, doubling=probe is not None)
-    candidate = next(refinements, None)
-    while candidate is not None:
-        tried = _measure(candidate, values, difference, tol)
+    refinements = _refinements(quadrature, samples, max_steps, doubling=probe is not None)
+    refinement = next(refinements, None)
+    while refinement is not None:
+        if (missing := samples.missing(refinement)) is not None:
+            samples.add(missing.nodes, integrand(missing))
+        integral = samples.integral(refinement, difference, tol)
         if probe is not None:
-            now = probe(candidate).double()
-            change = math.inf if before is None else float((now - before).norm() / now.norm().clamp(min=1e-300))
+            current = probe(refinement).double()
+            change = math.inf if previous is None else _relative_change(current, previous)
             # Identical inputs have nothing to attribute.
-            reached = tried.reached and (change <= 10 * tol or not bool(now.any()))
-            tried, before = replace(tried, change=change, reached=reached), now
-        if tried.reached:
-            return tried
+            converged = integral.converged and (change <= 10 * tol or not bool(current.any()))
+            integral, previous = replace(integral, change=change, converged=converged), current
+        if integral.converged:
+            return integral
         # Twice no gain near the rounding floor: more nodes cannot help.
-        stalled = stalled + 1 if best and 0.7 * best.residual < tried.residual < 1e-4 else 0
-        if best is None or tried.residual < best.residual or (probe is not None and tried.residual <= tol):
-            best = tried
+        stalled = stalled + 1 if best and 0.7 * best.residual < integral.residual < 1e-4 else 0
+        if best is None or integral.residual < best.residual or (probe is not None and integral.residual <= tol):
+            best = integral
         if stalled >= 2 and probe is None:
             break
         try:
-            candidate = refinements.send(tried.residual / tol)
+            refinement = refinements.send(integral.residual / tol)
         except StopIteration:
-            candidate = None
+            refinement = None
     if best is None:
         raise InputError(f"max_steps={max_steps} is too few for {quadrature}: at least 15 are needed")
-    return replace(best, evaluations=values.evaluations)
+    return replace(best, evaluations=samples.evaluations)
 
 
-def _measure(candidate: Rule, values: _Memory, difference: Tensor, tol: float) -> Adapted:
-    at_nodes = values(candidate)
-    total = candidate.weights.to(at_nodes.device) @ at_nodes
-    moved = float(difference.norm())
-    residual = float((total - difference).norm()) / (moved or 1.0)
-    if not math.isfinite(residual):
-        broken = ~torch.isfinite(at_nodes).all(1).cpu()
-        at = float(candidate.nodes[broken][0]) if bool(broken.any()) else 0.0
-        raise InputError(
-            f"the model's derivative is NaN or infinity on the way from the reference to the input, at {at:.2f} of it: "
-            "choose another reference or layer, or check the model's weights"
-        )
-    return Adapted(candidate, total, residual, residual <= tol, values.evaluations)
+def _relative_change(current: Tensor, previous: Tensor) -> float:
+    return float((current - previous).norm() / current.norm().clamp(min=1e-300))
 
 
-def _refinements(quadrature: str, values: _Memory, max_steps: int, doubling: bool) -> Generator[Rule, float, None]:
+def _refinements(quadrature: str, samples: _Samples, max_steps: int, doubling: bool) -> Generator[Rule, float, None]:
     """Finer and finer rules; each is answered with how many times its residual exceeds the tolerance."""
     if quadrature == "gauss-kronrod":
-        yield from _subdivided(values, max_steps)
+        yield from _subdivided(samples, max_steps)
     elif quadrature in ("clenshaw-curtis", "trapezoid"):
         steps = 3
         while steps <= max_steps:
@@ -248,22 +270,18 @@ def _refinements(quadrature: str, values: _Memory, max_steps: int, doubling: boo
             steps = min(steps + (steps if doubling else max(1, more)), max_steps)
 
 
-def _subdivided(values: _Memory, max_steps: int) -> Generator[Rule, float, None]:
+def _subdivided(samples: _Samples, max_steps: int) -> Generator[Rule, float, None]:
     """Halve the panel whose 7- and 15-point sums differ most; all other panels keep their nodes."""
-    panels: list[tuple[float, float, float]] = []
-
-    def measured(a: float, b: float) -> tuple[float, float, float]:
-        x, w, g = _kronrod(a, b)
-        gap = torch.from_numpy(w - g) @ values(Rule(torch.from_numpy(x), torch.from_numpy(w), low=a)).cpu()
-        return float(gap.norm()), a, b
-
-    if max_steps >= 15:
-        panels.append(measured(0.0, 1.0))
+    panels = [(0.0, 1.0)] if max_steps >= 15 else []
+    gaps: dict[tuple[float, float], float] = {}
     while panels and 15 * len(panels) <= max_steps:
-        rules = [_kronrod(a, b) for _, a, b in sorted(panels, key=lambda p: p[1])]
-        yield _rule(np.concatenate([p[0] for p in rules]), np.concatenate([p[1] for p in rules]))
-        if 15 * (len(panels) + 1) > max_steps:
-            return
-        panels.sort()
-        _, a, b = panels.pop()
-        panels += [measured(a, (a + b) / 2), measured((a + b) / 2, b)]
+        rules = [_kronrod(low, high) for low, high in sorted(panels)]
+        yield _rule(np.concatenate([r[0] for r in rules]), np.concatenate([r[1] for r in rules]))
+        for panel in panels:
+            if panel not in gaps:
+                nodes, weights, gauss_weights = _kronrod(*panel)
+                values = samples.at(torch.from_numpy(nodes))
+                gaps[panel] = float((torch.from_numpy(weights - gauss_weights).to(values.device) @ values).norm())
+        low, high = max(panels, key=lambda panel: gaps[panel])
+        panels.remove((low, high))
+        panels += [(low, (low + high) / 2), ((low + high) / 2, high)]

@@ -203,7 +203,7 @@ class Engine:
 def _on_cpu(made: Contributions) -> Contributions:
     return replace(
         made,
-        vectors=made.vectors.cpu(),
+        factor=made.vectors.cpu(),
         embedding=made.embedding.cpu(),
         reference_embedding=made.reference_embedding.cpu(),
         deviations=None,

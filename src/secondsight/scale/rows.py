@@ -100,12 +100,13 @@ def unpacked(row: Mapping[str, Any], dtype: str, space: str) -> Contributions:
     kind = {"float16": "<f2", "int8": "i1", "float32": "<f4"}[dtype]
     stored = np.frombuffer(row["vectors"], kind).reshape(layout.size, -1)
     steps = np.frombuffer(row["steps"], "<f4")[:, None]
-    about = {**json.loads(row["about"]), "rounding": row["rounding"], "space": space}
+    about = {**json.loads(row["about"]), "rounding": row["rounding"]}
     return Contributions(
-        vectors=torch.from_numpy(stored.astype(np.float32) * steps),
+        factor=torch.from_numpy(stored.astype(np.float32) * steps),
         embedding=torch.from_numpy(np.array(row["embedding"], np.float32)),
         reference_embedding=torch.from_numpy(np.array(row["reference"], np.float32)),
         layout=layout,
         scale=row["scale"],
         about=about,
+        space=space,
     )

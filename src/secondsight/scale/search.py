@@ -67,7 +67,7 @@ def search(store: Store, query: Contributions, k: int = 10, *, index: Any = None
         entry = store[keys[row]]
         # The similarity in double, as the pair's own terms have it.
         value = float(entry.embedding.double() @ query.embedding.double()) * entry.scale * query.scale
-        entry._same_space(query)
+        entry.check_same_space(query)
         hits.append(Hit(keys[row], value, entry, query))
     return sorted(hits, key=lambda hit: -hit.similarity)
 
@@ -112,7 +112,7 @@ def query_of(store: Store, model: DualEncoder, raw: Any) -> Contributions:
     side = other if other.kind in possible_kinds(raw) else own
     method = method_named(store.facts["method"]["name"], **_options(store))
     made = side.contributions([raw], method)[0]
-    return replace(made, about={**made.about, "space": store.facts["space"]})
+    return replace(made, space=store.facts["space"])
 
 
 def _options(store: Store) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psutil
@@ -40,6 +41,19 @@ def retry_smaller(run: Callable[[], Result], run_smaller: Callable[[], Result] |
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return retry_smaller(run_smaller)
+
+
+@contextmanager
+def memory_errors_explained() -> Iterator[None]:
+    """`InputError` with the remedies, in place of whatever exception says that memory ran out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(
+            "not enough memory for a single input: use a later layer, fewer steps, a smaller model or image"
+        ) from error
 
 
 def retry_in_smaller_chunks(run: Callable[[int], Result]) -> Result:

@@ -93,7 +93,7 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     upper.draw(figure, (bottoms + 0.7) / height, tops / height)
     lower.draw(figure, 0.62 / height, bottoms / height)
     parts = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
-    equation = f"{e.called} {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
+    equation = f"{e.quantity} {e.similarity:.4f} = {parts.removeprefix('+ ')}".replace("-", "−")
     figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333", parse_math=False)
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777", parse_math=False)
 

@@ -110,7 +110,7 @@ def _case(e: Explanation, name: str, pictures: _Pictures, selection: Any, box: A
         "terms": [[name, value] for name, value in e.terms.labels()],
         "hidden": e.terms.interaction - float(matrix.sum()),
         "error": e.error,
-        "called": e.called,
+        "called": e.quantity,
         "note": _note(e),
     }
 
@@ -277,7 +277,7 @@ def _note(e: Explanation) -> str:
         if share > 0.005
     ]
     what = f"{about.get('model', 'model')}, {about.get('method', 'method')}"
-    signs = f"Red or orange raises the {e.called}, blue or purple lowers it."
+    signs = f"Red or orange raises the {e.quantity}, blue or purple lowers it."
     return ". ".join([", ".join([what, *sides]), *hidden, signs])
 
 

@@ -107,6 +107,6 @@ def _terms(e: Explanation) -> Table:
     for name, value in e.terms.labels():
         table.add_row(name, f"{value:+.4f}")
     table.add_row("sum", f"{e.terms.total:+.4f}", end_section=True)
-    table.add_row(Text(e.called, style="bold"), Text(f"{e.similarity:+.4f}", style="bold"))
+    table.add_row(Text(e.quantity, style="bold"), Text(f"{e.similarity:+.4f}", style="bold"))
     table.add_row("error", f"{e.error:.1e}")
     return table

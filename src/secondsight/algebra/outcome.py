@@ -1,0 +1,52 @@
+"""How a computation of contributions went: what was asked, what was reached, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one side's contributions were computed, and how well they add up.
+
+    `method` is its name on the command line, `layer` the block whose input was attributed ("input" for pixels or token
+    embeddings), `reference` the name of the reference, or "tensor" for the user's own. `residual` is
+    ‖g(a) − g(r) − ΣU‖ / ‖g(a) − g(r)‖. `tolerance` is the residual that was aimed at and `nodes` the size of the quadrature;
+    both are None where a method has no such goal. `cost` counts forward passes, derivatives along the path or encodings,
+    whatever the method spends. `converged` is False where a goal was missed.
+    """
+
+    method: str
+    layer: int | str
+    reference: str
+    residual: float
+    converged: bool = True
+    tolerance: float | None = None
+    nodes: int | None = None
+    cost: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Outcome | None:
+        """The outcome that `to_json` wrote; None for none."""
+        return None if data is None else cls(**data)
+
+
+def joint_outcome(outcomes: Sequence[Outcome | None]) -> Outcome | None:
+    """The outcome of several inputs taken together: the worst residual, the most nodes, the sum of the costs."""
+    known = [outcome for outcome in outcomes if outcome is not None]
+    if not known:
+        return None
+    worst = max(known, key=lambda outcome: outcome.residual)
+    nodes = [outcome.nodes for outcome in known if outcome.nodes is not None]
+    return replace(
+        worst,
+        converged=all(outcome.converged for outcome in known),
+        nodes=max(nodes, default=None),
+        cost=sum(outcome.cost for outcome in known),
+    )

@@ -1,0 +1,88 @@
+"""Contribution vectors of a path, computed when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.algebra.factors import DenseFactor, Factor
+from secondsight.encoders.base import Encoder, check_finite
+from secondsight.paths.line import Path
+from secondsight.paths.quadrature import Rule
+from secondsight.support.guard import differentiable, untouched
+
+
+class PathFactor(Factor):
+    """The vectors U of a path under a quadrature rule; `pull` and `push` take one derivative a node instead of U.
+
+    Explanations compute parts long after they were made, so every call prepares the model and puts it back. `total` is
+    Σ_i U_i, known from the quadrature. Vectors that were computed once are kept.
+    """
+
+    def __init__(self, path: Path, rule: Rule, total: Float[Tensor, " joint"], encoder: Encoder) -> None:
+        self.path, self.rule, self.encoder, self._total = path, rule, encoder, total
+        self._computed: DenseFactor | None = None
+        self.closed_form = path.closed_form
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(positions, joint dimensions)."""
+        return self.path.positions, len(self._total)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the decomposition."""
+        return self.path.dtype
+
+    @property
+    def pull_cost(self) -> float:  # type: ignore[override]  # computed here, a constant in the base
+        """Work of one direction's derivative at all nodes."""
+        return 0.0 if self._computed is not None else len(self.rule) * self.path.work
+
+    @property
+    def vectors_cost(self) -> float:  # type: ignore[override]  # computed here, a constant in the base
+        """Work of all vectors."""
+        return self.pull_cost * min(self.shape)
+
+    def vectors(self) -> Float[Tensor, "position joint"]:
+        """U; `InputError` where it holds NaN or infinity."""
+        return self._dense().tensor
+
+    def total(self) -> Float[Tensor, " joint"]:
+        """Σ_i U_i in double precision."""
+        return self._total.double() if self._computed is None else self._computed.total()
+
+    def push(self, weights: Float[Tensor, " position"]) -> Float[Tensor, " joint"]:
+        """Σ_i w_i U_i by one tangent a node."""
+        if self._computed is not None:
+            return self._computed.push(weights)
+        with self._guarded():
+            return self.path.push(self.rule, weights)
+
+    def pull(self, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row position"]:
+        """directions · Uᵀ by one cotangent a direction and node."""
+        if self._computed is not None:
+            return self._computed.pull(directions)
+        with self._guarded():
+            return self.path.pull(self.rule, directions)
+
+    def __reduce__(self) -> tuple[type[DenseFactor], tuple[Tensor]]:
+        """Other processes get the vectors, not the model."""
+        return DenseFactor, (self.vectors(),)
+
+    def _dense(self) -> DenseFactor:
+        if self._computed is None:
+            with self._guarded():
+                vectors = self.path.vectors(self.rule)
+            check_finite(self.encoder, vectors, None)
+            self._computed = DenseFactor(vectors)
+        return self._computed
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with untouched(self.encoder.module), differentiable():
+            yield
