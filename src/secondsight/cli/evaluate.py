@@ -51,7 +51,7 @@ class Request:
     def progress(self) -> Callable[[str, int, int], None]:
         """A function that shows how many records of a setting are done."""
         write = progress_line(self.quiet)
-        return lambda label, done, whole: write(f"{label}: {done} of {whole}", done >= whole)
+        return lambda label, count, whole: write(f"{label}: {count} of {whole}", count >= whole)
 
 
 def evaluate(
@@ -156,7 +156,7 @@ def _experiment(request: Request) -> None:
     if request.engine == "ray":
         import_ray_engine().explain_with_ray(
             name, data, model_names, methods, address=request.address, actors=request.actors, gpus=request.gpus,
-            progress=lambda done, whole: progress("explaining", done, whole), **common,
+            progress=lambda count, whole: progress("explaining", count, whole), **common,
         )  # fmt: skip
     with spinner(f"loading {', '.join(model_names)}"):
         models = [(model_name, load(model_name)) for model_name in model_names]

@@ -98,8 +98,8 @@ def explain(
             tol=tol,
             strategy=strategy,
         )
-        given = {name: value for name, value in options.items() if value is not None}
-        explainer = parse_method(method, **parse_options(option) | given)
+        explicit = {name: value for name, value in options.items() if value is not None}
+        explainer = parse_method(method, **parse_options(option) | explicit)
         with spinner(f"loading {model}"):
             dual = load(model)
         with spinner("explaining"):

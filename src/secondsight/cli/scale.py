@@ -101,8 +101,8 @@ def _throughput(kind: str, quiet: bool) -> Any:
         wait = (
             f", {left / 60:.0f} min left" if 90 < left < float("inf") else f", {left:.0f} s left" if left <= 90 else ""
         )
-        done = report.done + report.skipped + len(report.problems)
-        write(f"{kind}: {done} of {report.whole}, {report.rate:.1f} a second{wait}    ", False)
+        processed = report.done + report.skipped + len(report.problems)
+        write(f"{kind}: {processed} of {report.whole}, {report.rate:.1f} a second{wait}    ", False)
 
     return progress
 

@@ -72,10 +72,10 @@ class Guard:
 
     async def _read_body(self, receive: Receive) -> bytes | None:
         """The whole body, None after a disconnect."""
-        content, size, more = bytearray(), 0, True
+        content, size, incomplete = bytearray(), 0, True
         clock = asyncio.get_running_loop().time
         end = clock() + self.seconds
-        while more:
+        while incomplete:
             try:
                 message = await asyncio.wait_for(receive(), end - clock())
             except TimeoutError:
@@ -87,7 +87,7 @@ class Guard:
             # Too large a body is read and dropped, since senders look for an answer only when they have sent everything.
             if size <= self.body:
                 content += chunk
-            more = message.get("more_body", False) and size <= _PATIENCE * self.body
+            incomplete = message.get("more_body", False) and size <= _PATIENCE * self.body
         if size > self.body:
             raise Refused(413, f"the request is larger than {self.body / 2**20:g} MB: send a smaller image")
         return bytes(content)

@@ -1,5 +1,49 @@
 // The OpenAPI description as a page to read.
-const make = (tag, parent, text, className) => { const node = document.createElement(tag); if (text) node.textContent = text; if (className) node.className = className; parent.append(node); return node; };
+
+function append(parent, tag, text = "", className = "") {
+  const node = Object.assign(document.createElement(tag), { textContent: text, className });
+  parent.append(node);
+  return node;
+}
+
+function typeName(schema) {
+  if (schema.$ref) return schemaName(schema);
+  if (schema.anyOf) return schema.anyOf.map(typeName).filter((name) => name !== "null").join(" or ");
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(", ");
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.type === "array") return `list of ${typeName(schema.items || {})}`;
+  return schema.type || "object";
+}
+
+function schemaName(schema) {
+  return (schema.$ref || "").split("/").pop();
+}
+
+function defaultValue(field) {
+  return field.default === undefined || field.default === null ? "–" : JSON.stringify(field.default);
+}
+
+function appendFields(parent, schema) {
+  if (!schema || !schema.properties) return;
+  const required = schema.required || [], table = append(parent, "table", "", "fields"), head = append(table, "tr");
+  for (const title of ["field", "type", "if left out", ""]) append(head, "th", title).scope = "col";
+  for (const [name, field] of Object.entries(schema.properties)) {
+    const row = append(table, "tr");
+    append(append(row, "td"), "code", name);
+    append(row, "td", typeName(field));
+    append(row, "td", required.includes(name) ? "needed" : defaultValue(field));
+    append(row, "td", field.description);
+  }
+}
+
+function appendRoute(parent, verb, path, route, schemas) {
+  const section = append(parent, "div", "", "route");
+  append(append(section, "h2"), "code", `${verb.toUpperCase()} ${path}`);
+  append(section, "p", route.description || route.summary);
+  const body = route.requestBody && route.requestBody.content["application/json"];
+  if (body) appendFields(section, schemas[schemaName(body.schema)]);
+}
+
 document.getElementById("sample").textContent = `import base64, json, urllib.request
 
 photo = base64.b64encode(open("photo.jpg", "rb").read()).decode()
@@ -9,25 +53,10 @@ request = urllib.request.Request("${location.origin}/api/explain", json.dumps(qu
 answer = json.load(urllib.request.urlopen(request))
 for e in answer["explanations"]:
     print(e["similarity"], e["terms"], e["error"])`;
-const described = await (await fetch("/openapi.json")).json(), place = document.getElementById("routes");
-const typed = (schema) => schema.$ref ? schema.$ref.split("/").pop() : schema.anyOf ? schema.anyOf.map(typed).filter((t) => t !== "null").join(" or ") : schema.enum ? schema.enum.map((v) => JSON.stringify(v)).join(", ") : schema.const !== undefined ? JSON.stringify(schema.const) : schema.type === "array" ? `list of ${typed(schema.items || {})}` : schema.type || "object";
-const fields = (schema, parent) => {
-  const known = described.components.schemas[(schema.$ref || "").split("/").pop()];
-  if (!known || !known.properties) return;
-  const table = make("table", parent, "", "fields"), head = make("tr", table);
-  ["field", "type", "if left out", ""].forEach((name) => { make("th", head, name).scope = "col"; });
-  for (const [name, own] of Object.entries(known.properties)) {
-    const row = make("tr", table), required = (known.required || []).includes(name);
-    make("code", make("td", row), name);
-    make("td", row, typed(own));
-    make("td", row, required ? "needed" : own.default === undefined || own.default === null ? "–" : JSON.stringify(own.default));
-    make("td", row, own.description || "");
+
+const description = await (await fetch("/openapi.json")).json();
+for (const [path, routes] of Object.entries(description.paths)) {
+  for (const [verb, route] of Object.entries(routes)) {
+    appendRoute(document.getElementById("routes"), verb, path, route, description.components.schemas);
   }
-};
-for (const [path, methods] of Object.entries(described.paths)) for (const [verb, route] of Object.entries(methods)) {
-  const own = make("div", place, "", "route");
-  make("code", make("h2", own), `${verb.toUpperCase()} ${path}`);
-  make("p", own, route.description || route.summary);
-  const body = route.requestBody && route.requestBody.content["application/json"];
-  if (body) fields(body.schema, own);
 }
