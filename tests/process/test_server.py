@@ -152,7 +152,11 @@ def test_the_requested_method_explains(address, world):
         ({"image": base64.b64encode(b"hello").decode()}, 422, "not an image that Pillow can read"),
         ({"image": encode(Image.new("RGB", (1001, 1000)), "PNG")}, 422, "more than 1 million"),
         ({"image": encode(Image.new("RGB", (1, 1)))}, 422, "too small"),
-        ({"image": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode()}, 422, "no image"),
+        (
+            {"image": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode()},
+            422,
+            "not an image",
+        ),
         ({"other_image": encode(Image.new("RGB", (64, 64))), "captions": None, "layer": "input"}, 422, "too many"),
         ({"image": None}, 422, "give one of image, example and text"),
         ({"text": "also"}, 422, "give one of image, example and text"),
