@@ -23,64 +23,46 @@ from machine import described, peak
 import secondsight as ss
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.layout import GridLayout, TokenLayout
-from secondsight.scale.rows import schema
+from secondsight.scale.rows import pack_row, row_at, table_of
 from secondsight.scale.store import create_store, open_store, write_part
 
 
-def row(i, rng):
-    return {
-        "key": f"{i:08d}",
-        "checksum": 0,
-        "embedding": rng.standard_normal(512, dtype=np.float32),
-        "reference": rng.standard_normal(512, dtype=np.float32),
-        "scale": 1.0,
-        "residual": 0.0,
-        "rounding": 0.0,
-        "layout": "{}",
-        "about": "{}",
-        "steps": rng.standard_normal(197, dtype=np.float32).tobytes(),
-        "vectors": rng.standard_normal((197, 512), dtype=np.float32).astype("<f2").tobytes(),
-    }
-
-
 def formats(count=4096):
-    rng, columns = np.random.default_rng(0), schema(512)
-    rows = [row(i, rng) for i in range(count)]
-    table = pa.table({n: pa.array([r[n] for r in rows], columns.field(n).type) for n in columns.names}, columns)
+    table = table_of(
+        [pack_row(f"{i:08d}", random_contributions(i, 197, 512, "text"), "float16") for i in range(count)], "float16"
+    )
+    expected = np.asarray(table["vectors"].combine_chunks().flatten().flatten()).reshape(count, -1)
     picks = random.Random(0).sample(range(count), 400)
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
 
-        def measure(name, write, opened, read):
+        def measure(name, write, open_file, read):
             begun = time.perf_counter()
             write()
             written = time.perf_counter() - begun
             begun = time.perf_counter()
-            handle = opened()
-            open_time = time.perf_counter() - begun
-            spent = []
+            handle = open_file()
+            opened = time.perf_counter() - begun
+            seconds = []
             for i in picks:
                 begun = time.perf_counter()
-                got = read(handle, i)
-                spent.append(time.perf_counter() - begun)
-                assert bytes(got) == rows[i]["vectors"]
-            size = sum(
-                p.stat().st_size
-                for p in place.rglob(f"{name}*/**/*" if (place / name).is_dir() else name)
-                if p.is_file()
-            )
-            found[name] = {"write, s": written, "open, ms": 1e3 * open_time, "MB": size / 1e6,
-                           "one row, ms": 1e3 * statistics.median(spent), "slowest, ms": 1e3 * max(spent)}  # fmt: skip
+                vectors = read(handle, i)
+                seconds.append(time.perf_counter() - begun)
+                assert np.array_equal(vectors, expected[i])
+            files = place.glob(f"{name}/**/*" if (place / name).is_dir() else name)
+            size = sum(path.stat().st_size for path in files if path.is_file())
+            results[name] = {"write, s": written, "open, ms": 1e3 * opened, "MB": size / 1e6,
+                             "one row, ms": 1e3 * statistics.median(seconds), "slowest, ms": 1e3 * max(seconds)}  # fmt: skip
 
-        def ipc():
-            with pa.ipc.new_file(str(place / "arrow"), columns) as writer:
+        def write_arrow():
+            with pa.ipc.new_file(str(place / "arrow"), table.schema) as writer:
                 writer.write_table(table, max_chunksize=256)
 
-        def ipc_open():
+        def open_arrow():
             return pa.ipc.open_file(pa.memory_map(str(place / "arrow"))).read_all()
 
-        measure("arrow", ipc, ipc_open, lambda t, i: t["vectors"][i].as_buffer().to_pybytes())
+        measure("arrow", write_arrow, open_arrow, lambda t, i: row_at(t, i)["vectors"])
         for group in (1, 64):
             name = f"parquet{group}"
             options = dict(row_group_size=group, compression="none", use_dictionary=False, write_statistics=False)
@@ -88,20 +70,24 @@ def formats(count=4096):
                 name,
                 lambda name=name, options=options: pq.write_table(table, place / name, **options),
                 lambda name=name: pq.ParquetFile(place / name, memory_map=True),
-                lambda f, i, group=group: f.read_row_group(i // group, ["vectors"])["vectors"][i % group].as_py(),
+                lambda f, i, group=group: flat(f.read_row_group(i // group, ["vectors"])["vectors"][i % group]),
             )
         try:
             import lance
         except ModuleNotFoundError:
-            found["lance"] = "not installed (pip install pylance)"
+            results["lance"] = "not installed (pip install pylance)"
         else:
             measure(
                 "lance",
                 lambda: lance.write_dataset(table, str(place / "lance")),
                 lambda: lance.dataset(str(place / "lance")),
-                lambda d, i: d.take([i], columns=["vectors"])["vectors"][0].as_py(),
+                lambda d, i: flat(d.take([i], columns=["vectors"])["vectors"][0]),
             )
-    return {"rows": count, "formats": found, "machine": described()}
+    return {"rows": count, "formats": results, "machine": described()}
+
+
+def flat(vectors):
+    return np.asarray(vectors.values.flatten())
 
 
 def random_contributions(i, features, joint, kind):
@@ -118,35 +104,34 @@ def random_contributions(i, features, joint, kind):
 
 
 def store(count=10_000, joint=512):
-    model, found = ss.load("scenes"), {}
+    model, results, stores = ss.load("scenes"), {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        made = {}
         for side, (kind, features) in enumerate((("image", 99), ("text", 16))):
             place = Path(folder) / kind
             create_store(place, model, ss.IntegratedJacobian(), side)
             begun = time.perf_counter()
             for first in range(0, count, 256):
-                some = range(first, min(count, first + 256))
-                rows = [random_contributions(i, features, joint, kind) for i in some]
-                write_part(place, first, [f"{i:06d}" for i in some], rows, "float16")
+                group = range(first, min(count, first + 256))
+                entries = [random_contributions(i, features, joint, kind) for i in group]
+                write_part(place, first, [f"{i:06d}" for i in group], entries, "float16")
             built = time.perf_counter() - begun
             begun = time.perf_counter()
-            made[kind] = open_store(place)
-            found[kind] = {"build, s": built, "open, s": time.perf_counter() - begun, **made[kind].summary()}
-        images, texts = made["image"], made["text"]
-        rng, spent = random.Random(0), []
+            stores[kind] = open_store(place)
+            results[kind] = {"build, s": built, "open, s": time.perf_counter() - begun, **stores[kind].summary()}
+        images, texts = stores["image"], stores["text"]
+        rng, seconds = random.Random(0), []
         for _ in range(500):
             i, j = (f"{rng.randrange(count):06d}" for _ in range(2))
             begun = time.perf_counter()
             pair = images[i] @ texts[j]
             _ = pair.matrix, pair.terms
-            spent.append(time.perf_counter() - begun)
+            seconds.append(time.perf_counter() - begun)
         begun = time.perf_counter()
         damaged = len(images.verify())
-        found["pair, ms"] = {"median": 1e3 * statistics.median(spent), "slowest of 500": 1e3 * max(spent)}
-        found["verify images, s"] = time.perf_counter() - begun
-        found["damaged"] = damaged
-    return {"entries a side": count, **found, "peak memory, GB": peak(), "machine": described()}
+        results["pair, ms"] = {"median": 1e3 * statistics.median(seconds), "slowest of 500": 1e3 * max(seconds)}
+        results["verify images, s"] = time.perf_counter() - begun
+        results["damaged"] = damaged
+    return {"entries a side": count, **results, "peak memory, GB": peak(), "machine": described()}
 
 
 if __name__ == "__main__":

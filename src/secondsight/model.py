@@ -103,15 +103,18 @@ class DualEncoder:
             return sides[0]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def side(self, kind: str) -> Side:
+        """The side for inputs of a kind, such as "image"; raises `InputError` if there is none."""
+        for side in (self.left, self.right):
+            if side.kind == kind:
+                return side
+        raise InputError(f"{self.name!r} has no {kind} side: it has {self.left.kind} and {self.right.kind}")
+
     def pair(self, left: str, right: str) -> DualEncoder:
         """The same model for two inputs of these kinds, such as `model.pair("image", "image")`."""
-        sides = {side.kind: side for side in (self.right, self.left)}
-        for kind in (left, right):
-            if kind not in sides:
-                raise InputError(f"{self.name!r} has no {kind} side: it has {' and '.join(reversed(sides))}")
         return DualEncoder(
-            sides[left].encoder,
-            sides[right].encoder,
+            self.side(left).encoder,
+            self.side(right).encoder,
             name=self.name,
             cosine=self.cosine,
             logit_scale=self._scale,

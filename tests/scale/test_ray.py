@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -35,12 +36,12 @@ def local(tmp_path_factory):
     return source, open_store(place)
 
 
-def same(one, other):
-    assert list(one) == list(other)
-    for key in one:
-        assert torch.allclose(one[key].vectors, other[key].vectors, atol=1e-6)
-        assert one[key].layout == other[key].layout
-    assert sum(len(t) for t in other._parts.values()) == len(other)
+def same(expected, store):
+    assert list(expected) == list(store)
+    for key in expected:
+        assert torch.allclose(expected[key].vectors, store[key].vectors, atol=1e-6)
+        assert expected[key].layout == store[key].layout
+    assert len(store.table()) == len(store)
 
 
 def test_two_actors_give_what_the_local_engine_gives(cluster, local, tmp_path):
@@ -53,40 +54,56 @@ def test_two_actors_give_what_the_local_engine_gives(cluster, local, tmp_path):
 
 def workers(name):
     """Processes of Ray's workers whose title has `name`."""
-    found = []
+    pids = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
         if title.startswith("ray::") and name in title:
-            found.append(int(pid))
-    return found
+            pids.append(int(pid))
+    return pids
 
 
-@pytest.mark.parametrize("victim", ["Decomposer", "_prepare"], ids=["actor", "task"])
-def test_a_killed_worker_costs_nothing(cluster, local, tmp_path, victim):
+def test_a_killed_task_and_a_killed_actor_cost_nothing(cluster, local, tmp_path):
     source, expected = local
-    killed = []
+    out, task, gate = tmp_path / "s", tmp_path / "task", tmp_path / "gate"
+    last, ended, killed = len(source) - 1, threading.Event(), []
+
+    def read(i):
+        """The last input waits: the first time for the end of its process, then until the actor is killed."""
+        if i == last and not task.exists():
+            (task.parent / "pid").write_text(str(os.getpid()))
+            (task.parent / "pid").rename(task)
+            time.sleep(3600)
+        while i == last and not gate.exists():
+            time.sleep(0.01)
+        return source.read(i)
+
+    def wait_for(event):
+        while not (value := event()):
+            assert not ended.wait(0.005), "the run ended before a worker was killed"
+        return value
 
     def kill():
-        deadline = time.monotonic() + 60
-        while not killed and time.monotonic() < deadline:
-            done = list((tmp_path / "s").glob("part-*")) if (tmp_path / "s").exists() else []
-            for pid in workers(victim) if done or victim == "_prepare" else []:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-                break
-            time.sleep(0.005)
+        wait_for(task.exists)
+        os.kill(int(task.read_text()), signal.SIGKILL)
+        killed.append("task")
+        wait_for(lambda: list(out.glob("part-*")))
+        os.kill(wait_for(lambda: workers("Decomposer"))[0], signal.SIGKILL)
+        killed.append("actor")
+        gate.touch()
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    report = decompose_with_ray(source, "scenes", tmp_path / "s", dtype="float32", actors=2, part=4)
-    thread.join()
-    if not killed:
-        pytest.skip("the run was over before a worker could be killed")
+    try:
+        report = decompose_with_ray(replace(source, read=read), "scenes", out, dtype="float32", part=8)
+    finally:
+        ended.set()
+        thread.join()
+    assert killed == ["task", "actor"]
     assert report.problems == {}
-    same(expected, open_store(tmp_path / "s"))
+    same(expected, open_store(out))
 
 
 def test_an_experiment_reads_what_the_cluster_explained(cluster, tmp_path, monkeypatch):
@@ -94,7 +111,7 @@ def test_an_experiment_reads_what_the_cluster_explained(cluster, tmp_path, monke
     from secondsight.scale.ray_engine import explain_with_ray
 
     data, models = "scenes:noto/12#4", [("scenes", ss.load("scenes"))]
-    seen = explain_with_ray("pointing", data, ["scenes"], out=tmp_path / "ray", actors=2, part=3, limit=8)
+    seen = explain_with_ray("pointing", data, ["scenes"], out=tmp_path / "ray", part=3, limit=8)
     assert seen == 8
     expected = evaluate("pointing", data, models, out=tmp_path / "local", limit=8)
     # Everything is there: a model that cannot run is not asked.

@@ -16,16 +16,17 @@ import torch
 from PIL import Image
 
 import secondsight as ss
-from secondsight.algebra.contributions import Contributions
-from secondsight.algebra.layout import GridLayout, TokenLayout
+from secondsight.algebra.layout import TokenLayout
 from secondsight.data import Scenes
 from secondsight.methods import base as methods_base
+from stores import random_contributions
 
 pa = pytest.importorskip("pyarrow", reason="needs secondsight[scale]")
 
 from secondsight.scale import decompose, open_source, open_store, search  # noqa: E402
 from secondsight.scale.decompose import Engine, Report  # noqa: E402
 from secondsight.scale.place import placed  # noqa: E402
+from secondsight.scale.rows import row_at  # noqa: E402
 from secondsight.scale.search import query_of, words_of_ranking  # noqa: E402
 from secondsight.scale.sources import Source, of_data  # noqa: E402
 from secondsight.scale.store import create_store, write_part  # noqa: E402
@@ -50,21 +51,13 @@ def stores(model, world, tmp_path_factory):
     return open_store(place / "image"), open_store(place / "text")
 
 
-def made(seed, features=7, joint=12, size=1.0):
-    g = torch.Generator().manual_seed(seed)
-    vectors = torch.randn(features, joint, generator=g) * size
-    reference = torch.randn(joint, generator=g)
-    layout = GridLayout(features, {0: "class"}, (features - 1, 1), (60, 40), (0.0, 0.0, 60.0, 40.0))
-    return Contributions(vectors, reference + vectors.sum(0), reference, layout, 0.5, {"method": "random"})
-
-
 @pytest.mark.parametrize(
     ("dtype", "close"), [("float32", 0.0), ("float16", 6e-4), ("int8", 1e-2)], ids=["float32", "float16", "int8"]
 )
 @pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
 def test_what_goes_in_comes_out_and_rounding_is_told(model, tmp_path, dtype, close, size):
     store = create_store(tmp_path / "s", model, ss.IntegratedJacobian(), 0, dtype)
-    inputs = {f"k{i} – ü": made(i, features=7, size=size) for i in range(5)}
+    inputs = {f"k{i} – ü": random_contributions(i, features=7, size=size) for i in range(5)}
     write_part(store.folder, 0, list(inputs), list(inputs.values()), dtype)
     opened = open_store(tmp_path / "s")
     assert list(opened) == list(inputs)
@@ -75,13 +68,15 @@ def test_what_goes_in_comes_out_and_rounding_is_told(model, tmp_path, dtype, clo
         assert got.about["rounding"] == pytest.approx(missed, rel=1e-3, abs=1e-12)
         assert torch.equal(got.embedding, one.embedding)
         assert torch.equal(got.reference_embedding, one.reference_embedding)
-        assert (got.layout, got.scale) == (one.layout, one.scale)
+        assert (got.layout, got.scale, got.outcome) == (one.layout, one.scale, one.outcome)
     assert opened.summary()["largest rounding"] <= max(close, 1e-12)
 
 
 def test_pairs_of_stores_are_those_of_the_model(model, world, stores):
     images, texts = stores
     assert (len(images), len(texts)) == (40, 40)
+    assert images.table()["converged"].to_pylist() == [True] * 40
+    assert min(images.table()["nodes"].to_pylist()) > 0
     for i in (0, 7, 39):
         one = world[i]
         pair = images[one.image_key] @ texts[f"{one.image_key}/{one.key}"]
@@ -89,6 +84,7 @@ def test_pairs_of_stores_are_those_of_the_model(model, world, stores):
         assert pair.similarity == pytest.approx(e.similarity, abs=1e-5)
         assert torch.allclose(pair.matrix, e.matrix, atol=2e-3 * float(e.matrix.abs().max()))
         assert pair.error < 5e-3
+        assert images[one.image_key].outcome.layer == model.left.contributions([one.image])[0].outcome.layer
         assert pair.left_layout == e.left_layout
     # Every pair's error holds what rounding added.
     assert images.summary()["largest rounding"] < 6e-4
@@ -107,18 +103,81 @@ def test_texts_and_images_of_other_makes_are_refused(model, world, stores, tmp_p
         decompose(of_data(world, "text"), model, texts.folder, dtype="int8")
     with pytest.raises(ss.InputError, match="another side"):
         decompose(of_data(world, "image"), model, texts.folder)
-    with pytest.raises(ss.InputError, match="can be written down"):
+    with pytest.raises(ss.InputError, match="cannot be written down"):
         decompose(of_data(world, "image"), model, tmp_path / "x", ss.IntegratedJacobian(reference=torch.zeros(1)))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    with pytest.raises(ss.InputError, match="is no store"):
+    with pytest.raises(ss.InputError, match="exists and is not a store"):
         decompose(of_data(world, "image"), model, tmp_path / "full")
     for folder in (tmp_path / "full", tmp_path / "nowhere"):
-        with pytest.raises(ss.InputError, match="no store of contributions"):
+        with pytest.raises(ss.InputError, match="is not a store of contributions"):
             open_store(folder)
     with pytest.raises(ss.InputError, match="has no 'nothing'"):
         images["nothing"]
     assert images.get("nothing") is None
+
+
+def test_stores_of_another_format_say_what_they_are(model, world, tmp_path):
+    decompose(of_data(world, "image").first(2), model, tmp_path)
+    facts = json.loads((tmp_path / "store.json").read_text())
+    for version in (1, 3):
+        (tmp_path / "store.json").write_text(json.dumps({**facts, "format": f"secondsight-store-{version}"}))
+        message = f"'secondsight-store-{version}' of another version .* run secondsight decompose again"
+        with pytest.raises(ss.InputError, match=message):
+            open_store(tmp_path)
+        with pytest.raises(ss.InputError, match=message):
+            decompose(of_data(world, "image"), model, tmp_path)
+
+
+@pytest.fixture(params=["float16", "int8", "float32"])
+def rows_of_three(request, model, tmp_path):
+    """A store of a dtype, and what it holds as arrays by key; entries differ in their number of features."""
+    store = create_store(tmp_path / "s", model, ss.IntegratedJacobian(), 0, request.param)
+    entries = [random_contributions(i, features=5 + i) for i in range(3)]
+    write_part(store.folder, 0, ["a", "b"], entries[:2], request.param)
+    write_part(store.folder, 2, ["c"], entries[2:], request.param)
+    store.refresh()
+    return store, {key: store[key].vectors.numpy() for key in store}
+
+
+def test_pandas_reads_numbers(rows_of_three):
+    import pyarrow.dataset
+
+    store, expected = rows_of_three
+    frame = pyarrow.dataset.dataset(sorted(store.folder.glob("part-*")), format="arrow").to_table().to_pandas()
+    assert frame.equals(store.table().to_pandas())
+    assert list(frame.key) == list(expected)
+    for row in frame.itertuples():
+        vectors = np.stack(row.vectors)
+        assert vectors.dtype == store.facts["dtype"]
+        assert np.array_equal(vectors.astype("f4") * row.step_sizes[:, None], expected[row.key])
+        assert np.array_equal(row.embedding, store[row.key].embedding)
+
+
+def test_polars_reads_numbers(rows_of_three):
+    polars = pytest.importorskip("polars", reason="needs secondsight[dev]")
+    store, expected = rows_of_three
+    frame = polars.read_ipc(str(store.folder / "part-*.arrow"))
+    assert frame["key"].to_list() == list(expected)
+    for key, vectors, steps in frame.select("key", "vectors", "step_sizes").iter_rows():
+        assert np.array_equal(np.array(vectors, "f4") * np.array(steps, "f4")[:, None], expected[key])
+
+
+def test_duckdb_reads_numbers(rows_of_three):
+    duckdb = pytest.importorskip("duckdb", reason="needs secondsight[dev]")
+    store, expected = rows_of_three
+    rows = store.table()
+    if store.facts["dtype"] == "float16":
+        # DuckDB has no half precision.
+        wide = pa.list_(pa.list_(pa.float32(), 12))
+        rows = rows.set_column(rows.column_names.index("vectors"), "vectors", rows["vectors"].cast(wide))
+    with duckdb.connect() as database:
+        database.register("rows", rows)
+        answer = database.sql("select key, vectors, step_sizes, residual < 1e-3 from rows").fetchall()
+    assert [key for key, *_ in answer] == list(expected)
+    for key, vectors, steps, small in answer:
+        assert small is True
+        assert np.array_equal(np.array(vectors, "f4") * np.array(steps, "f4")[:, None], expected[key])
 
 
 def test_a_run_goes_on_where_it_stopped(model, world, tmp_path):
@@ -164,7 +223,7 @@ def test_sources(world, tmp_path):
     both = Scenes(5, captions=3, seed=2)
     assert (len(of_data(both, "image")), len(of_data(both, "text"))) == (5, 15)
     for spec, side, words in (
-        ("photos:/nowhere", "image", "no folder"),
+        ("photos:/nowhere", "image", "not a folder"),
         (f"photos:{tmp_path}", "image", "no photographs"),
         (f"photos:{tmp_path}", "text", "no texts"),
         ("texts:/nowhere", "text", "cannot be read"),
@@ -212,7 +271,7 @@ def test_damage_in_the_numbers_is_named_and_mended(model, world, tmp_path):
     store = open_store(tmp_path / "s")
     part = sorted((tmp_path / "s").glob("part-*"))[1]
     data = bytearray(part.read_bytes())
-    vectors = store._parts[part.name]["vectors"][2].as_buffer().to_pybytes()
+    vectors = row_at(store._parts[part.name], 2)["vectors"].tobytes()
     data[data.index(vectors) + 100] ^= 4
     part.write_bytes(data)
     store = open_store(tmp_path / "s")
@@ -227,25 +286,28 @@ def test_damage_in_the_numbers_is_named_and_mended(model, world, tmp_path):
 
 
 WRITER = """
-import os, sys
-import secondsight as ss
+import os, signal, sys
 from pathlib import Path
-from test_scale import made
-from secondsight.scale.store import write_part, Store
+from secondsight.scale.store import Store, write_part
+from stores import random_contributions
+
 folder, whole = Path(sys.argv[1]), int(sys.argv[2])
 
-def write():
+def write(limit):
     store = Store(folder)
     todo = [i for i in range(whole) if f"{i:06d}" not in store]
-    for at in range(0, len(todo), 4):
-        some = todo[at : at + 4]
-        write_part(folder, some[0], [f"{i:06d}" for i in some], [made(i, 200, 64) for i in some], "float16")
+    for part, at in enumerate(range(0, len(todo), 4)):
+        if part == limit:
+            signal.pause()
+        group = todo[at : at + 4]
+        entries = [random_contributions(i, 200, 64) for i in group]
+        write_part(folder, group[0], [f"{i:06d}" for i in group], entries, "float16")
 
-# Imported once; every line asks for a new process that goes on writing.
-for _ in sys.stdin:
+# Imported once; every line asks for a new process, which goes on writing and waits to be killed after so many parts.
+for line in sys.stdin:
     child = os.fork()
     if not child:
-        write()
+        write(int(line))
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
@@ -255,41 +317,42 @@ for _ in sys.stdin:
 def test_a_writer_killed_twenty_times_loses_nothing(model, tmp_path):
     folder, whole, rng = tmp_path / "s", 1600, random.Random(0)
     create_store(folder, model, ss.IntegratedJacobian(), 0)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path = [str(Path(__file__).parents[1] / "support"), environment.get("PYTHONPATH", "")]
     writers = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(folder), str(whole)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**environment, "PYTHONPATH": os.pathsep.join(path)},
     )
 
-    def begun():
-        writers.stdin.write("write\n")
+    def start(limit):
+        writers.stdin.write(f"{limit}\n")
         writers.stdin.flush()
         return int(writers.stdout.readline())
 
-    killed, parts = 0, [0]
-    while killed < 20:
-        pid = begun()
-        time.sleep(rng.uniform(0.03, 0.3))
+    def parts():
+        return len(list(folder.glob("part-*")))
+
+    for _ in range(20):
+        goal = rng.randrange(1, 12)
+        before, pid = parts(), start(goal + 3)
+        while parts() < before + goal:
+            os.kill(pid, 0)  # still alive
+            time.sleep(0.002)
         os.kill(pid, signal.SIGKILL)
-        killed += int(writers.stdout.readline()) == signal.SIGKILL
-        parts.append(len(list(folder.glob("part-*"))))
-        if parts[-1] == whole // 4:
-            # The writers were faster than their killers: begin again with what they have not done.
-            for path in sorted(folder.glob("part-*"))[::2]:
-                path.unlink()
-    begun()
+        assert int(writers.stdout.readline()) == signal.SIGKILL
+        assert before + goal <= parts() <= before + goal + 3
+    start(-1)
     assert int(writers.stdout.readline()) == 0
     writers.stdin.close()
-    assert len(set(parts)) > 3
     store = open_store(folder)
     assert sorted(store) == [f"{i:06d}" for i in range(whole)]
     assert sum(len(t) for t in store._parts.values()) == whole
     assert store.verify() == []
     for i in (0, 777, whole - 1):
-        expected = made(i, 200, 64).vectors
+        expected = random_contributions(i, 200, 64).vectors
         assert float((store[f"{i:06d}"].vectors - expected).norm() / expected.norm()) < 6e-4
 
 
@@ -370,6 +433,31 @@ def test_search_is_exact_and_explains_itself(model, world, stores):
     assert len(search(images, query, 1000)) == 40
     with pytest.raises(ss.InputError, match="at least 1"):
         search(images, query, 0)
+
+
+class InMemory:
+    """The least that `search` needs: keys, embeddings and items."""
+
+    def __init__(self, contributions):
+        self.contributions = contributions
+        self.embeddings = torch.stack([c.embedding.double() * c.scale for c in contributions.values()])
+
+    def keys(self):
+        return list(self.contributions)
+
+    def __getitem__(self, key):
+        return self.contributions[key]
+
+
+def test_search_works_on_contributions_in_memory(stores):
+    images, texts = stores
+    query = texts[texts.keys()[3]]
+    hits = search(InMemory({key: images[key] for key in images}), query, 7)
+    expected = search(images, query, 7)
+    assert [hit.key for hit in hits] == [hit.key for hit in expected]
+    assert [hit.similarity for hit in hits] == [hit.similarity for hit in expected]
+    twins = InMemory({key: images[images.keys()[0]] for key in "cab"})
+    assert [hit.key for hit in search(twins, query, 2)] == ["c", "a"]
 
 
 def test_queries_are_made_by_the_stores_model_and_method(model, world, stores):

@@ -1,13 +1,22 @@
 """From a hundred pairs to a million: stores of contributions, the runs that fill them, retrieval that explains itself."""
 
+from typing import Any
+
+from secondsight.scale.search import Hit, Searchable, search
 from secondsight.support.errors import InputError
 
 try:
     from secondsight.scale.decompose import decompose
-    from secondsight.scale.search import Hit, search
     from secondsight.scale.sources import Source, open_source
     from secondsight.scale.store import Store, open_store
 except ModuleNotFoundError as problem:
-    raise InputError(f"stores need the package {problem.name!r}: pip install 'secondsight[scale]'") from problem
+    _missing = problem.name
 
-__all__ = ["Hit", "Source", "Store", "decompose", "open_source", "open_store", "search"]
+    def __getattr__(name: str) -> Any:
+        """Only `search` works without Arrow."""
+        if name in __all__:
+            raise InputError(f"stores need the package {_missing!r}: pip install 'secondsight[scale]'")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["Hit", "Searchable", "Source", "Store", "decompose", "open_source", "open_store", "search"]

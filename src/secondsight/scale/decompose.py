@@ -17,7 +17,7 @@ from secondsight.encoders.base import Encoder
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian, Method
 from secondsight.model import DualEncoder, Side
-from secondsight.scale.rows import sound
+from secondsight.scale.rows import is_finite
 from secondsight.scale.sources import Source
 from secondsight.scale.store import Store, create_store, write_part
 from secondsight.support.errors import InputError
@@ -78,7 +78,7 @@ def decompose(
     inputs. Raises `InputError` for a store of another model or method.
     """
     method = method or IntegratedJacobian()
-    side = side_of(model, source.kind)
+    side = model.side(source.kind)
     store = create_store(out, model, method, side.index, dtype)
     sweep(store.folder)
     todo = [i for i, key in enumerate(source.keys) if key not in store]
@@ -102,14 +102,6 @@ def decompose(
     if progress:
         progress(report)
     return report
-
-
-def side_of(model: DualEncoder, kind: str) -> Side:
-    """The side of a model that takes such inputs."""
-    for side in (model.left, model.right):
-        if side.kind == kind:
-            return side
-    raise InputError(f"{model.name!r} has no {kind} side: it has {model.left.kind} and {model.right.kind}")
 
 
 def _write(store: Store, rows: Sequence[tuple[int, str, Contributions]], dtype: str, report: Report) -> None:
@@ -183,7 +175,7 @@ class Engine:
     def _made(self, inputs: list[Prepared]) -> list[Contributions | str]:
         try:
             made = [_on_cpu(one) for one in self.method.contributions(self.side, inputs)]
-            return [one if sound(one) else "its contributions hold NaN or infinity" for one in made]
+            return [one if is_finite(one) else "its contributions hold NaN or infinity" for one in made]
         except InputError as problem:
             if len(inputs) == 1:
                 return [str(problem)]

@@ -7,11 +7,9 @@ lost, nothing doubled. All machines need to see the folder of the store, and the
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import os
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,11 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-import torch
 
-from secondsight.encoders.base import Encoder
 from secondsight.encoders.registry import load
 from secondsight.methods import IntegratedJacobian, Method
 from secondsight.model import DualEncoder
-from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, side_of, write_rows
+from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, write_rows
 from secondsight.scale.place import placed
 from secondsight.scale.sources import Source
 from secondsight.scale.store import create_store
@@ -59,14 +55,14 @@ def decompose_with_ray(
     method = method or IntegratedJacobian()
     _started(address)
     own = placed(load(model), None, precision) if isinstance(model, str) else model
-    side = side_of(own, source.kind)
+    side = own.side(source.kind)
     store = create_store(out, own, method, side.index, dtype)
     todo = [i for i, key in enumerate(source.keys) if key not in store]
     report = Report(len(source), skipped=len(source) - len(todo))
     if not todo:
         return report
     shared = ray.put(source)
-    encoder = ray.put(_without_weights(side.encoder))
+    encoder = ray.put(side.encoder.for_preparing())
     blocks = -(-len(todo) // part)
     rows = ray.data.from_items([{"index": i} for i in todo], override_num_blocks=blocks)
     prepared = rows.map_batches(
@@ -92,18 +88,6 @@ def decompose_with_ray(
             progress(report)
     report.check()
     return report
-
-
-def _without_weights(encoder: Encoder) -> Encoder:
-    """What prepares inputs, small enough to be sent to every task: the model's tensors have shapes only."""
-    memo: dict[int, Any] = {}
-    for tensor in (*encoder.module.parameters(), *encoder.module.buffers()):
-        bare = tensor.detach().to("meta")
-        memo[id(tensor)] = torch.nn.Parameter(bare, False) if isinstance(tensor, torch.nn.Parameter) else bare
-    bare_encoder = copy.copy(encoder)
-    # References are made by those who decompose.
-    bare_encoder._references, bare_encoder._copies = OrderedDict(), {}
-    return copy.deepcopy(bare_encoder, memo)
 
 
 def _prepare(batch: dict[str, np.ndarray], source: Any, encoder: Any, truncate: bool) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""One input's contributions as a row of an Arrow table: halves or bytes, what rounding cost, and a checksum."""
+"""One input's contributions as a row of an Arrow table: rounded vectors, typed facts and a checksum.
+
+Vectors are nested lists of numbers, so that polars, pandas and other readers of Arrow see numbers too.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,99 +17,157 @@ import torch
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.layout import Layout
+from secondsight.algebra.outcome import Outcome
 from secondsight.support.errors import InputError
 
-DTYPES = ("float16", "int8", "float32")
+Row = Mapping[str, Any]
+
+_NUMBERS = {"float16": pa.float16(), "int8": pa.int8(), "float32": pa.float32()}
+
+DTYPES = tuple(_NUMBERS)
+
+_FACTS = {
+    "key": pa.string(),
+    "scale": pa.float64(),
+    "residual": pa.float64(),
+    "rounding": pa.float64(),
+    "method": pa.string(),
+    "layer": pa.string(),
+    "reference": pa.string(),
+    "converged": pa.bool_(),
+    "tolerance": pa.float64(),
+    "nodes": pa.int64(),
+    "cost": pa.int64(),
+    "layout": pa.string(),
+    "about": pa.string(),
+}
+"""Numbers and texts of a row. Those of `Outcome` have its names, and are null where contributions carry none."""
+
+_OUTCOME = ("method", "layer", "reference", "converged", "tolerance", "nodes", "cost")
+_ARRAYS = ("embedding", "reference_embedding", "step_sizes", "vectors")
 
 
-def schema(joint: int) -> pa.Schema:
-    """The columns: `vectors` are row-major (features, joint) numbers, `steps` what one unit of them is worth."""
-    wide = pa.list_(pa.float32(), joint)
+def schema(joint: int, dtype: str) -> pa.Schema:
+    """The columns of a store with `joint` dimensions.
+
+    `vectors` (feature, joint) are stored in `dtype`; multiplied by their feature's `step_sizes` they are the contributions.
+    """
+    joint_vector = pa.list_(pa.float32(), joint)
     return pa.schema(
-        [
-            ("key", pa.string()),
-            ("checksum", pa.uint32()),
-            ("embedding", wide),
-            ("reference", wide),
-            ("scale", pa.float64()),
-            ("residual", pa.float32()),
-            ("rounding", pa.float32()),
-            ("layout", pa.string()),
-            ("about", pa.string()),
-            ("steps", pa.large_binary()),
-            ("vectors", pa.large_binary()),
-        ]
+        {
+            **_FACTS,
+            "embedding": joint_vector,
+            "reference_embedding": joint_vector,
+            "step_sizes": pa.list_(pa.float32()),
+            "vectors": pa.list_(pa.list_(_NUMBERS[dtype], joint)),
+            "checksum": pa.uint32(),
+        }
     )
 
 
-def packed(key: str, made: Contributions, dtype: str) -> dict[str, Any]:
-    """A row. `rounding` is ‖stored − U‖ / ‖U‖; what rounding adds to a pair's error shows in that pair's error."""
-    u = made.vectors.detach().cpu().float().numpy()
-    if not sound(made):
+def pack_row(key: str, contributions: Contributions, dtype: str) -> Row:
+    """A row of a store. `rounding` is ‖stored − U‖ / ‖U‖; a pair's `error` includes what rounding adds to it."""
+    if not is_finite(contributions):
         raise InputError(f"the contributions of {key!r} hold NaN or infinity")
-    steps, stored = _rounded(u, dtype)
-    back = stored.astype(np.float32) * steps
-    size = float(np.linalg.norm(u))
+    u = contributions.vectors.detach().cpu().float().numpy()
+    steps, rounded = _round(u, dtype)
+    length = float(np.linalg.norm(u))
     row = {
+        "residual": contributions.outcome.residual if contributions.outcome else contributions.relative_residual,
         "key": key,
-        "embedding": made.embedding.detach().cpu().float().numpy(),
-        "reference": made.reference_embedding.detach().cpu().float().numpy(),
-        "scale": float(made.scale),
-        "residual": made.relative_residual,
-        "rounding": float(np.linalg.norm(back - u)) / size if size else 0.0,
-        "layout": json.dumps(made.layout.to_json(), ensure_ascii=False),
-        "about": json.dumps(dict(made.about)),
-        "steps": steps.astype("<f4").tobytes(),
-        "vectors": stored.tobytes(),
+        "scale": float(contributions.scale),
+        "rounding": float(np.linalg.norm(rounded.astype(np.float32) * steps - u)) / length if length else 0.0,
+        "layout": json.dumps(contributions.layout.to_json(), ensure_ascii=False),
+        "about": json.dumps(dict(contributions.about)),
+        **_pack_outcome(contributions.outcome),
+        "embedding": contributions.embedding.detach().cpu().float().numpy(),
+        "reference_embedding": contributions.reference_embedding.detach().cpu().float().numpy(),
+        "step_sizes": steps[:, 0],
+        "vectors": rounded,
     }
     return {**row, "checksum": checksum(row)}
 
 
-def sound(made: Contributions) -> bool:
+def _pack_outcome(outcome: Outcome | None) -> dict[str, Any]:
+    if outcome is None:
+        return dict.fromkeys(_OUTCOME)
+    return {**{name: getattr(outcome, name) for name in _OUTCOME}, "layer": str(outcome.layer)}
+
+
+def _unpack_outcome(row: Row) -> Outcome | None:
+    if row["method"] is None:
+        return None
+    layer = row["layer"]
+    return Outcome(
+        **{**{name: row[name] for name in _OUTCOME}, "layer": int(layer) if layer.lstrip("-").isdigit() else layer},
+        residual=row["residual"],
+    )
+
+
+def is_finite(contributions: Contributions) -> bool:
     """Whether all numbers are finite."""
-    return all(bool(torch.isfinite(t).all()) for t in (made.vectors, made.embedding, made.reference_embedding))
+    tensors = (contributions.vectors, contributions.embedding, contributions.reference_embedding)
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-def _rounded(u: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a unit is worth, a number a feature (features, 1), and the numbers themselves."""
+def _round(u: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Step sizes (feature, 1) and the vectors in units of them."""
     largest = np.abs(u).max(1, keepdims=True, initial=0.0).astype(np.float32)
     if dtype == "int8":
         steps = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
         return steps, np.clip(np.rint(u / steps), -127, 127).astype("i1")
-    # A power of two changes no digit; halves reach neither far up nor far down.
+    # float16 has a small range. Scaling by a power of two changes the exponent only.
     exponent = math.frexp(float(largest.max(initial=0.0)))[1]
     steps = np.full_like(largest, np.ldexp(1.0, exponent) if dtype == "float16" else 1.0)
     return steps, (u / steps).astype("<f2" if dtype == "float16" else "<f4")
 
 
-def checksum(row: Mapping[str, Any]) -> int:
+def checksum(row: Row) -> int:
     """CRC-32 of everything else in the row."""
-    found = 0
-    for name in ("key", "layout", "about"):
-        found = zlib.crc32(row[name].encode(), found)
-    for name in ("embedding", "reference"):
-        found = zlib.crc32(np.ascontiguousarray(row[name], dtype="<f4").tobytes(), found)
-    found = zlib.crc32(np.float64(row["scale"]).tobytes(), found)
-    for name in ("residual", "rounding"):
-        found = zlib.crc32(np.float32(row[name]).tobytes(), found)
-    for name in ("steps", "vectors"):
-        found = zlib.crc32(row[name], found)
-    return found
+    crc = zlib.crc32(json.dumps([row[name] for name in _FACTS], ensure_ascii=False).encode())
+    for name in _ARRAYS:
+        crc = zlib.crc32(np.ascontiguousarray(row[name]).data, crc)
+    return crc
 
 
-def unpacked(row: Mapping[str, Any], dtype: str, space: str) -> Contributions:
-    """The contributions of a row."""
+def unpack_row(row: Row, space: str) -> Contributions:
+    """The contributions of a row, which belong to a store's `space`."""
     layout = Layout.from_json(json.loads(row["layout"]))
-    kind = {"float16": "<f2", "int8": "i1", "float32": "<f4"}[dtype]
-    stored = np.frombuffer(row["vectors"], kind).reshape(layout.size, -1)
-    steps = np.frombuffer(row["steps"], "<f4")[:, None]
-    about = {**json.loads(row["about"]), "rounding": row["rounding"]}
+    rounded = row["vectors"].reshape(layout.size, -1)
     return Contributions(
-        factor=torch.from_numpy(stored.astype(np.float32) * steps),
-        embedding=torch.from_numpy(np.array(row["embedding"], np.float32)),
-        reference_embedding=torch.from_numpy(np.array(row["reference"], np.float32)),
+        factor=torch.from_numpy(np.multiply(rounded, row["step_sizes"][:, None], dtype=np.float32)),
+        embedding=torch.from_numpy(row["embedding"].copy()),
+        reference_embedding=torch.from_numpy(row["reference_embedding"].copy()),
         layout=layout,
         scale=row["scale"],
-        about=about,
+        about={**json.loads(row["about"]), "rounding": row["rounding"]},
+        outcome=_unpack_outcome(row),
         space=space,
     )
+
+
+def table_of(rows: Sequence[Row], dtype: str) -> pa.Table:
+    """Rows as a table."""
+    columns = schema(len(rows[0]["embedding"]), dtype)
+    return pa.table([_column(field.type, [row[field.name] for row in rows]) for field in columns], columns)
+
+
+def _column(kind: pa.DataType, values: Sequence[Any] | np.ndarray) -> pa.Array:
+    if pa.types.is_list(kind):
+        offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), _column(kind.value_type, np.concatenate(values)))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(values), kind.value_type), kind.list_size)
+    return pa.array(values, kind)
+
+
+def row_at(table: pa.Table, index: int) -> Row:
+    """A row of a table; its arrays are flat views of the table's memory."""
+    facts = {name: table[name][index].as_py() for name in (*_FACTS, "checksum")}
+    return {**facts, **{name: _flat(table[name][index].values) for name in _ARRAYS}}
+
+
+def _flat(values: pa.Array) -> np.ndarray:
+    while pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    return values.to_numpy(zero_copy_only=True)

@@ -1,33 +1,54 @@
-"""Retrieval over a store that says why: which cells and words carry a match, and why this is above that."""
+"""Retrieval that says why: which cells and words carry a match, and why one entry ranks above another.
+
+`search` works on anything `Searchable`: a store on disk, or contributions that a program keeps in memory.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
+from secondsight.algebra.layout import word_scores
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.inputs.kinds import possible_kinds
 from secondsight.methods import method_named
 from secondsight.model import DualEncoder
-from secondsight.scale.decompose import side_of
-from secondsight.scale.store import Store
 from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from secondsight.scale.store import Store
 
 _BLOCK = 65536
 
 
+@runtime_checkable
+class Searchable(Protocol):
+    """Entries in a fixed order: their keys, their embeddings, and the contributions of each by key."""
+
+    def keys(self) -> Sequence[str]:
+        """All keys, in the order of `embeddings`."""
+
+    @property
+    def embeddings(self) -> Float[Tensor, "entry joint"]:
+        """All embeddings times their scale. Entries are ranked in this tensor's precision."""
+
+    def __getitem__(self, key: str) -> Contributions:
+        """The contributions of one entry; read only for the entries that are returned."""
+
+
 @dataclass(frozen=True, eq=False)
 class Hit:
-    """An entry of the store, its similarity to the query, and the pair explained: `hit.pair[…]` is its map.
+    """An entry, its similarity to the query, and the pair explained: `hit.pair[…]` is its map.
 
-    `pair` has the store's entry on the left and the query on the right.
+    `pair` has the entry on the left and the query on the right.
     """
 
     key: str
@@ -40,80 +61,83 @@ class Hit:
         """The four terms and the matrix of this entry with the query."""
         return self.entry @ self.query
 
-    def above(self, other: Hit) -> Interactions:
-        """Why this entry is above another: the margin of their similarities, the query's words on the right.
+    def above(self, lower: Hit) -> Interactions:
+        """Why this entry ranks above `lower`: the margin of their similarities, with the query on the right.
 
-        The left side has the features of both entries, those of the other one subtracted.
+        The left side has the features of both entries; those of `lower` count negatively.
         """
-        return (self.entry - other.entry) @ self.query
+        return (self.entry - lower.entry) @ self.query
 
 
-def search(store: Store, query: Contributions, k: int = 10, *, index: Any = None) -> list[Hit]:
-    """The `k` entries of a store that match a query best, explained; no encoder is needed.
+def search(entries: Searchable, query: Contributions, k: int = 10, *, index: Any = None) -> list[Hit]:
+    """The `k` entries that match a query best, explained; no encoder is needed.
 
-    Exact, unless `index` is given: an approximate one over `store.embeddings`, anything with faiss's
-    `search(vectors, k)`, which returns similarities and row numbers. Raises `InputError` where query and store are of
-    different models or methods.
+    The ranking is exact unless `index` is given: an approximate index over `entries.embeddings` with faiss's method
+    `search(vectors, k)`, which returns similarities and row numbers. Raises `InputError` if the query and the entries come
+    from different models or methods.
     """
     if k < 1:
-        raise InputError(f"k={k!r} must be at least 1")
-    if not len(store):
-        raise InputError(f"{str(store.folder)!r} has no entries")
-    keys = list(store)
-    direction = (query.embedding * query.scale).float().cpu()
-    rows = _nearest(store.embeddings, direction, min(k, len(keys))) if index is None else _asked(index, direction, k)
+        raise InputError(f"k must be at least 1, not {k!r}")
+    keys = entries.keys()
+    if not keys:
+        raise InputError("there are no entries to search: decompose some inputs first")
+    direction = query.embedding.cpu() * query.scale
+    if index is None:
+        rows = _nearest(entries.embeddings, direction, min(k, len(keys)))
+    else:
+        rows = _approximately_nearest(index, direction, k)
     hits = []
     for row in rows:
-        entry = store[keys[row]]
-        # The similarity in double, as the pair's own terms have it.
-        value = float(entry.embedding.double() @ query.embedding.double()) * entry.scale * query.scale
+        entry = entries[keys[row]]
         entry.check_same_space(query)
-        hits.append(Hit(keys[row], value, entry, query))
+        # In double precision, as in the pair's terms.
+        similarity = float(entry.embedding.double() @ query.embedding.double()) * entry.scale * query.scale
+        hits.append(Hit(keys[row], similarity, entry, query))
     return sorted(hits, key=lambda hit: -hit.similarity)
 
 
-def _nearest(embeddings: Tensor, direction: Tensor, k: int) -> list[int]:
-    """The rows with the largest product, block by block; equal ones in the store's order."""
-    best, places = torch.empty(0), torch.empty(0, dtype=torch.long)
+def _nearest(embeddings: Float[Tensor, "entry joint"], direction: Float[Tensor, " joint"], k: int) -> list[int]:
+    """The rows with the largest products, computed block by block; ties keep the order of the entries."""
+    direction = direction.to(embeddings)
+    best, rows = embeddings.new_empty(0), torch.empty(0, dtype=torch.long)
     for first in range(0, len(embeddings), _BLOCK):
-        values = embeddings[first : first + _BLOCK] @ direction
-        best, places = torch.cat([best, values]), torch.cat([places, torch.arange(first, first + len(values))])
+        products = embeddings[first : first + _BLOCK] @ direction
+        best, rows = torch.cat([best, products]), torch.cat([rows, torch.arange(first, first + len(products))])
         order = best.argsort(descending=True, stable=True)[:k]
-        best, places = best[order], places[order]
-    return [int(i) for i in places]
+        best, rows = best[order], rows[order]
+    return [int(row) for row in rows]
 
 
-def _asked(index: Any, direction: Tensor, k: int) -> list[int]:
-    _, rows = index.search(direction[None].numpy(), k)
-    return [int(i) for i in rows[0] if i >= 0]
+def _approximately_nearest(index: Any, direction: Float[Tensor, " joint"], k: int) -> list[int]:
+    _, rows = index.search(direction.float()[None].numpy(), k)
+    # faiss fills up with -1 when it finds fewer than k.
+    return [int(row) for row in rows[0] if row >= 0]
 
 
 def words_of_ranking(hits: Sequence[Hit]) -> list[tuple[str, float]]:
-    """(word, score) of the query: what each word adds to the mean margin of the first hit above the others."""
-    from secondsight.algebra.layout import word_scores
-
+    """(word, score) of the query: what each word adds to the mean margin of the first hit above the rest."""
     if len(hits) < 2:
-        raise InputError("a ranking needs at least two hits")
-    first, *others = hits
-    rows = [first.above(other).toward_right(None) for other in others]
-    return word_scores(first.query.layout, torch.stack(rows).mean(0))
+        raise InputError("explaining a ranking needs at least two hits: search with a larger k")
+    first, *rest = hits
+    margins = [first.above(lower).toward_right(None) for lower in rest]
+    return word_scores(first.query.layout, torch.stack(margins).mean(0))
 
 
 def query_of(store: Store, model: DualEncoder, raw: Any) -> Contributions:
-    """A raw query's contributions by the store's own method; raises `InputError` where the model is not the store's."""
+    """The contributions of a raw query by the store's method; raises `InputError` if `model` is not the store's."""
     if fingerprint(model) != store.facts["weights"]:
         raise InputError(
-            f"the store was made by {store.facts['model']!r} with other weights than {model.name!r} has (or in another "
-            "precision: --precision)"
+            f"the store was made by {store.facts['model']!r} with other weights or in another precision than "
+            f"{model.name!r}: load the store's model, with its --precision"
         )
-    own = side_of(model, store.facts["side"])
-    other = model.right if own is model.left else model.left
-    # A text is a query for images, and an image for texts; else something of the store's own kind is meant.
-    side = other if other.kind in possible_kinds(raw) else own
+    stored_side = model.side(store.facts["side"])
+    opposite = model.right if stored_side is model.left else model.left
+    # A text searches images and an image searches texts; otherwise the query is of the store's kind.
+    side = opposite if opposite.kind in possible_kinds(raw) else stored_side
     method = method_named(store.facts["method"]["name"], **_options(store))
-    made = side.contributions([raw], method)[0]
-    return replace(made, space=store.facts["space"])
+    contributions = side.contributions([raw], method)[0]
+    return replace(contributions, space=store.facts["space"])
 
 
 def _options(store: Store) -> dict[str, Any]:
-    return {name: ast.literal_eval(value) for name, value in store.facts["method"]["options"].items()}
+    return {name: ast.literal_eval(literal) for name, literal in store.facts["method"]["options"].items()}

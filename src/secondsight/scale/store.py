@@ -1,8 +1,8 @@
-"""A store: contributions on disk, found by key in well under a millisecond, complete or not there at all.
+"""A store: contributions on disk, found by key in well under a millisecond, each part complete or absent.
 
-A folder with store.json (what was decomposed by what) and parts, which are Arrow IPC files: an open columnar format that is
-read in place, so that one row costs one row. A part appears by being renamed, under a name made of its keys, so a run that
-is killed leaves whole parts, and one that is repeated writes the same ones.
+A store is a folder with store.json (which model and method made it) and part files in Arrow IPC, an open columnar format
+that is read in place, so that reading one row costs one row. Part files appear by renaming, under names derived from their
+keys: a killed run leaves only complete parts, and a repeated run writes the same ones.
 """
 
 from __future__ import annotations
@@ -26,27 +26,23 @@ from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.scale.rows import DTYPES, checksum, packed, schema, unpacked
+from secondsight.scale.rows import DTYPES, Row, checksum, pack_row, row_at, schema, table_of, unpack_row
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, brief, ensure_folder, load_json, reading
 
-FORMAT = "secondsight-store-1"
+FORMAT = "secondsight-store-2"
 
 
 class Store:
-    """Contributions by key, read from disk when they are asked for; every row's checksum is looked at when it is read.
+    """Contributions by key, read from disk on access; every read checks the row's checksum.
 
-    `facts` say which model (with a fingerprint of its weights), method and side made them, and how they are rounded.
-    `store[a] @ other[b]` explains a pair; stores of different models or methods refuse each other.
+    `facts` describe the model (with a fingerprint of its weights), method, side and dtype. `store[a] @ texts[b]` explains a
+    pair; stores of different models or methods refuse to be multiplied.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self.facts = load_json(self.folder / "store.json") if (self.folder / "store.json").exists() else {}
-        if self.facts.get("format") != FORMAT:
-            raise InputError(f"{str(folder)!r} is no store of contributions: make one with secondsight decompose")
-        if self.facts.get("dtype") not in DTYPES or not isinstance(self.facts.get("space"), str):
-            raise InputError(f"{str(self.folder / 'store.json')!r} is damaged: decompose into another folder")
+        self.facts = _read_facts(self.folder)
         self._parts: dict[str, pa.Table] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._embeddings: Tensor | None = None
@@ -57,10 +53,10 @@ class Store:
         for path in sorted(self.folder.glob("part-*.arrow")):
             if path.name in self._parts:
                 continue
-            table = _table(path)
+            table = _open_part(path, self.facts["dtype"])
             self._parts[path.name] = table
             for i, key in enumerate(table["key"].to_pylist()):
-                # Two runs at once may have made the same row.
+                # Two simultaneous runs may have written the same row.
                 self._places.setdefault(key, (path.name, i))
             self._embeddings = None
 
@@ -77,7 +73,7 @@ class Store:
         if key not in self._places:
             raise InputError(f"{str(self.folder)!r} has no {key!r}; it has {len(self)} entries")
         with reading(self.folder, "contributions"):
-            return unpacked(self._row(key), self.facts["dtype"], self.facts["space"])
+            return unpack_row(self._row(key), self.facts["space"])
 
     def keys(self) -> list[str]:
         """All keys, in the order of the parts."""
@@ -89,26 +85,29 @@ class Store:
             return default
         return self[key]
 
-    def _row(self, key: str) -> dict[str, Any]:
+    def table(self) -> pa.Table:
+        """All rows as an Arrow table, mapped into memory; duplicates of simultaneous runs included."""
+        return pa.concat_tables(self._parts.values())
+
+    def _row(self, key: str) -> Row:
         part, index = self._places[key]
-        table = self._parts[part]
         try:
-            row = {name: _value(table[name], index) for name in table.column_names}
-            sound = checksum(row) == row["checksum"]
+            row = row_at(self._parts[part], index)
+            intact = checksum(row) == row["checksum"]
         except (
             pa.ArrowException,
-            UnicodeDecodeError,
+            UnicodeError,
             IndexError,
             OverflowError,
             ValueError,
             TypeError,
             AttributeError,
         ):
-            sound = False
-        if not sound:
+            intact = False
+        if not intact:
             raise InputError(
-                f"{key!r} in {str(self.folder / part)!r} is damaged: delete that part and decompose again, which makes "
-                "only what is missing"
+                f"{key!r} in {str(self.folder / part)!r} is damaged: delete that file and decompose again, which "
+                "recomputes only what is missing"
             )
         return row
 
@@ -116,30 +115,27 @@ class Store:
     def embeddings(self) -> Float[Tensor, "entry joint"]:
         """All embeddings in the order of the keys, times their scale (unit vectors where the similarity is a cosine)."""
         if self._embeddings is None:
-            order: dict[str, list[int]] = {}
+            rows_of: dict[str, list[int]] = {}
             for part, index in self._places.values():
-                order.setdefault(part, []).append(index)
-            found = []
-            for part, indices in order.items():
+                rows_of.setdefault(part, []).append(index)
+            scaled = []
+            for part, rows in rows_of.items():
                 table = self._parts[part]
-                rows = np.concatenate(
-                    [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in table["embedding"].chunks]
-                )
-                rows = rows.reshape(len(table), -1)[indices]
-                found.append(rows * table["scale"].to_numpy()[indices, None].astype(np.float32))
-            self._embeddings = torch.from_numpy(np.concatenate(found) if found else np.zeros((0, 0), np.float32))
+                embeddings = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+                scaled.append(embeddings[rows] * table["scale"].to_numpy()[rows, None].astype(np.float32))
+            self._embeddings = torch.from_numpy(np.concatenate(scaled) if scaled else np.zeros((0, 0), np.float32))
         return self._embeddings
 
     def summary(self) -> dict[str, Any]:
-        """How many entries and bytes, the largest residual and what rounding cost at most."""
-        residual = [pc.max(t["residual"]).as_py() for t in self._parts.values()]
-        rounding = [pc.max(t["rounding"]).as_py() for t in self._parts.values()]
+        """The number of entries, parts and bytes, the largest residual and the largest rounding."""
+        residuals = [pc.max(table["residual"]).as_py() for table in self._parts.values()]
+        roundings = [pc.max(table["rounding"]).as_py() for table in self._parts.values()]
         return {
             "entries": len(self),
             "parts": len(self._parts),
             "bytes": sum((self.folder / name).stat().st_size for name in self._parts),
-            "largest residual": max(residual, default=0.0),
-            "largest rounding": max(rounding, default=0.0),
+            "largest residual": max(residuals, default=0.0),
+            "largest rounding": max(roundings, default=0.0),
         }
 
     def verify(self) -> list[str]:
@@ -153,50 +149,69 @@ class Store:
         return problems
 
 
+def _read_facts(folder: Path) -> dict[str, Any]:
+    path = folder / "store.json"
+    facts = load_json(path) if path.exists() else {}
+    written_as = facts.get("format")
+    if isinstance(written_as, str) and written_as.startswith("secondsight-store-") and written_as != FORMAT:
+        raise InputError(
+            f"{str(folder)!r} is a store in the format {written_as!r} of another version of secondsight, which writes "
+            f"{FORMAT!r} now: run secondsight decompose again, into another folder"
+        )
+    if written_as != FORMAT:
+        raise InputError(f"{str(folder)!r} is not a store of contributions: create one with secondsight decompose")
+    if facts.get("dtype") not in DTYPES or not isinstance(facts.get("space"), str):
+        raise InputError(f"{str(path)!r} is damaged: decompose into another folder")
+    return facts
+
+
 def open_store(folder: str | os.PathLike[str]) -> Store:
-    """The store in a folder; raises `InputError` where there is none or a part is no part."""
+    """The store in a folder; raises `InputError` if there is none or a part file is damaged."""
     return Store(folder)
 
 
 def create_store(
     folder: str | os.PathLike[str], model: DualEncoder, method: Method, side: int, dtype: str = "float16"
 ) -> Store:
-    """A new store, or the one that is there if it was made by the same model, method and side.
+    """A new store, or the existing one if it has the same model, method, side and dtype.
 
-    Raises `InputError` where another one is there.
+    Raises `InputError` if the folder holds something else.
     """
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-    place = Path(folder)
-    facts = described(model, method, side, dtype)
-    if (place / "store.json").exists():
-        store = Store(place)
-        other = [name for name in facts if name != "joint" and store.facts.get(name) != facts[name]]
-        if other:
-            was, now = store.facts.get(other[0]), facts[other[0]]
-            raise InputError(
-                f"{str(folder)!r} was made with another {other[0]} ({was!r}, not {now!r}): choose another folder"
-            )
+    path = Path(folder)
+    facts = store_facts(model, method, side, dtype)
+    if (path / "store.json").exists():
+        store = Store(path)
+        for name, value in facts.items():
+            if store.facts.get(name) != value:
+                raise InputError(
+                    f"{str(folder)!r} was made with another {name} ({store.facts.get(name)!r}, not {value!r}): choose "
+                    "another folder"
+                )
         return store
-    # What a killed run left of its first file is no content.
-    if place.exists() and (not place.is_dir() or any(not p.name.startswith(".store.json.") for p in place.iterdir())):
-        raise InputError(f"{str(folder)!r} is there and is no store: choose another folder")
-    ensure_folder(place)
-    with atomic(place / "store.json") as file:
+    # A run that was killed while writing store.json leaves a temporary file.
+    if path.exists() and (not path.is_dir() or any(not p.name.startswith(".store.json.") for p in path.iterdir())):
+        raise InputError(f"{str(folder)!r} exists and is not a store: choose another folder")
+    ensure_folder(path)
+    with atomic(path / "store.json") as file:
         file.write(json.dumps(facts, indent=1, ensure_ascii=False).encode())
-    return Store(place)
+    return Store(path)
 
 
-def described(model: DualEncoder, method: Method, side: int, dtype: str) -> dict[str, Any]:
-    """The facts of a store. Stores of one `space` may be multiplied: the same weights, similarity and method."""
+def store_facts(model: DualEncoder, method: Method, side: int, dtype: str) -> dict[str, Any]:
+    """What store.json holds. Stores of one `space` can be multiplied: same weights, similarity and method."""
     options = {name: repr(value) for name, value in vars(method).items() if not name.startswith("_")}
-    for name, value in options.items():
+    for name, literal in options.items():
         try:
-            ast.literal_eval(value)
+            ast.literal_eval(literal)
         except (ValueError, SyntaxError):
-            raise InputError(f"a store's method must be one that can be written down: {name} is {value[:60]}") from None
+            raise InputError(
+                f"a store records its method as text, and {name}={literal[:60]} cannot be written down: give a name or a "
+                "number"
+            ) from None
     weights = fingerprint(model)
-    named = json.dumps([weights, model.cosine, method.name, options], sort_keys=True)
+    origin = json.dumps([weights, model.cosine, method.name, options], sort_keys=True)
     return {
         "format": FORMAT,
         "model": model.name,
@@ -206,57 +221,47 @@ def described(model: DualEncoder, method: Method, side: int, dtype: str) -> dict
         "side": (model.left, model.right)[side].kind,
         "dtype": dtype,
         "precision": str(next(model.left.encoder.module.parameters()).dtype).removeprefix("torch."),
-        "space": hashlib.sha256(named.encode()).hexdigest()[:16],
+        "space": hashlib.sha256(origin.encode()).hexdigest()[:16],
     }
 
 
-def write_part(folder: Path, first: int, keys: Sequence[str], made: Sequence[Contributions], dtype: str) -> Path:
-    """Write a part: it is there whole, or not at all. `first` is where its first key stands in its source."""
-    rows = [packed(key, one, dtype) for key, one in zip(keys, made, strict=True)]
-    joint = len(made[0].embedding)
-    columns = schema(joint)
-    table = pa.table(
-        {name: _column(columns.field(name).type, [row[name] for row in rows]) for name in columns.names}, columns
-    )
+def write_part(
+    folder: Path, first: int, keys: Sequence[str], contributions: Sequence[Contributions], dtype: str
+) -> Path:
+    """Write a part file, which appears complete or not at all. `first` is the position of its first key in the source."""
+    table = table_of([pack_row(key, entry, dtype) for key, entry in zip(keys, contributions, strict=True)], dtype)
     digest = hashlib.sha256("\0".join(keys).encode()).hexdigest()[:16]
     path = folder / f"part-{first:010d}-{digest}.arrow"
     with atomic(path) as file:
-        with pa.ipc.new_file(file, columns) as writer:
+        with pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
         file.flush()
         os.fsync(file.fileno())
     return path
 
 
-def _column(kind: pa.DataType, values: list[Any]) -> pa.Array:
-    if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(values), pa.float32()), kind.list_size)
-    return pa.array(values, kind)
-
-
-def _value(column: pa.ChunkedArray, index: int) -> Any:
-    scalar = column[index]
-    if pa.types.is_fixed_size_list(scalar.type):
-        return scalar.values.to_numpy(zero_copy_only=False)
-    if pa.types.is_large_binary(scalar.type):
-        return scalar.as_buffer()
-    return scalar.as_py()
-
-
-def _table(path: Path) -> pa.Table:
-    """A part, mapped into memory: nothing is read before it is asked for."""
+def _open_part(path: Path, dtype: str) -> pa.Table:
+    """A part file, mapped into memory: rows are read on access."""
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
-        missing = set(schema(1).names) - set(table.column_names)
-        if missing:
-            raise pa.ArrowInvalid(f"no column {min(missing)}")
+        expected = schema(table.schema.field("embedding").type.list_size, dtype)
+        if not table.schema.equals(expected):
+            raise pa.ArrowInvalid("unexpected columns")
         # Offsets that lead outside the file must not be followed.
         table.validate(full=True)
         _ = table["key"].to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, MemoryError, OverflowError) as problem:
+    except (
+        pa.ArrowException,
+        OSError,
+        UnicodeDecodeError,
+        KeyError,
+        AttributeError,
+        MemoryError,
+        OverflowError,
+    ) as problem:
         raise InputError(
-            f"{str(path)!r} is damaged ({brief(problem)}): delete it and decompose again, which makes only "
-            "what is missing"
+            f"{str(path)!r} is damaged ({brief(problem)}): delete it and decompose again, which recomputes only what is "
+            "missing"
         ) from problem
     return table
