@@ -23,7 +23,7 @@ from machine import described, peak
 import secondsight as ss
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.layout import GridLayout, TokenLayout
-from secondsight.scale.rows import pack_row, row_at, table_of
+from secondsight.scale.rows import Part, pack_row, table_of
 from secondsight.scale.store import create_store, open_store, write_part
 
 
@@ -60,9 +60,10 @@ def formats(count=4096):
                 writer.write_table(table, max_chunksize=256)
 
         def open_arrow():
-            return pa.ipc.open_file(pa.memory_map(str(place / "arrow"))).read_all()
+            batches = pa.ipc.open_file(pa.memory_map(str(place / "arrow")))
+            return [Part(pa.Table.from_batches([batches.get_batch(i)])) for i in range(batches.num_record_batches)]
 
-        measure("arrow", write_arrow, open_arrow, lambda t, i: row_at(t, i)["vectors"])
+        measure("arrow", write_arrow, open_arrow, lambda parts, i: parts[i // 256].row(i % 256)["vectors"])
         for group in (1, 64):
             name = f"parquet{group}"
             options = dict(row_group_size=group, compression="none", use_dictionary=False, write_statistics=False)

@@ -26,7 +26,6 @@ pa = pytest.importorskip("pyarrow", reason="needs secondsight[scale]")
 from secondsight.scale import decompose, open_source, open_store, search  # noqa: E402
 from secondsight.scale.decompose import Engine, Report  # noqa: E402
 from secondsight.scale.place import placed  # noqa: E402
-from secondsight.scale.rows import row_at  # noqa: E402
 from secondsight.scale.search import query_of, words_of_ranking  # noqa: E402
 from secondsight.scale.sources import Source, of_data  # noqa: E402
 from secondsight.scale.store import create_store, write_part  # noqa: E402
@@ -271,7 +270,7 @@ def test_damage_in_the_numbers_is_named_and_mended(model, world, tmp_path):
     store = open_store(tmp_path / "s")
     part = sorted((tmp_path / "s").glob("part-*"))[1]
     data = bytearray(part.read_bytes())
-    vectors = row_at(store._parts[part.name], 2)["vectors"].tobytes()
+    vectors = store._parts[part.name].row(2)["vectors"].tobytes()
     data[data.index(vectors) + 100] ^= 4
     part.write_bytes(data)
     store = open_store(tmp_path / "s")
@@ -349,7 +348,7 @@ def test_a_writer_killed_twenty_times_loses_nothing(model, tmp_path):
     writers.stdin.close()
     store = open_store(folder)
     assert sorted(store) == [f"{i:06d}" for i in range(whole)]
-    assert sum(len(t) for t in store._parts.values()) == whole
+    assert len(store.table()) == whole
     assert store.verify() == []
     for i in (0, 777, whole - 1):
         expected = random_contributions(i, 200, 64).vectors

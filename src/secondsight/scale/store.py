@@ -26,7 +26,7 @@ from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.scale.rows import DTYPES, Row, checksum, pack_row, row_at, schema, table_of, unpack_row
+from secondsight.scale.rows import DTYPES, Part, Row, checksum, pack_row, schema, table_of, unpack_row
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, brief, ensure_folder, load_json, reading
 
@@ -43,7 +43,7 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.facts = _read_facts(self.folder)
-        self._parts: dict[str, pa.Table] = {}
+        self._parts: dict[str, Part] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._embeddings: Tensor | None = None
         self.refresh()
@@ -53,9 +53,9 @@ class Store:
         for path in sorted(self.folder.glob("part-*.arrow")):
             if path.name in self._parts:
                 continue
-            table = _open_part(path, self.facts["dtype"])
-            self._parts[path.name] = table
-            for i, key in enumerate(table["key"].to_pylist()):
+            part = _open_part(path, self.facts["dtype"])
+            self._parts[path.name] = part
+            for i, key in enumerate(part.table["key"].to_pylist()):
                 # Two simultaneous runs may have written the same row.
                 self._places.setdefault(key, (path.name, i))
             self._embeddings = None
@@ -87,12 +87,12 @@ class Store:
 
     def table(self) -> pa.Table:
         """All rows as an Arrow table, mapped into memory; duplicates of simultaneous runs included."""
-        return pa.concat_tables(self._parts.values())
+        return pa.concat_tables([part.table for part in self._parts.values()])
 
     def _row(self, key: str) -> Row:
         part, index = self._places[key]
         try:
-            row = row_at(self._parts[part], index)
+            row = self._parts[part].row(index)
             intact = checksum(row) == row["checksum"]
         except (
             pa.ArrowException,
@@ -120,7 +120,7 @@ class Store:
                 rows_of.setdefault(part, []).append(index)
             scaled = []
             for part, rows in rows_of.items():
-                table = self._parts[part]
+                table = self._parts[part].table
                 embeddings = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
                 scaled.append(embeddings[rows] * table["scale"].to_numpy()[rows, None].astype(np.float32))
             self._embeddings = torch.from_numpy(np.concatenate(scaled) if scaled else np.zeros((0, 0), np.float32))
@@ -128,8 +128,8 @@ class Store:
 
     def summary(self) -> dict[str, Any]:
         """The number of entries, parts and bytes, the largest residual and the largest rounding."""
-        residuals = [pc.max(table["residual"]).as_py() for table in self._parts.values()]
-        roundings = [pc.max(table["rounding"]).as_py() for table in self._parts.values()]
+        residuals = [pc.max(part.table["residual"]).as_py() for part in self._parts.values()]
+        roundings = [pc.max(part.table["rounding"]).as_py() for part in self._parts.values()]
         return {
             "entries": len(self),
             "parts": len(self._parts),
@@ -240,7 +240,7 @@ def write_part(
     return path
 
 
-def _open_part(path: Path, dtype: str) -> pa.Table:
+def _open_part(path: Path, dtype: str) -> Part:
     """A part file, mapped into memory: rows are read on access."""
     try:
         with pa.memory_map(str(path)) as source:
@@ -251,12 +251,15 @@ def _open_part(path: Path, dtype: str) -> pa.Table:
         # Offsets that lead outside the file must not be followed.
         table.validate(full=True)
         _ = table["key"].to_pylist()
+        return Part(table)
     except (
         pa.ArrowException,
         OSError,
         UnicodeDecodeError,
         KeyError,
+        IndexError,
         AttributeError,
+        ValueError,
         MemoryError,
         OverflowError,
     ) as problem:
@@ -264,4 +267,3 @@ def _open_part(path: Path, dtype: str) -> pa.Table:
             f"{str(path)!r} is damaged ({brief(problem)}): delete it and decompose again, which recomputes only what is "
             "missing"
         ) from problem
-    return table
