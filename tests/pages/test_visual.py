@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import cache
 
 import matplotlib as mpl
@@ -335,3 +336,17 @@ def test_captions_that_look_like_markup_or_mathematics_are_shown(e, tmp_path):
         Console(file=io.StringIO()).print(terminal(other, wide=20))
         Console(file=io.StringIO()).print(terminal(other.T))
         other.save(tmp_path / "x.png")
+
+
+def test_an_explanation_that_has_not_converged_says_so(e):
+    assert page_data(e)["cases"][0]["warning"] is None
+    outcome = replace(e.outcomes[0], converged=False)
+    missed = replace(e, outcomes=(outcome, e.outcomes[1]))
+    (case,) = page_data(missed)["cases"]
+    assert case["warning"].startswith("This explanation has not converged")
+    console = Console(file=io.StringIO(), width=200)
+    console.print(terminal(missed))
+    assert case["warning"] in console.file.getvalue()
+    texts = [text.get_text() for text in missed.plot().texts]
+    assert any("not converged" in text for text in texts)
+    assert not any("not converged" in text.get_text() for text in e.plot().texts)

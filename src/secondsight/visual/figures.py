@@ -176,18 +176,18 @@ def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) 
 
 
 def _titled(e: Explanation) -> str:
-    """The method's name and, where it is not the usual one, the layer."""
-    name, layer = str(e.about.get("method", "")), e.about.get("left", {}).get("layer")
-    return f"{name}\n(layer {layer})" if name == "integrated-jacobian" and layer is not None else name
+    """The method's name and, for the one whose layer readers vary, the layer."""
+    name, outcome = str(e.about.get("method", "")), e.outcomes[0]
+    return f"{name}\n(layer {outcome.layer})" if name == "integrated-jacobian" and outcome is not None else name
 
 
 def _small_print(e: Explanation) -> str:
-    about = e.about
-    layers = [str(about.get(side, {}).get("layer", "–")) for side in ("left", "right")]
-    how = (
-        f"{about.get('method', '')} at layers {' / '.join(layers)}" if set(layers) != {"–"} else about.get("method", "")
-    )
-    return " · ".join(printable(str(part)) for part in (f"error {e.error:.1e}", how, about.get("model", "")) if part)
+    layers = [str(outcome.layer) if outcome is not None else "–" for outcome in e.outcomes]
+    method = e.about.get("method", "")
+    if set(layers) != {"–"}:
+        method = f"{method} at layers {' / '.join(layers)}"
+    error = f"error {e.error:.1e}" + ("" if e.converged else ", not converged")
+    return " · ".join(printable(str(part)) for part in (error, method, e.about.get("model", "")) if part)
 
 
 def _short(value: float) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +24,7 @@ from secondsight.explanation import comparable, contrast
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic
 from secondsight.visual.colours import SCALES
+from secondsight.visual.sentences import convergence_warning
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -112,6 +116,7 @@ def _case(e: Explanation, name: str, pictures: _Pictures, selection: Any, box: A
         "error": e.error,
         "called": e.quantity,
         "note": _note(e),
+        "warning": convergence_warning(e),
     }
 
 
@@ -267,9 +272,9 @@ def _note(e: Explanation) -> str:
     kinds = e.left_layout.modality, e.right_layout.modality
     named = kinds if kinds[0] != kinds[1] else (f"left {kinds[0]}", f"right {kinds[1]}")
     sides = [
-        f"{name} layer {about[side]['layer']}, {about[side]['steps']} nodes"
-        for side, name in zip(("left", "right"), named, strict=True)
-        if {"layer", "steps"} <= set(about.get(side, {}))
+        f"{name} layer {outcome.layer}, {outcome.nodes} nodes"
+        for outcome, name in zip(e.outcomes, named, strict=True)
+        if outcome is not None and outcome.nodes is not None
     ]
     hidden = [
         f"{share:.0%} of all interaction (by size) lies in {name} positions that are no {_PARTS.get(kind, 'word')}"
@@ -286,25 +291,25 @@ def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, b
     return rendered(page_data(e, selection, box))
 
 
-def rendered(shown: dict[str, Any]) -> str:
-    """The page of what `page_data` gave."""
+def rendered(data: dict[str, Any]) -> str:
+    """The page for data of `page_data`."""
     # "<" is the only character that could end the data's script element early.
-    data = json.dumps(shown, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    texts = [text for case in shown["cases"] for side in ("left", "right") for text in _texts(case[side])]
-    title = " / ".join(dict.fromkeys(texts)) or "explanation"
-    parts = {
-        "title": html.escape(f"secondsight: {title}"),
-        "style": web_file("view.css"),
-        "script": web_file("view.js"),
-        "data": data,
-    }
-    # Split once: a caption that spells {{script}} must stay a caption.
-    pieces = web_file("page.html").split("{{")
-    out = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        out += [parts[name], rest]
-    return "".join(out)
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    texts = [text for case in data["cases"] for side in ("left", "right") for text in _texts(case[side])]
+    return _template("page.html").render(
+        title=" / ".join(dict.fromkeys(texts)) or "explanation",
+        style=Markup(web_file("view.css")),
+        script=Markup(web_file("view.js")),
+        data=Markup(text),
+    )
+
+
+@cache
+def _template(name: str) -> Template:
+    loader = PackageLoader("secondsight.visual", "web")
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    ).get_template(name)
 
 
 def _texts(side: dict[str, Any]) -> list[str]:
@@ -314,8 +319,21 @@ def _texts(side: dict[str, Any]) -> list[str]:
     return [side["text"]] if side.get("text") else []
 
 
+_MODULES = ("state", "colours", "boxes", "dom", "image", "text", "joined", "tables", "drawing", "toolbar", "view")
+"""The modules of the view's script, each after those whose constants it uses when it is loaded."""
+
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.M)
+_COMMENT = re.compile(r"^ *//.*\n", re.M)
+
+
 def web_file(name: str) -> str:
-    """One of the view's own files."""
+    """A file of the view as pages carry it; `view.js` is all modules in one, without imports and comment lines."""
+    if name == "view.js":
+        return "".join(_COMMENT.sub("", _IMPORT.sub("", _read(f"{module}.js"))) for module in _MODULES)
+    return _read(name)
+
+
+def _read(name: str) -> str:
     return (files("secondsight.visual") / "web" / name).read_text(encoding="utf-8")
 
 
@@ -337,5 +355,4 @@ def save_page(
 
 def embed_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
     """The page in a frame of its own, for notebooks: its styles and keys stay inside."""
-    source = html.escape(render_page(e, selection, box), quote=True)
-    return f'<iframe srcdoc="{source}" style="width:100%;height:820px;border:0" title="secondsight"></iframe>'
+    return _template("frame.html").render(page=render_page(e, selection, box))

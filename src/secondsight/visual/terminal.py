@@ -14,6 +14,7 @@ from rich.text import Text
 from secondsight.algebra.layout import GridLayout, JoinedLayout, Layout, TokenLayout, parts_of, word_scores, words_of
 from secondsight.explanation import Explanation
 from secondsight.visual.colours import faded, limit_of, overlay
+from secondsight.visual.sentences import convergence_warning
 
 _BAR = 24
 
@@ -33,9 +34,9 @@ def terminal(
     parts: list[RenderableType] = []
     if wide and isinstance(e.left_layout, GridLayout) and isinstance(e.left_input, Image.Image):
         parts += [picture(e, selection, wide), Text("")]
-    if "similarities" in e.about and isinstance(e.right_input, tuple):
-        named = [repr(shown) if isinstance(shown, str) else "this one" for shown in e.right_input]
-        first, second = (f"{name} ({value:.4f})" for name, value in zip(named, e.about["similarities"], strict=True))
+    if e.parts and isinstance(e.right_input, tuple):
+        names = [repr(text) if isinstance(text, str) else "this one" for text in e.right_input]
+        first, second = (f"{name} ({part.similarity:.4f})" for name, part in zip(names, e.parts, strict=True))
         parts.append(Text(f"why {first} rather than {second}"))
     if words_of(e.right_layout):
         values = _signed(e.right_layout, scores if scores is not None else e.words)
@@ -44,6 +45,9 @@ def terminal(
         values = word_scores(e.left_layout, e.toward_left(None))
         parts.append(_words(values, f"words × {_whole(e.right_layout)}"))
     parts.append(_terms(e))
+    warning = convergence_warning(e)
+    if warning:
+        parts.append(Text(warning, style="bold yellow"))
     return Group(*parts)
 
 

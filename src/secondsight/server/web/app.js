@@ -1,5 +1,5 @@
 // The app around the view: sends questions to the server, shows progress, gives every explanation a link.
-import { view, heat } from "/view.js";
+import { view, mapOf, paintMap } from "/view.js";
 
 const $ = (id) => document.getElementById(id);
 const state = {
@@ -278,12 +278,13 @@ function hitCard(hit) {
 }
 
 function drawHits(cards, words, picked) {
-  const maps = cards.map((card) => heat.map(card.pair, picked));
+  const maps = cards.map((card) => mapOf(card.pair, picked));
   const selection = picked.size ? [...picked].sort((a, b) => a - b).map((j) => words[j].text).join(" ") : "all words";
   // One limit for all, so that colours can be compared between photographs.
   const limit = Math.max(...maps.map((map) => map.limit)) || 1;
   cards.forEach((card, i) => {
-    heat.paint(card.canvas, card.pair.left, maps[i].values, limit, card.scale);
+    const look = { scale: card.scale, strength: 0.82, smooth: true };
+    paintMap(card.canvas, card.pair.left, maps[i].values, limit, look);
     card.value.textContent = `${selection}: ${maps[i].sum < 0 ? "−" : "+"}${Math.abs(maps[i].sum).toFixed(4)}`;
   });
 }

@@ -1,0 +1,37 @@
+// Small helpers for the page.
+
+import { mapPixels, mapSize } from "./colours.js";
+
+export function make(tag, parent, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  if (parent) parent.appendChild(node);
+  return node;
+}
+
+export function makeButton(parent, text) {
+  const button = make("button", parent, "ss-button", text);
+  button.type = "button";
+  return button;
+}
+
+/** The colour of the page below a node. */
+export const paperOf = (node) =>
+  getComputedStyle(node).getPropertyValue("--paper-rgb").split(",").map(Number);
+
+/** Text as SVG holds it: characters that XML does not know are replaced, those that it uses itself are escaped. */
+export function escaped(text) {
+  const names = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+  const printable = text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd");
+  return printable.replace(/[&<>"]/g, (character) => names[character]);
+}
+
+/** Paint a map onto a canvas, which gets the proportions of the side's picture. */
+export function paintMap(canvas, side, values, limit, look) {
+  [canvas.width, canvas.height] = mapSize(side.size);
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(canvas.width, canvas.height);
+  pixels.data.set(mapPixels(side, values, limit, look));
+  context.putImageData(pixels, 0, 0);
+}

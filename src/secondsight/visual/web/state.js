@@ -1,0 +1,137 @@
+// The numbers behind the view: what is selected on either side decides scores, totals and sentences. Nothing here knows
+// the page, so that it can be tested without a browser.
+
+export const minus = (text) => text.replace("-", "−");
+export const signed = (value, digits = 4) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+export const tiny = (value) =>
+  value === 0 ? "0" : Math.abs(value) >= 0.001 ? value.toFixed(4) : minus(value.toExponential(1));
+export const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
+export const sum = (values) => values.reduce((a, b) => a + b, 0);
+export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+export const hasPicture = (side) => side.kind === "image" || (side.kind === "joined" && side.parts.some(hasPicture));
+
+/** Little-endian float32 in base64, as Python writes them. */
+export function floats(packed) {
+  const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
+  const values = new DataView(bytes.buffer);
+  return Float64Array.from({ length: bytes.length / 4 }, (_, i) => values.getFloat32(4 * i, true));
+}
+
+/** A case of the page's data with its numbers unpacked. */
+export function readCase(data) {
+  return {
+    ...data,
+    matrix: floats(data.matrix),
+    alone: data.alone.map(floats),
+    groups: [data.left.groups, data.right.groups],
+  };
+}
+
+/** The score of every group of a side (0: left, 1: right): sums over the other side's weights, null for everything. */
+export function scores({ matrix, groups: [rows, columns] }, side, weights) {
+  const out = new Float64Array(side ? columns : rows);
+  for (let i = 0; i < rows; i++) {
+    const rowWeight = side && weights ? weights[i] : 1;
+    if (!rowWeight) continue;
+    for (let j = 0; j < columns; j++) {
+      const value = matrix[i * columns + j];
+      if (side) out[j] += rowWeight * value;
+      else out[i] += (weights ? weights[j] : 1) * value;
+    }
+  }
+  return out;
+}
+
+/** The sum of values under weights, of all of them where weights are null. */
+export const total = (values, weights) =>
+  weights ? values.reduce((result, value, i) => result + value * weights[i], 0) : sum(values);
+
+/** A case's map over the left side for a set of picked words (none: all), for callers that show many maps at once. */
+export function mapOf(data, picked) {
+  const columns = data.right.groups;
+  const weights = picked.size ? Float64Array.from({ length: columns }, (_, j) => (picked.has(j) ? 1 : 0)) : null;
+  const values = scores({ matrix: floats(data.matrix), groups: [data.left.groups, columns] }, 0, weights);
+  return { values, sum: sum(values), limit: largest(values) };
+}
+
+/** The numbers for a selection: the interaction of the pair, and each side's own effect. */
+export function totals(shown, weights) {
+  return {
+    value: total(scores(shown, 0, weights[1]), weights[0]),
+    alone: shown.alone.map((values, i) => total(values, weights[i])),
+  };
+}
+
+/** The weights of all groups of several inputs on one side; null where nothing is picked on any of them. */
+export function joinWeights(parts) {
+  if (parts.every((part) => part.weights === null)) return null;
+  const each = parts.map(({ weights, groups }) => (weights ? [...weights] : Array(groups).fill(0)));
+  return Float64Array.from(each.flat());
+}
+
+/** Indices of the words from one to another that can be picked. */
+export const wordRange = (open, a, b) => open.filter((i) => i >= Math.min(a, b) && i <= Math.max(a, b));
+
+/** The picked words after a click on one of them: alone, or in addition to those that are picked. */
+export function pickWord(picked, index, adding) {
+  if (!adding) return new Set(picked.size === 1 && picked.has(index) ? [] : [index]);
+  const result = new Set(picked);
+  if (!result.delete(index)) result.add(index);
+  return result;
+}
+
+/** The status line as [text, is it a name or number]; `names` say what is picked, or what everything is. */
+export function statusLine(shown, reading, seen, names, picked) {
+  const similarity = `of a ${shown.called} of ${minus(shown.similarity.toFixed(4))}. `;
+  if (reading === "alone") {
+    const sides = names.flatMap((name, i) => [
+      ...(i ? [["; ", false]] : []),
+      [name, true],
+      [" alone: ", false],
+      [signed(seen.alone[i]), true],
+    ]);
+    return [...sides, [`, ${similarity}`, false]];
+  }
+  let mentioned = names;
+  if (picked[0] !== picked[1]) mentioned = names.filter((_, i) => picked[i]);
+  else if (!picked[0] && names[0] === names[1]) mentioned = ["everything on both sides"];
+  const subjects = mentioned.flatMap((name, i) => [...(i ? [[" with ", false]] : []), [name, true]]);
+  const value = signed(seen.value);
+  return [["Interaction of ", false], ...subjects, [": ", false], [value, true], [` ${similarity}`, false]];
+}
+
+/** From nothing to the similarity: bars that begin where the one above ended, as shares of the whole width. */
+export function waterfall({ terms, hidden }) {
+  const ends = [0];
+  terms.forEach(([, value]) => ends.push(ends[ends.length - 1] + value));
+  const low = Math.min(...ends);
+  const width = Math.max(...ends) - low || 1;
+  const bar = (name, value, from, to, detail = false) => ({
+    name,
+    value,
+    detail,
+    start: (Math.min(from, to) - low) / width,
+    length: Math.abs(to - from) / width,
+    falls: to < from,
+  });
+  const bars = terms.flatMap(([name, value], i) => {
+    const whole = bar(name, value, ends[i], ends[i + 1]);
+    if (name !== "interaction" || Math.abs(hidden) < 5e-5) return [whole];
+    const middle = ends[i + 1] - hidden;
+    return [
+      whole,
+      bar("of it shown on the two sides", value - hidden, ends[i], middle, true),
+      bar("of it in special positions", hidden, middle, ends[i + 1], true),
+    ];
+  });
+  return { bars, zero: -low / width };
+}
+
+/** The similarity as the sum of its terms, in words for a drawing. */
+export function equation({ called, similarity, terms, error }) {
+  const parts = terms.map(
+    ([name, value], i) => `${value < 0 ? "−" : i ? "+" : ""} ${Math.abs(value).toFixed(4)} ${name}`,
+  );
+  const right = parts.join(" ").trim();
+  return `${called} ${minus(similarity.toFixed(4))} = ${right}, error ${minus(error.toExponential(1))}`;
+}

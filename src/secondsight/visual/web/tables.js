@@ -1,0 +1,69 @@
+// The two tables: every pair of words of two texts, and the terms that add up to the similarity.
+
+import { css, ink, tint } from "./colours.js";
+import { make, paperOf } from "./dom.js";
+import { clamp, largest, minus, signed, waterfall } from "./state.js";
+
+/** Two texts as a table: a row a left word, a column a right one; a click picks the pair. */
+export class WordTable {
+  constructor(shown, parent, ui, pick) {
+    const holder = make("div", parent, "ss-matrix");
+    Object.assign(this, { shown, ui, table: make("table", holder), limit: largest(shown.matrix) });
+    holder.tabIndex = 0;
+    holder.setAttribute("role", "region");
+    make("caption", this.table, "", "Interaction of every pair of words");
+    const head = make("tr", make("thead", this.table));
+    const body = make("tbody", this.table);
+    make("td", head);
+    shown.right.words.forEach((word) => { make("th", head, "", word.text).scope = "col"; });
+    this.cells = shown.left.words.map((word, i) => {
+      const row = make("tr", body);
+      make("th", row, "", word.text).scope = "row";
+      return shown.right.words.map((_, j) => this.buildCell(row, i, j, pick));
+    });
+  }
+
+  value(i, j) { return this.shown.matrix[i * this.shown.groups[1] + j]; }
+
+  buildCell(row, i, j, pick) {
+    const [left, right] = [this.shown.left.words[i], this.shown.right.words[j]];
+    const value = this.value(i, j);
+    const short = Math.abs(value).toFixed(3);
+    const cell = make("td", row, "", (value < 0 && Number(short) ? "−" : "") + short.replace(/^0/, ""));
+    cell.title = `${left.text} × ${right.text}: ${signed(value, 5)}`;
+    if (!left.cut && !right.cut) this.ui.listen(cell, "click", () => pick(i, j));
+    return cell;
+  }
+
+  /** Colour the cells; those of a picked pair are framed. */
+  colour([rows, columns]) {
+    const paper = paperOf(this.table);
+    this.cells.forEach((line, i) => line.forEach((cell, j) => {
+      const colour = tint(this.ui.look.scale, clamp(this.value(i, j) / this.limit, -1, 1), 0.85);
+      cell.style.background = css(colour);
+      cell.style.color = ink(paper, colour);
+      cell.classList.toggle("ss-on", Boolean(rows && columns && rows[i] && columns[j]));
+    }));
+  }
+}
+
+/** From nothing to the similarity: every bar begins where the one above ended. */
+export function showTerms(card, shown, scale) {
+  card.textContent = "";
+  const table = make("table", card);
+  const { bars, zero } = waterfall(shown);
+  const row = (name, value, className) => {
+    const line = make("tr", table, className);
+    make("th", line, "", name).scope = "row";
+    make("td", line, "ss-num", signed(value));
+    return make("td", line, "ss-bar");
+  };
+  for (const { name, value, detail, start, length, falls } of bars) {
+    const cell = row(name, value, detail ? "ss-part-of" : "");
+    const background = css(tint(scale, falls ? -1 : 1, 0.85));
+    Object.assign(make("i", cell).style, { left: `${100 * start}%`, width: `${100 * length}%`, background });
+    make("s", cell).style.left = `${100 * zero}%`;
+  }
+  const sum = row(shown.called, shown.similarity, "ss-total");
+  make("small", sum, "", `the four terms add up to it within ${minus(shown.error.toExponential(1))}`);
+}

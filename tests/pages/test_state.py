@@ -1,0 +1,198 @@
+"""The view's sums, boxes and maps in a JavaScript engine without a browser: the explanation's own numbers."""
+
+import base64
+import json
+import re
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import quickjs
+import torch
+from PIL import Image
+
+import secondsight as ss
+from secondsight.algebra.layout import GridLayout, JoinedLayout, TokenLayout
+from secondsight.visual.page import page_data, web_file
+
+PURE = ("state", "colours", "boxes")
+FOLDER = files("secondsight.visual") / "web"
+
+
+class Script:
+    """The modules that know no page; arguments and results travel as JSON, typed arrays as lists."""
+
+    def __init__(self) -> None:
+        self.context = quickjs.Context()
+        # Strings with zero bytes do not pass between the engine and Python.
+        self.context.add_callable("bytesOf", lambda text: json.dumps(list(base64.b64decode(text))))
+        self.context.eval("globalThis.atob = (text) => String.fromCharCode(...JSON.parse(bytesOf(text)));")
+        for name in PURE:
+            source = (FOLDER / f"{name}.js").read_text()
+            self.context.eval(re.sub(r"^import [^;]*;$|^export ", "", source, flags=re.M))
+        self.context.eval(
+            "const plain = (key, value) => ArrayBuffer.isView(value) ? Array.from(value) : "
+            "value instanceof Set ? [...value] : value;"
+        )
+
+    def __call__(self, expression: str, **names):
+        declared = "".join(f"const {name} = {json.dumps(value)};" for name, value in names.items())
+        return json.loads(self.context.eval(f"(() => {{ {declared} return JSON.stringify({expression}, plain); }})()"))
+
+
+@pytest.fixture(scope="module")
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture(scope="module")
+def e() -> ss.Explanation:
+    g = torch.Generator().manual_seed(0)
+    words = ("a", "dog", "and", "a", "cat")
+    offsets, text = [], " ".join(words)
+    for word in words:
+        start = offsets[-1][1] + 1 if offsets else 0
+        offsets.append((start, start + len(word)))
+    return ss.Explanation(
+        torch.randn(12, 5, generator=g),
+        torch.randn(12, generator=g),
+        torch.randn(5, generator=g),
+        0.1,
+        0.3,
+        GridLayout(size=12, special={}, grid=(3, 4), image_size=(90, 60), frame=(10.0, 0.0, 90.0, 60.0)),
+        TokenLayout(size=5, special={}, text=text, offsets=tuple(offsets), tokens=words),
+        left_input=Image.new("RGB", (90, 60)),
+        right_input=text,
+    )
+
+
+@pytest.fixture(scope="module")
+def case(e):
+    return page_data(e)["cases"][0]
+
+
+BOX = (22.0, 7.0, 71.0, 44.0)
+
+
+def test_scores_of_a_selection(script, e, case):
+    words = e.right_layout.select([1, 2])
+    left = script("scores(readCase(data), 0, weights)", data=case, weights=words.tolist())
+    assert np.allclose(left, e.toward_left([1, 2]), atol=1e-5)
+    cells = script("boxWeights(data.left, box)", data=case, box=BOX)
+    assert np.allclose(cells, e.left_layout.cover(BOX), atol=1e-6)
+    right = script("scores(readCase(data), 1, weights)", data=case, weights=cells)
+    assert np.allclose(right, e.toward_right(BOX), atol=1e-5)
+    assert np.allclose(script("scores(readCase(data), 1, null)", data=case), e.toward_right(None), atol=1e-5)
+    picked = script("mapOf(data, new Set([1, 2]))", data=case)
+    assert picked["sum"] == pytest.approx(float(e.toward_left([1, 2]).sum()), abs=1e-5)
+    assert picked["limit"] == pytest.approx(float(e.toward_left([1, 2]).abs().max()), abs=1e-6)
+
+
+def test_totals_of_a_box_and_words(script, e, case):
+    cells, words = e.left_layout.cover(BOX).double(), e.right_layout.select([4]).double()
+    weights = [cells.tolist(), words.tolist()]
+    totals = script("totals(readCase(data), weights)", data=case, weights=weights)
+    assert totals["value"] == pytest.approx(float(cells @ e.matrix.double() @ words), abs=1e-6)
+    assert totals["alone"][0] == pytest.approx(float(cells @ e.left_effects.double()), abs=1e-6)
+    assert totals["alone"][1] == pytest.approx(float(words @ e.right_effects.double()), abs=1e-6)
+    everything = script("totals(readCase(data), [null, null])", data=case)
+    assert everything["value"] == pytest.approx(float(e.matrix.double().sum()), abs=1e-5)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_maps_are_the_heatmap_in_the_colours_of_figures(script, e, case, smooth):
+    from secondsight.visual.colours import SCALES, overlay
+
+    values = e.toward_left("dog")
+    limit = float(values.abs().max())
+    positive, negative = SCALES["red and blue"]
+    look = {"scale": {"positive": positive, "negative": negative}, "strength": 0.82, "smooth": smooth}
+    expression = "mapPixels(data.left, values, limit, look)"
+    pixels = script(expression, data=case, values=values.tolist(), limit=limit, look=look)
+    pixels = np.array(pixels).reshape(60, 90, 4)
+    if smooth:
+        heat = e.left_layout.heatmap(values).numpy()
+    else:
+        heat = np.zeros((60, 90))
+        heat[:, 10:] = np.kron(values.reshape(3, 4).numpy(), np.ones((20, 20)))
+    wanted = 255 * overlay(heat, limit)
+    assert not pixels[:, :10, 3].any()
+    assert np.abs(pixels[..., 3] - wanted[..., 3]).max() <= 2
+    visible = wanted[..., 3] > 4
+    assert np.abs(pixels[visible][:, :3] - wanted[visible][:, :3]).max() <= 1
+
+
+def test_boxes_move_and_stay_inside_the_picture(script, e, case):
+    side = case["left"]
+    assert np.allclose(script("cellBox(side, [1, 2])", side=side), e.left_layout.cell_boxes()[2 * 4 + 1])
+    assert script("cellAt(side, 31, 41)", side=side) == [1, 2]
+    assert script("cellAt(side, 5, 41)", side=side) is None
+    assert script("unseenBoxes(side)", side=side) == [[0, 0, 10, 60]]
+    assert script("movedBox([90, 60], [10, 10, 30, 30], 100, -100)") == [70, 0, 90, 20]
+    assert script("draggedBox([90, 60], [10, 10, 30, 30], {across: 1, down: 0}, -40, 9)") == [0, 10, 10, 30]
+    assert script("grownBox(side, [10, 10, 30, 30], [-1, 1])", side=side) == [10, 10, 20, 50]
+    grips = [script("gripAt([10, 10, 50, 50], point, 1, 9)", point=point) for point in ([10, 50], [30, 30], [80, 30])]
+    assert grips == [{"across": -1, "down": 1}, {"across": 0, "down": 0}, None]
+    assert [script("gripCursor(grip)", grip=grip) for grip in grips] == ["nesw-resize", "move", "crosshair"]
+
+
+def test_words_are_picked_one_by_one_and_in_ranges(script):
+    assert script("pickWord(new Set([1]), 1, false)") == []
+    assert script("pickWord(new Set([1, 2]), 1, false)") == [1]
+    assert sorted(script("pickWord(new Set([1]), 3, true)")) == [1, 3]
+    assert script("pickWord(new Set([1, 3]), 3, true)") == [1]
+    assert script("wordRange([0, 1, 3, 4], 3, 1)") == [1, 3]
+
+
+def test_inputs_of_one_side_are_weighed_one_after_another(script):
+    joined = JoinedLayout.of([GridLayout(2, {}, (1, 2), (8, 4), (0.0, 0.0, 8.0, 4.0)), ss.Layout(3)], [1, -1])
+    weights = joined.select((1, [0, 2])).tolist()
+    second = "[{weights: null, groups: 2}, {weights: [1, 0, 1], groups: 3}]"
+    assert script(f"joinWeights({second})") == weights
+    assert script("joinWeights([{weights: null, groups: 2}, {weights: null, groups: 3}])") is None
+
+
+def test_terms_begin_where_the_last_one_ended(script, e, case):
+    drawn = script("waterfall(data)", data=case)
+    ends = np.concatenate([[0.0], np.cumsum([value for _, value in case["terms"]])])
+    width = ends.max() - ends.min()
+    bars = [bar for bar in drawn["bars"] if not bar["detail"]]
+    assert np.allclose([bar["length"] for bar in bars], np.abs(np.diff(ends)) / width)
+    assert np.allclose([bar["start"] for bar in bars], (np.minimum(ends[:-1], ends[1:]) - ends.min()) / width)
+    assert drawn["zero"] == pytest.approx(-ends.min() / width)
+    hidden = script("waterfall({...data, hidden: 0.25})", data=case)["bars"]
+    assert [bar["value"] for bar in hidden if bar["detail"]] == pytest.approx([e.terms.interaction - 0.25, 0.25])
+
+
+def test_sentences(script, case):
+    def sentence(reading, names, picked):
+        names = {"data": case, "reading": reading, "names": names, "picked": picked}
+        parts = script("statusLine(data, reading, {value: -0.5, alone: [0.1, 0.2]}, names, picked)", **names)
+        return "".join(text for text, _ in parts)
+
+    whole = ["the whole image", "all words"]
+    assert sentence("interactions", whole, [False, False]) == (
+        "Interaction of the whole image with all words: −0.5000 of a similarity of 0.3000. "
+    )
+    assert sentence("interactions", ["the box", "all words"], [True, False]).startswith("Interaction of the box: ")
+    assert sentence("interactions", ["“dog”", "“dog”"], [True, True]).startswith("Interaction of “dog” with “dog”: ")
+    assert sentence("interactions", ["all words"] * 2, [False, False]).startswith("Interaction of everything on both")
+    assert sentence("alone", whole, [False, False]) == (
+        "the whole image alone: +0.1000; all words alone: +0.2000, of a similarity of 0.3000. "
+    )
+
+
+def test_the_joined_script_has_every_module_once():
+    script = web_file("view.js")
+    modules = sorted(path.name for path in FOLDER.iterdir() if path.name.endswith(".js"))
+    assert len(modules) > 5
+    assert not re.search(r"^import ", script, re.M)
+    names = []
+    for module in modules:
+        source = (FOLDER / module).read_text()
+        declared = re.findall(r"^(?:export )?(?:async )?(?:const|function|class) (\w+)", source, re.M)
+        assert all(re.search(rf"\b{name}\b", script) for name in declared), module
+        names += declared
+        assert max(map(len, source.splitlines())) <= 120
+    # They share one scope.
+    assert len(names) == len(set(names))
