@@ -33,6 +33,17 @@ def faded(pixels: np.ndarray) -> np.ndarray:
     return (35 + 0.86 * np.repeat(grey[..., None], 3, -1)).round().astype(np.uint8)
 
 
+def map_over_photo(photo: Any, heat: np.ndarray, limit: float | None = None) -> np.ndarray:
+    """A photograph, greyed, under the colours of a map of its size: (height, width, 3) in 0 … 255.
+
+    `limit` is the end of the colour scale, by default the map's largest size.
+    """
+    colour = overlay(heat, limit_of(heat) if limit is None else limit)
+    opacity = colour[..., 3:]
+    grey = faded(np.asarray(photo, dtype=float))
+    return ((1 - opacity) * grey + opacity * 255 * colour[..., :3]).round().clip(0, 255).astype(np.uint8)
+
+
 def limit_of(values: Any) -> float:
     """The symmetric scale's end for these values: the largest size, 1 where all are zero."""
     return float(np.abs(np.asarray(values, dtype=float)).max(initial=0.0)) or 1.0

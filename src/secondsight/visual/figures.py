@@ -29,7 +29,7 @@ from secondsight.algebra.layout import (
     words_of,
 )
 from secondsight.support.errors import InputError
-from secondsight.visual.colours import NEGATIVE, POSITIVE, faded, limit_of, overlay
+from secondsight.visual.colours import NEGATIVE, POSITIVE, faded, limit_of, map_over_photo, overlay
 from secondsight.visual.saving import printable, save
 
 if TYPE_CHECKING:
@@ -321,8 +321,7 @@ def _picture(axes: Axes, layout: Layout, shown: Any, values: Tensor, limit: floa
         small = replace(layout, image_size=size, frame=(left * x, top * y, right * x, bottom * y))
         photo = shown if shrink == 1 else shown.resize(size, Image.Resampling.LANCZOS)
         extent = (0.0, float(width), float(height), 0.0)
-        axes.imshow(faded(np.asarray(photo)), extent=extent)
-        axes.imshow(overlay(small.heatmap(values).numpy(), limit), extent=extent)
+        axes.imshow(map_over_photo(photo, small.heatmap(values).numpy(), limit), extent=extent)
     if isinstance(box, tuple):
         # Of a sound, a stretch of seconds.
         x0, y0, x1, y1 = box if len(box) == 4 else (box[0], axes.get_ylim()[0], box[1], axes.get_ylim()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch.nn.functional as F
 from PIL import Image
 from rich.console import Group, RenderableType
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from secondsight.algebra.layout import GridLayout, JoinedLayout, Layout, TokenLayout, parts_of, word_scores, words_of
 from secondsight.explanation import Explanation
-from secondsight.visual.colours import faded, limit_of, overlay
+from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.sentences import convergence_warning
 
 _BAR = 24
@@ -58,11 +57,9 @@ def picture(e: Explanation, selection: Any = None, wide: int = 48) -> Text:
     values = e.heatmap(selection)
     small = e.left_input.resize((wide, rows), Image.Resampling.BOX)
     heat = F.adaptive_avg_pool2d(values.detach().cpu().float()[None, None], (rows, wide))[0, 0].numpy()
-    colour = overlay(heat, limit_of(heat))
-    pixels = faded(np.asarray(small).astype(float)) / 255
-    mixed = ((1 - colour[..., 3:]) * pixels + colour[..., 3:] * colour[..., :3]) * 255
+    pixels = map_over_photo(small, heat)
     out = Text()
-    for upper, lower in zip(mixed[::2].astype(int), mixed[1::2].astype(int), strict=True):
+    for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
         for above, below in zip(upper, lower, strict=True):
             out.append("▀", f"rgb({above[0]},{above[1]},{above[2]}) on rgb({below[0]},{below[1]},{below[2]})")
         out.append("\n")
