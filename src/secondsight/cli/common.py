@@ -98,7 +98,7 @@ def parse_layer(value: str) -> int | str | tuple[int | str, ...]:
         layers = []
     if len(layers) in (1, 2):
         return layers[0] if len(layers) == 1 else tuple(layers)
-    raise InputError(f"--layer {value!r} is neither a number or 'input' nor two of them as LEFT,RIGHT")
+    raise InputError(f"--layer {value!r} is not a block's number, 'input', or two of these as LEFT,RIGHT")
 
 
 def parse_box(value: str, option: str = "--box") -> tuple[float, float, float, float]:
