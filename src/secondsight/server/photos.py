@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.data import photographs
@@ -17,6 +20,7 @@ from secondsight.explanation import with_inputs
 from secondsight.inputs.images import open_image
 from secondsight.methods import IntegratedJacobian
 from secondsight.model import DualEncoder
+from secondsight.scale import search
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.visual.page import page_data
 
@@ -43,7 +47,7 @@ class Photo:
 
 
 class Photos:
-    """The photographs of a folder and its subfolders, in the order of their paths.
+    """The photographs of a folder and its subfolders, in the order of their paths; entries for `secondsight.scale.search`.
 
     Raises `InputError` for a folder that does not exist, is empty or holds too many.
     """
@@ -69,24 +73,32 @@ class Photos:
             self.processed += 1
             yield
 
+    def keys(self) -> list[str]:
+        """The numbers of the decomposed photographs, as strings."""
+        return [str(number) for number in range(len(self.photos))]
+
+    @property
+    def embeddings(self) -> Float[Tensor, "photo joint"]:
+        """Embeddings times their scale."""
+        return torch.stack([photo.vectors.embedding.double() * photo.vectors.scale for photo in self.photos])
+
+    def __getitem__(self, key: str) -> Contributions:
+        return self.photos[int(key)].vectors
+
     def search(self, model: DualEncoder, query: str, limit: int) -> dict[str, Any]:
         """The best photographs for a query, each with what the view shows of it."""
         side = model.pair("image", "text").right
         caption = side.encoder.prepare(query).display
         words = side.contributions([query])[0]
-        photos = list(self.photos)
-        direction = words.embedding.double() * words.scale
-        similarities = [float(photo.vectors.embedding.double() @ direction) * photo.vectors.scale for photo in photos]
-        ranking = sorted(range(len(photos)), key=lambda number: (-similarities[number], number))
         hits = []
-        for number in ranking[:limit]:
-            photo = photos[number]
-            pair = photo.vectors @ words
+        for hit in search(self, words, limit) if self.photos else []:
+            photo = self.photos[int(hit.key)]
+            pair = hit.pair
             view = page_data(with_inputs(pair, photo.small, caption))
             # The app fetches the thumbnail from its own address.
             view["pictures"] = []
-            hits.append({"photo": number, "name": photo.name, "similarity": pair.similarity, "view": view})
-        return {"query": query, "photos": len(photos), "hits": hits}
+            hits.append({"photo": int(hit.key), "name": photo.name, "similarity": pair.similarity, "view": view})
+        return {"query": query, "photos": len(self.photos), "hits": hits}
 
 
 def _decompose(name: str, path: Path, model: DualEncoder) -> Photo:
