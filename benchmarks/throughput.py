@@ -22,7 +22,7 @@ from PIL import Image
 
 import secondsight as ss
 from secondsight.scale import decompose
-from secondsight.scale.place import placed
+from secondsight.scale.place import move_model
 from secondsight.scale.sources import Source
 
 TEXTS = ["a cup of coffee and a spoon on a wooden table", "two dogs running after a ball on the beach"]
@@ -42,7 +42,7 @@ def main(name, device, precision, n, turns, layer):
     torch.manual_seed(0)
     host = open_clip.create_model(name).eval()
     preprocess = open_clip.image_transform(host.visual.image_size, is_train=False)
-    dual = placed(ss.wrap(host, preprocess, open_clip.get_tokenizer(name)), device, precision)
+    dual = move_model(ss.wrap(host, preprocess, open_clip.get_tokenizer(name)), device, precision)
     rng = np.random.default_rng(0)
     photos = [Image.fromarray(rng.integers(0, 255, (240, 320, 3), dtype=np.uint8)) for _ in range(n)]
     method = ss.IntegratedJacobian(layer=layer)

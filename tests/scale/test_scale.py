@@ -25,7 +25,7 @@ pa = pytest.importorskip("pyarrow", reason="needs secondsight[scale]")
 
 from secondsight.scale import decompose, open_source, open_store, search  # noqa: E402
 from secondsight.scale.decompose import Engine, Report  # noqa: E402
-from secondsight.scale.place import placed  # noqa: E402
+from secondsight.scale.place import move_model  # noqa: E402
 from secondsight.scale.search import query_of, words_of_ranking  # noqa: E402
 from secondsight.scale.sources import Source, of_data  # noqa: E402
 from secondsight.scale.store import create_store, write_part  # noqa: E402
@@ -570,7 +570,7 @@ def test_a_store_that_was_killed_at_birth_can_be_made(model, world, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::secondsight.ConvergenceWarning")
 def test_half_precision_forwards_are_near_the_whole_ones(world, stores, tmp_path):
-    half = placed(ss.load("scenes"), "cpu", "bf16")
+    half = move_model(ss.load("scenes"), "cpu", "bf16")
     assert next(half.left.encoder.module.parameters()).dtype == torch.bfloat16
     decompose(of_data(world, "image").first(4), half, tmp_path / "s")
     mine, whole = open_store(tmp_path / "s"), stores[0]
@@ -582,4 +582,4 @@ def test_half_precision_forwards_are_near_the_whole_ones(world, stores, tmp_path
         # The decomposition itself runs in float32: it adds up to its own embedding.
         assert a.relative_residual < 5e-3
     with pytest.raises(ss.InputError, match="unknown precision"):
-        placed(half, None, "int4")
+        move_model(half, None, "int4")

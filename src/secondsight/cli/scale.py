@@ -58,7 +58,7 @@ def decompose(
             from secondsight.encoders.registry import load
             from secondsight.scale import decompose as run
             from secondsight.scale import open_source
-            from secondsight.scale.place import placed
+            from secondsight.scale.place import move_model
             from secondsight.support.files import ensure_folder
 
         explainer = parse_method(method)
@@ -68,7 +68,7 @@ def decompose(
         dual = None
         if engine == "local":
             with spinner(f"loading {model}"):
-                dual = placed(load(model), device, precision)
+                dual = move_model(load(model), device, precision)
         memory = None if max_memory is None else max_memory * 1e9
         common: dict[str, Any] = dict(dtype=dtype, batch=batch, max_memory=memory)
         for source in sources:
@@ -139,11 +139,11 @@ def search(
             from secondsight.encoders.registry import load
             from secondsight.scale import open_store
             from secondsight.scale import search as best_matches
-            from secondsight.scale.place import placed
+            from secondsight.scale.place import move_model
             from secondsight.scale.search import query_of, words_of_ranking
         opened = open_store(store)
         with spinner(f"loading {model}"):
-            dual = placed(load(model), device, precision)
+            dual = move_model(load(model), device, precision)
         hits = best_matches(opened, query_of(opened, dual, query), k)
         for rank, hit in enumerate(hits, 1):
             _print_hit(rank, hit)

@@ -24,14 +24,14 @@ from secondsight.support.errors import InputError
 from secondsight.support.memory import free_memory, out_of_memory
 
 PART = 256
-"""Entries of a part: what a killed run loses at most."""
+"""Entries of a part file: a killed run loses at most so many."""
 
 Progress = Callable[["Report"], None]
 
 
 @dataclass
 class Report:
-    """How a run goes: `done` and `skipped` (already there) of `whole`, sentences of `problems` by key, entries a second."""
+    """Progress of a run: `done` and `skipped` (already stored) of `whole`, and `problems` as one sentence per key."""
 
     whole: int
     done: int = 0
@@ -41,18 +41,18 @@ class Report:
 
     @property
     def rate(self) -> float:
-        """Entries a second, of this run."""
+        """Entries per second in this run."""
         return self.done / max(time.monotonic() - self.begun, 1e-9)
 
     def check(self) -> None:
-        """`InputError` where not one input could be used and all for the same reason: then it is not the inputs."""
+        """`InputError` if every input failed for the same reason, which then lies in the options and not in the inputs."""
         reasons = set(self.problems.values())
         if len(reasons) == 1 and not self.done and not self.skipped:
             raise InputError(f"none of {len(self.problems)} inputs could be decomposed: {reasons.pop()}")
 
     @property
     def left(self) -> float:
-        """Seconds to go at this rate."""
+        """Estimated seconds left."""
         return (self.whole - self.done - self.skipped - len(self.problems)) / self.rate if self.done else float("inf")
 
 
@@ -70,10 +70,10 @@ def decompose(
     part: int = PART,
     progress: Progress | None = None,
 ) -> Report:
-    """Write the contributions of every input of `source` to the store `out`; goes on where an earlier run stopped.
+    """Write the contributions of every input of `source` to the store `out`; continues where an earlier run stopped.
 
-    `dtype` is "float16", "int8" or "float32". `batch` inputs go through the model together; None takes what fits into
-    `max_memory` bytes (None: a quarter of what is free). `workers` processes read and prepare inputs (None: by the number
+    `dtype` is "float16", "int8" or "float32". `batch` inputs go through the model together; None takes as many as fit into
+    `max_memory` bytes (None: a quarter of the free memory). `workers` processes read and prepare inputs (None: by the number
     of cores). Inputs that cannot be used are listed in the report, never fatal. Memory does not grow with the number of
     inputs. Raises `InputError` for a store of another model or method.
     """
@@ -87,7 +87,7 @@ def decompose(
         progress(report)
     engine = Engine(side, method, batch=batch, max_memory=max_memory)
     pending: list[tuple[int, str, Contributions]] = []
-    for group in loaded(source, side.encoder, todo, workers=workers, truncate=truncate):
+    for group in load_groups(source, side.encoder, todo, workers=workers, truncate=truncate):
         rows, problems = engine.rows(source.keys, group)
         pending += rows
         report.problems |= problems
@@ -111,18 +111,18 @@ def _write(store: Store, rows: Sequence[tuple[int, str, Contributions]], dtype: 
 
 def write_rows(folder: Path, rows: Sequence[tuple[int, str, Contributions]], dtype: str) -> None:
     """(index, key, contributions) as a part of a store."""
-    write_part(folder, rows[0][0], [key for _, key, _ in rows], [made for *_, made in rows], dtype)
+    write_part(folder, rows[0][0], [key for _, key, _ in rows], [contributions for *_, contributions in rows], dtype)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left half-written; younger ones may belong to a run beside this one."""
+    """Remove temporary files of killed writers; files younger than an hour may belong to a simultaneous run."""
     for path in folder.glob(".part-*"):
         if time.time() - path.stat().st_mtime > 3600:
             path.unlink(missing_ok=True)
 
 
 class Engine:
-    """Contributions of prepared inputs in batches that fit into memory: halved when they do not, for the rest of the run."""
+    """Contributions of prepared inputs in batches that fit into memory; a batch that does not fit is halved for good."""
 
     def __init__(
         self, side: Side, method: Method, *, batch: int | None = None, max_memory: float | None = None
@@ -134,30 +134,29 @@ class Engine:
     def rows(
         self, keys: Sequence[str], group: Sequence[tuple[int, Prepared | str]]
     ) -> tuple[list[tuple[int, str, Contributions]], dict[str, str]]:
-        """(index, key, contributions) of those of a loaded group that can be used, and by key why others cannot."""
-        problems = {keys[i]: found for i, found in group if isinstance(found, str)}
-        ready = [(i, found) for i, found in group if not isinstance(found, str)]
+        """(index, key, contributions) of the usable inputs of a group, and by key why the rest cannot be used."""
+        problems = {keys[i]: prepared for i, prepared in group if isinstance(prepared, str)}
+        ready = [(i, prepared) for i, prepared in group if not isinstance(prepared, str)]
         rows = []
-        for (i, _), made in zip(ready, self.run([found for _, found in ready]), strict=True):
-            if isinstance(made, str):
-                problems[keys[i]] = made
+        for (i, _), result in zip(ready, self.run([prepared for _, prepared in ready]), strict=True):
+            if isinstance(result, str):
+                problems[keys[i]] = result
             else:
-                rows.append((i, keys[i], made))
+                rows.append((i, keys[i], result))
         return rows, problems
 
     def run(self, inputs: Sequence[Prepared]) -> list[Contributions | str]:
-        """One result an input: its contributions, or a sentence that says why there are none."""
+        """One result per input: its contributions, or a sentence that says why there are none."""
         # Inputs of one shape go through the model together.
         order = sorted(range(len(inputs)), key=lambda i: tuple(inputs[i].tensor.shape))
-        made: dict[int, Contributions | str] = {}
+        results: dict[int, Contributions | str] = {}
         at = 0
         while at < len(order):
             if self.batch is None:
-                self.batch = self._fitting(inputs[order[at]])
-            chosen = order[at : at + self.batch]
+                self.batch = self._fitting_batch(inputs[order[at]])
+            batch = order[at : at + self.batch]
             try:
-                for i, one in zip(chosen, self._made([inputs[i] for i in chosen]), strict=True):
-                    made[i] = one
+                results.update(zip(batch, self._decompose([inputs[i] for i in batch]), strict=True))
             except (MemoryError, RuntimeError) as problem:
                 if not out_of_memory(problem):
                     raise
@@ -169,21 +168,21 @@ class Engine:
                     torch.cuda.empty_cache()
                 self.batch = max(1, self.batch // 2)
                 continue
-            at += len(chosen)
-        return [made[i] for i in range(len(inputs))]
+            at += len(batch)
+        return [results[i] for i in range(len(inputs))]
 
-    def _made(self, inputs: list[Prepared]) -> list[Contributions | str]:
+    def _decompose(self, inputs: list[Prepared]) -> list[Contributions | str]:
         try:
-            made = [_on_cpu(one) for one in self.method.contributions(self.side, inputs)]
-            return [one if is_finite(one) else "its contributions hold NaN or infinity" for one in made]
+            batch = [_on_cpu(entry) for entry in self.method.contributions(self.side, inputs)]
+            return [entry if is_finite(entry) else "its contributions hold NaN or infinity" for entry in batch]
         except InputError as problem:
             if len(inputs) == 1:
                 return [str(problem)]
-        # One of them cannot be used; the others can.
-        return [one for own in inputs for one in self._made([own])]
+        # One unusable input must not cost the rest of the batch.
+        return [result for prepared in inputs for result in self._decompose([prepared])]
 
-    def _fitting(self, example: Prepared) -> int:
-        """Inputs whose activations fit: a block's are at most some forty times its input, and one block lives at a time."""
+    def _fitting_batch(self, example: Prepared) -> int:
+        """How many inputs' activations fit, assuming that one block at a time needs at most forty times its input."""
         encoder = self.side.encoder
         width = max((p.shape[-1] for p in encoder.module.parameters() if p.ndim > 1), default=1024)
         positions = max(example.tensor.numel() // 256, example.tensor.shape[-1], 64)
@@ -192,18 +191,18 @@ class Engine:
         return int(max(1, min(budget // bytes_each, 256 if encoder.device().type == "cuda" else 32)))
 
 
-def _on_cpu(made: Contributions) -> Contributions:
+def _on_cpu(contributions: Contributions) -> Contributions:
     return replace(
-        made,
-        factor=made.vectors.cpu(),
-        embedding=made.embedding.cpu(),
-        reference_embedding=made.reference_embedding.cpu(),
+        contributions,
+        factor=contributions.vectors.cpu(),
+        embedding=contributions.embedding.cpu(),
+        reference_embedding=contributions.reference_embedding.cpu(),
         deviations=None,
     )
 
 
 class _Prepared(Dataset[Any]):
-    """Inputs as worker processes prepare them: (index, what the model takes) or (index, why not)."""
+    """Inputs prepared by worker processes: (index, prepared input) or (index, why there is none)."""
 
     def __init__(self, source: Source, encoder: Encoder, indices: Sequence[int], truncate: bool) -> None:
         self.source, self.encoder, self.indices, self.truncate = source, encoder, indices, truncate
@@ -216,15 +215,15 @@ class _Prepared(Dataset[Any]):
 
 
 def prepared_input(source: Source, encoder: Encoder, index: int, truncate: bool) -> tuple[int, Prepared | str]:
-    """An input as the model takes it, without the photograph itself; or why it cannot be used."""
+    """The index and the prepared input, without its photograph, or a sentence that says why it cannot be used."""
     try:
-        made = encoder.prepare(source.read(index), truncate=truncate)
+        prepared = encoder.prepare(source.read(index), truncate=truncate)
     except InputError as problem:
         return index, str(problem)
-    return index, replace(made, display=None) if source.kind == "image" else made
+    return index, replace(prepared, display=None) if source.kind == "image" else prepared
 
 
-def loaded(
+def load_groups(
     source: Source,
     encoder: Encoder,
     indices: Sequence[int],
@@ -233,9 +232,9 @@ def loaded(
     truncate: bool = True,
     group: int = 64,
 ) -> Iterator[list[tuple[int, Prepared | str]]]:
-    """The prepared inputs in order, some at a time, read ahead by worker processes."""
+    """The prepared inputs in order and in groups, read ahead by worker processes."""
     if workers is None:
-        # A worker takes a core from a model that runs on them, too.
+        # On CPUs, workers compete with the model for cores.
         workers = max(0, min(8, (os.cpu_count() or 1) // 4)) if source.kind == "image" else 0
     data = _Prepared(source, encoder, indices, truncate)
     size = group if source.kind == "image" else 4 * group
@@ -246,6 +245,6 @@ def loaded(
         collate_fn=list,
         prefetch_factor=2 if workers else None,
         pin_memory=False,
-        # Forked workers share the model's memory; where there is no fork, the default start is taken.
+        # Forked workers share the model's memory.
         multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
     )

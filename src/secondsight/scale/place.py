@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision."""
+"""The device a model runs on, and the precision of its weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from secondsight.support.files import brief
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def placed(model: DualEncoder, device: str | None = None, precision: str | None = None) -> DualEncoder:
-    """The model itself, moved to a device and to a precision of its weights; None leaves what is.
+def move_model(model: DualEncoder, device: str | None = None, precision: str | None = None) -> DualEncoder:
+    """Move a model in place to a device and to a precision of its weights, and return it; None changes nothing.
 
-    In half precision the host model's forward passes are halved, the decomposition itself runs in float32. Raises
-    `InputError` for what this machine has not.
+    Half precision speeds up the host model's forward passes; the decomposition itself stays in float32. Raises `InputError`
+    for a device that this machine lacks.
     """
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")

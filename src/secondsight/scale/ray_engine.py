@@ -1,7 +1,7 @@
-"""The same run on several machines: Ray Data reads and prepares, actors decompose, and each writes whole parts itself.
+"""`decompose` on several machines: Ray Data reads and prepares inputs, actors decompose them and write complete part files.
 
-A part's name is made of its keys, so work that Ray repeats after a machine was lost writes the same file again: nothing is
-lost, nothing doubled. All machines need to see the folder of the store, and the data.
+A part file is named after its keys, so work that Ray repeats after losing a machine writes the same file again: nothing is
+lost or duplicated. All machines need access to the data and to the folder of the store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from secondsight.encoders.registry import load
 from secondsight.methods import IntegratedJacobian, Method
 from secondsight.model import DualEncoder
 from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, write_rows
-from secondsight.scale.place import placed
+from secondsight.scale.place import move_model
 from secondsight.scale.sources import Source
 from secondsight.scale.store import create_store
 from secondsight.support.errors import InputError
@@ -53,10 +53,10 @@ def decompose_with_ray(
     name that every worker loads, or the model itself, which is sent to them. Raises `InputError` where there is no cluster.
     """
     method = method or IntegratedJacobian()
-    _started(address)
-    own = placed(load(model), None, precision) if isinstance(model, str) else model
-    side = own.side(source.kind)
-    store = create_store(out, own, method, side.index, dtype)
+    _connect(address)
+    dual = move_model(load(model), None, precision) if isinstance(model, str) else model
+    side = dual.side(source.kind)
+    store = create_store(out, dual, method, side.index, dtype)
     todo = [i for i, key in enumerate(source.keys) if key not in store]
     report = Report(len(source), skipped=len(source) - len(todo))
     if not todo:
@@ -91,10 +91,10 @@ def decompose_with_ray(
 
 
 def _prepare(batch: dict[str, np.ndarray], source: Any, encoder: Any, truncate: bool) -> dict[str, Any]:
-    """Prepared inputs, pickled: Arrow has no column for them."""
+    """Prepared inputs, pickled because Arrow has no column type for them."""
     source, encoder = _local(source), _local(encoder)
-    made = [prepared_input(source, encoder, int(i), truncate) for i in batch["index"]]
-    return {"index": batch["index"], "prepared": np.array([pickle.dumps(one) for _, one in made], dtype=object)}
+    prepared = [prepared_input(source, encoder, int(i), truncate) for i in batch["index"]]
+    return {"index": batch["index"], "prepared": np.array([pickle.dumps(entry) for _, entry in prepared], dtype=object)}
 
 
 def _local(value: Any) -> Any:
@@ -102,18 +102,18 @@ def _local(value: Any) -> Any:
 
 
 class _Decomposer:
-    """An actor: one model, one part a call."""
+    """An actor with one model; a call writes one part file."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         model = _local(options["model"])
         dual = load(model) if isinstance(model, str) else model
-        dual = placed(dual, options["device"], options["precision"])
+        dual = move_model(dual, options["device"], options["precision"])
         self.options, self.source = options, _local(options["keys"])
         side = (dual.left, dual.right)[options["side"]]
         self.engine = Engine(side, options["method"], batch=options["batch"], max_memory=options["max_memory"])
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        group = [(int(i), pickle.loads(one)) for i, one in zip(batch["index"], batch["prepared"], strict=True)]
+        group = [(int(i), pickle.loads(entry)) for i, entry in zip(batch["index"], batch["prepared"], strict=True)]
         rows, problems = self.engine.rows(self.source.keys, group)
         if rows:
             write_rows(Path(self.options["folder"]), rows, self.options["dtype"])
@@ -138,31 +138,31 @@ def explain_with_ray(
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> int:
-    """Explain the pairs that an experiment will ask for, on a cluster; `evaluate` with the same arguments then reads them.
+    """Explain the pairs of an experiment on a cluster; `evaluate` with the same arguments then reads the results.
 
-    Returns how many captions were looked at. What is there already is not made again, so this too goes on where it was
-    stopped. All machines need to see the data and the folder `out`. Raises `InputError` as `evaluate` does.
+    Returns the number of captions. Existing explanations are kept, so a stopped run continues where it stopped. All machines
+    need access to the data and to the folder `out`. Raises `InputError` as `evaluate` does.
     """
     from secondsight.data import open_data
     from secondsight.evaluation import EXPERIMENTS
 
     if name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}")
-    _started(address)
+    _connect(address)
     opened, experiment = open_data(data), EXPERIMENTS[name](**options)
-    wanted: list[int] = []
+    indices: list[int] = []
     for index in range(len(opened)):
-        if limit is not None and len(wanted) >= limit:
+        if limit is not None and len(indices) >= limit:
             break
         try:
             if experiment.wants(opened[index]):
-                wanted.append(index)
+                indices.append(index)
         except InputError:
             continue
-    if not wanted:
+    if not indices:
         return 0
-    rows = ray.data.from_items([{"index": i} for i in wanted], override_num_blocks=-(-len(wanted) // part))
-    asked = {
+    rows = ray.data.from_items([{"index": i} for i in indices], override_num_blocks=-(-len(indices) // part))
+    arguments = {
         "data": data,
         "models": list(models),
         "methods": list(methods),
@@ -170,43 +170,45 @@ def explain_with_ray(
         "cache": str(Path(out).absolute() / "pairs"),
         "device": device or ("cuda" if gpus else None),
     }
-    done = _by_actors(rows, _Explainer, {"asked": asked}, part, actors, gpus, cpus)
-    seen = 0
-    for row in done.iter_rows():
-        seen += int(row["seen"])
+    batches = _by_actors(rows, _Explainer, {"options": arguments}, part, actors, gpus, cpus)
+    explained = 0
+    for row in batches.iter_rows():
+        explained += int(row["captions"])
         if progress:
-            progress(seen, len(wanted))
-    return seen
+            progress(explained, len(indices))
+    return explained
 
 
 class _Explainer:
-    """An actor: its own models, the pairs of some captions a call, each kept in a file of its own."""
+    """An actor with its own models; a call explains the pairs of a batch of captions, each written to its own file."""
 
-    def __init__(self, asked: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any]) -> None:
         from secondsight.data import open_data
         from secondsight.evaluation import settings
 
-        named = [(name, placed(load(name), asked["device"])) for name in asked["models"]]
-        self.data = open_data(asked["data"])
-        self.settings = settings(named, asked["methods"], asked["layers"])
+        models = [(name, move_model(load(name), options["device"])) for name in options["models"]]
+        self.data = open_data(options["data"])
+        self.settings = settings(models, options["methods"], options["layers"])
         for setting in self.settings:
-            setting.cache = Path(asked["cache"])
+            setting.cache = Path(options["cache"])
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         for index in batch["index"]:
             example = self.data[int(index)]
             for setting in self.settings:
-                # What cannot be explained is listed by the experiment, when it asks for it.
+                # The experiment itself lists what cannot be explained.
                 with contextlib.suppress(InputError):
                     setting.explain(example)
-        return {"seen": [len(batch["index"])]}
+        return {"captions": [len(batch["index"])]}
 
 
-def _by_actors(rows: Any, actor: type, given: dict[str, Any], part: int, actors: int, gpus: float, cpus: float) -> Any:
-    """Rows through a pool of actors, `part` of them a call."""
+def _by_actors(
+    rows: Any, actor: type, arguments: dict[str, Any], part: int, actors: int, gpus: float, cpus: float
+) -> Any:
+    """Rows processed by a pool of actors, `part` rows per call."""
     return rows.map_batches(
         actor,
-        fn_constructor_kwargs=given,
+        fn_constructor_kwargs=arguments,
         batch_size=part,
         concurrency=actors,
         num_gpus=gpus or None,
@@ -214,10 +216,10 @@ def _by_actors(rows: Any, actor: type, given: dict[str, Any], part: int, actors:
     )
 
 
-def _started(address: str | None) -> None:
+def _connect(address: str | None) -> None:
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
         except ConnectionError as problem:
-            raise InputError(f"there is no Ray cluster at {address!r} ({problem})") from problem
+            raise InputError(f"cannot reach a Ray cluster at {address!r} ({problem})") from problem
     ray.data.DataContext.get_current().enable_progress_bars = False

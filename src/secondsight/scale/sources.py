@@ -1,4 +1,4 @@
-"""What is decomposed: inputs by key, read when they are needed."""
+"""Inputs to decompose, by key; each is read when it is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secondsight.support.errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """Inputs of one kind: `keys` name them, `read(i)` gives the i-th, a path, an image or a text."""
+    """Inputs of one kind: `keys` name them, and `read(i)` returns the i-th as a path, an image or a text."""
 
     kind: str
     keys: Sequence[str]
@@ -35,36 +35,36 @@ def open_source(spec: str | Path, side: str) -> Source:
     Images are named by their path in the folder or the data set's name for them, texts by their line or the caption's
     name. Raises `InputError` where there is nothing of that side.
     """
-    kind, found, rest = str(spec).partition(":")
-    if found and kind == "photos":
-        return photos(rest) if side == "image" else _none(spec, side)
-    if found and kind == "texts":
-        return lines(rest) if side == "text" else _none(spec, side)
-    if found and kind not in KINDS and "/" not in kind:
+    kind, colon, rest = str(spec).partition(":")
+    if colon and kind == "photos":
+        return photos(rest) if side == "image" else _refuse(spec, side)
+    if colon and kind == "texts":
+        return lines(rest) if side == "text" else _refuse(spec, side)
+    if colon and kind not in KINDS and "/" not in kind:
         raise InputError(f"unknown kind of data {kind!r}; known: photos, texts, {', '.join(KINDS)}")
     return of_data(open_data(spec), side)
 
 
-def _none(spec: str | Path, side: str) -> Source:
+def _refuse(spec: str | Path, side: str) -> Source:
     raise InputError(f"{str(spec)!r} holds no {side}s")
 
 
 def photos(folder: str | Path) -> Source:
     """The photographs of a folder and those below it."""
-    found = photographs(folder)
-    return Source("image", list(found), list(found.values()).__getitem__)
+    paths = photographs(folder)
+    return Source("image", list(paths), list(paths.values()).__getitem__)
 
 
 def lines(file: str | Path) -> Source:
-    """The lines of a text file, but for empty ones; named by their number, counted from 1."""
+    """The non-empty lines of a text file, named by their number, counted from 1."""
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise InputError(f"{str(file)!r} cannot be read as text ({problem})") from problem
-    found = [(str(i), line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not found:
+    texts = [(str(i), line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not texts:
         raise InputError(f"{str(file)!r} holds no lines of text")
-    return Source("text", [key for key, _ in found], [line for _, line in found].__getitem__)
+    return Source("text", [key for key, _ in texts], [line for _, line in texts].__getitem__)
 
 
 def of_data(data: GroundedDataset, side: str) -> Source:
@@ -74,12 +74,12 @@ def of_data(data: GroundedDataset, side: str) -> Source:
     places: dict[str, int] = {}
     for index in range(len(data)):
         try:
-            one = data[index]
+            example = data[index]
         except InputError as problem:
             data.problems[str(index)] = str(problem)
             continue
         # Captions of different images may have the same name.
-        places.setdefault(one.image_key if side == "image" else f"{one.image_key}/{one.key}", index)
+        places.setdefault(example.image_key if side == "image" else f"{example.image_key}/{example.key}", index)
     if not places:
         raise InputError(f"{data.name} holds no {side}s that can be used: {data.summary()}")
     return Source(side, list(places), _Entries(data, list(places.values()), side))
@@ -87,12 +87,12 @@ def of_data(data: GroundedDataset, side: str) -> Source:
 
 @dataclass(frozen=True)
 class _Entries:
-    """Reads a data set's entries; a class, so that other processes can be sent it."""
+    """Reads entries of a data set; a class, so that it can be sent to other processes."""
 
     data: GroundedDataset
     numbers: list[int]
     side: str
 
     def __call__(self, i: int) -> Path | Image.Image | str:
-        one = self.data[self.numbers[i]]
-        return one.image if self.side == "image" else one.caption
+        example = self.data[self.numbers[i]]
+        return example.image if self.side == "image" else example.caption
