@@ -53,17 +53,17 @@ class Explanation(Interactions):
         turned = with_inputs(super().T, self.right_input, self.left_input)
         return replace(turned, parts=tuple(part.T for part in self.parts))
 
-    def __sub__(self, other: Interactions) -> Explanation:
+    def __sub__(self, subtracted: Interactions) -> Explanation:
         """What this model, method or layer sees more than another of the same pair, see `secondsight.algebra.difference`."""
-        if isinstance(other, Explanation) and not all(
+        if isinstance(subtracted, Explanation) and not all(
             _same(first, second)
-            for first, second in ((self.left_input, other.left_input), (self.right_input, other.right_input))
+            for first, second in ((self.left_input, subtracted.left_input), (self.right_input, subtracted.right_input))
         ):
             raise InputError(
                 "a difference needs one pair explained twice; for two inputs use explain(..., against=...) or "
                 "left @ (right_1 - right_2)"
             )
-        pair = super().__sub__(other)
+        pair = super().__sub__(subtracted)
         return pair if pair is NotImplemented else with_inputs(pair, self.left_input, self.right_input)
 
     def plot(self, selection: Any = None, **options: Any) -> Figure:
@@ -166,19 +166,19 @@ def explain(
 
 
 def explain_prepared(
-    model: DualEncoder, a: Prepared, others: Sequence[Prepared], method: Method, scale: str = "similarity"
+    model: DualEncoder, a: Prepared, partners: Sequence[Prepared], method: Method, scale: str = "similarity"
 ) -> list[Explanation]:
     """`explain` for inputs that are prepared: one left input with each of several right ones, the left computed once."""
     started = time.perf_counter()
     with memory_errors_explained():
-        pairs = method.interactions(model.left, model.right, a, others)
-    return _with_facts(model, a, others, pairs, method, scale, time.perf_counter() - started)
+        pairs = method.interactions(model.left, model.right, a, partners)
+    return _with_facts(model, a, partners, pairs, method, scale, time.perf_counter() - started)
 
 
 def _with_facts(
     model: DualEncoder,
     a: Prepared,
-    others: Sequence[Prepared],
+    partners: Sequence[Prepared],
     pairs: Sequence[Interactions],
     method: Method,
     scale: str,
@@ -189,7 +189,7 @@ def _with_facts(
         pairs = [scaled(pair, float(model.logit_scale or 1.0), model.logit_bias) for pair in pairs]
     facts = {"method": method.name, "model": model.name, "scale": scale, "seconds": round(seconds, 4)}
     explanations = []
-    for pair, b in zip(pairs, others, strict=True):
+    for pair, b in zip(pairs, partners, strict=True):
         if not pair.converged and all(outcome is None or outcome.converged for outcome in pair.outcomes):
             warnings.warn(
                 f"the fixed number of nodes leaves an error of {pair.error:.1e}, more than a tenth of the interaction "

@@ -57,12 +57,12 @@ class Side:
         self, inputs: Any, method: Method | None = None, *, truncate: bool = False
     ) -> list[Contributions]:
         """Contributions of a batch of inputs (a list, or a model-ready tensor), by `IntegratedJacobian()` or `method`."""
-        chosen = method or IntegratedJacobian()
+        used_method = method or IntegratedJacobian()
         prepared = self.prepare(inputs, truncate=truncate)
 
         def compute(batches: Sequence[Sequence[Prepared]]) -> list[Contributions]:
             # Vectors are computed now: nobody expects the model to be needed later, or errors to come then.
-            return [c.dense() for batch in batches for c in chosen.contributions(self, batch)]
+            return [c.dense() for batch in batches for c in used_method.contributions(self, batch)]
 
         return retry_smaller(lambda: compute([prepared]), lambda: compute([[p] for p in prepared]))
 
@@ -122,11 +122,11 @@ class DualEncoder:
         )
 
     def fitting(self, left: Any, right: Any) -> DualEncoder:
-        """Itself, or the `pair` that two raw inputs are evidently meant for: two images, two texts, or text first."""
-        kinds = []
-        for raw, own, other in ((left, self.left, self.right), (right, self.right, self.left)):
+        """This model, or the `pair` of sides that two raw inputs are evidently meant for: two images, two texts, or text first."""
+        kinds: list[str] = []
+        for raw, side, opposite in ((left, self.left, self.right), (right, self.right, self.left)):
             possible = possible_kinds(raw)
-            kinds.append(other.kind if own.kind not in possible and other.kind in possible else own.kind)
+            kinds.append(opposite.kind if side.kind not in possible and opposite.kind in possible else side.kind)
         return self if kinds == [self.left.kind, self.right.kind] else self.pair(*kinds)
 
     def __repr__(self) -> str:

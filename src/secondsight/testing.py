@@ -1,4 +1,4 @@
-"""What every encoder must keep to, as checks for one that you write: `check_encoder(model.image, photographs)`.
+"""What every encoder must satisfy, as checks for one that you write: `check_encoder(model.image, photographs)`.
 
 Each check raises `AdapterError` with the number that is wrong. They are the conformance suite that every family of
 secondsight passes; a model in float64 is held to 1e-10, in float32 to 1e-4.
@@ -82,30 +82,30 @@ def _gap(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-300))
 
 
-def _require(gap: float, allowed: float, case: Case, what: str) -> None:
+def _require(gap: float, allowed: float, case: Case, compared: str) -> None:
     if not gap <= allowed:
-        raise AdapterError(f"the {case.side.kind} encoder: {what} differ by {gap:.1e}, {allowed:.0e} is allowed")
+        raise AdapterError(f"the {case.side.kind} encoder: {compared} differ by {gap:.1e}, {allowed:.0e} is allowed")
 
 
 def the_host_gives_the_embedding(case: Case) -> None:
     """`features` returns the host's own embedding, to 1e-5 whatever the precision."""
-    own = case.side.embed(case.inputs)
+    embeddings = case.side.embed(case.inputs)
     if case.host is None:
         return
     with torch.no_grad():
-        host = torch.stack([case.host(raw) for raw in case.inputs]).to(own)
+        host = torch.stack([case.host(raw) for raw in case.inputs]).to(embeddings)
     if case.normalised:
-        own, host = F.normalize(own, dim=-1), F.normalize(host, dim=-1)
-    _require(_gap(own, host), 1e-5, case, "the embedding and the host's own")
+        embeddings, host = F.normalize(embeddings, dim=-1), F.normalize(host, dim=-1)
+    _require(_gap(embeddings, host), 1e-5, case, "the embedding and the host's own")
 
 
 def heads_reproduce_the_embedding(case: Case) -> None:
     """From every layer on, head(hidden states) is the embedding."""
     for layer in case.layers:
         for encoder, number, _, state in case.states(layer):
-            made = encoder.head(number, state.context, encoder.dtype())(state.hidden[None])[0]
+            embedding = encoder.head(number, state.context, encoder.dtype())(state.hidden[None])[0]
             _require(
-                _gap(made, state.embedding),
+                _gap(embedding, state.embedding),
                 case.allowed,
                 case,
                 f"the head's embedding from layer {layer} and the host's",
@@ -145,10 +145,10 @@ def a_batch_is_its_inputs(case: Case) -> None:
     alone = [case.side.contributions([raw], method)[0] for raw in case.inputs]
     together = case.side.contributions(case.inputs, method)
     backwards = case.side.contributions(list(case.inputs)[::-1], method)[::-1]
-    for one, batch, back in zip(alone, together, backwards, strict=True):
-        _require(_gap(batch.vectors, one.vectors), case.allowed, case, "an input's vectors in a batch and alone")
-        _require(_gap(back.vectors, one.vectors), case.allowed, case, "an input's vectors in two orders")
-        if batch.layout != one.layout:
+    for single, batch, back in zip(alone, together, backwards, strict=True):
+        _require(_gap(batch.vectors, single.vectors), case.allowed, case, "an input's vectors in a batch and alone")
+        _require(_gap(back.vectors, single.vectors), case.allowed, case, "an input's vectors in two orders")
+        if batch.layout != single.layout:
             raise AdapterError(f"the {case.side.kind} encoder: an input's layout in a batch and alone differ")
 
 
@@ -157,8 +157,8 @@ def layouts_cover_every_feature(case: Case) -> None:
     for layer in case.layers:
         for encoder, number, prepared, state in case.states(layer):
             layout = encoder.layout(prepared, number, state)
-            shown = layout.view(torch.arange(float(len(state.hidden))))
-            if layout.size != len(state.hidden) or not layout.visible or not shown.numel():
+            view = layout.view(torch.arange(float(len(state.hidden))))
+            if layout.size != len(state.hidden) or not layout.visible or not view.numel():
                 raise AdapterError(
                     f"the {case.side.kind} encoder's layout of {layout.size} features, {len(layout.visible)} of them "
                     f"visible, is not that of {len(state.hidden)} hidden states"
@@ -170,27 +170,25 @@ def layouts_cover_every_feature(case: Case) -> None:
 def references_are_pooled_as_their_input(case: Case) -> None:
     """Every named reference gives the head's own embedding at its hidden states, the same one every time."""
     encoder = case.side.encoder
-    for which in (None, *encoder.references):
+    for name in (None, *encoder.references):
         for _, layer, prepared, state in case.states(encoder.depth - 1):
-            tensor = encoder.reference(prepared, which, 0)
-            if not torch.equal(tensor, encoder.reference(prepared, which, 0)) or tensor.shape != prepared.tensor.shape:
-                raise AdapterError(f"the {case.side.kind} reference {which!r} is random or of another shape")
+            tensor = encoder.reference(prepared, name, 0)
+            if not torch.equal(tensor, encoder.reference(prepared, name, 0)) or tensor.shape != prepared.tensor.shape:
+                raise AdapterError(f"the {case.side.kind} reference {name!r} is random or of another shape")
             reference = encoder.reference_at(tensor, layer, state.context)
             if reference.hidden.shape != state.hidden.shape:
-                raise AdapterError(f"the {case.side.kind} reference {which!r} has other hidden states than its input")
-            made = encoder.head(layer, state.context, encoder.dtype())(reference.hidden[None])[0]
+                raise AdapterError(f"the {case.side.kind} reference {name!r} has other hidden states than its input")
+            embedding = encoder.head(layer, state.context, encoder.dtype())(reference.hidden[None])[0]
             if reference.embedding is not None:
-                gap = _gap(made, reference.embedding)
-                _require(
-                    gap, case.allowed, case, f"the embedding of reference {which!r} and the head's under its input"
-                )
+                gap = _gap(embedding, reference.embedding)
+                _require(gap, case.allowed, case, f"the embedding of reference {name!r} and the head's under its input")
 
 
 def precision_is_the_models_own(case: Case) -> None:
     """Vectors come in the decomposition's precision, float64 for float64 models."""
-    found = case.side.contributions(case.inputs[:1], IntegratedJacobian(steps=2))[0].vectors.dtype
-    if found != case.side.encoder.dtype():
-        raise AdapterError(f"the {case.side.kind} encoder's vectors are {found}, not {case.side.encoder.dtype()}")
+    dtype = case.side.contributions(case.inputs[:1], IntegratedJacobian(steps=2))[0].vectors.dtype
+    if dtype != case.side.encoder.dtype():
+        raise AdapterError(f"the {case.side.kind} encoder's vectors are {dtype}, not {case.side.encoder.dtype()}")
 
 
 def the_input_is_a_layer(case: Case) -> None:
@@ -201,14 +199,17 @@ def the_input_is_a_layer(case: Case) -> None:
     ):
         return
     for inner, number, prepared, state in case.states("input"):
-        made = inner.head(number, state.context, inner.dtype())(state.hidden[None])[0]
-        _require(_gap(made, state.embedding), case.allowed, case, "the head's embedding from the input and the host's")
+        embedding = inner.head(number, state.context, inner.dtype())(state.hidden[None])[0]
+        _require(
+            _gap(embedding, state.embedding), case.allowed, case, "the head's embedding from the input and the host's"
+        )
         if inner.layout(prepared, number, state).size != len(state.hidden):
             raise AdapterError(f"the {case.side.kind} encoder's layout of the input does not cover it")
     method = IntegratedJacobian(layer="input", steps=8)
     c = case.side.contributions(case.inputs[:1], method)[0]
     moved = float((c.embedding - c.reference_embedding).double().norm())
-    missed = abs(c.about["residual"] - c.relative_residual)
+    assert c.outcome is not None  # integrals have one
+    missed = abs(c.outcome.residual - c.relative_residual)
     _require(missed if moved else 0.0, max(case.allowed * 100, 1e-6), case, "the input's measured and actual residual")
 
 
@@ -256,12 +257,12 @@ def the_model_is_left_as_it_came(case: Case) -> None:
         options: dict[str, Any]
         for options in (dict(), dict(layer=0), dict(layer=0, strategy="reverse")):
             case.side.contributions(case.inputs[:1], IntegratedJacobian(steps=2, **options))
-        found = changed(before, snapshot(module))
+        changes = changed(before, snapshot(module))
     finally:
         for m, training in modes:
             m.training = training
-    if found:
-        raise AdapterError(f"the {case.side.kind} encoder changed the model's {', '.join(found)}")
+    if changes:
+        raise AdapterError(f"the {case.side.kind} encoder changed the model's {', '.join(changes)}")
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {

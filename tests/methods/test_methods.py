@@ -12,8 +12,8 @@ import secondsight as ss
 from families import FAMILIES, photographs
 from models import small
 from secondsight.methods.banzhaf import _smooth_kernels
-from secondsight.methods.game import game
-from secondsight.methods.mask_regression import all_masks, banzhaf_weights, bernoulli_masks, fit
+from secondsight.methods.game import open_game
+from secondsight.methods.mask_regression import all_masks, banzhaf_weights, bernoulli_masks, fit_masks
 from secondsight.model import Side
 from secondsight.testing import changed, snapshot
 
@@ -112,7 +112,7 @@ def games() -> tuple[ss.DualEncoder, list]:
 
 
 def values_of(side: Side, prepared, normalize: str = "inside") -> torch.Tensor:
-    g = game(side, prepared, "input", None, 0, normalize)
+    g = open_game(side, prepared, "input", None, 0, normalize)
     assert g.players == 4
     return g.values(all_masks(4))
 
@@ -366,7 +366,10 @@ def test_the_closed_form_of_bilinear_lime_is_the_minimum_that_descent_approaches
     options = dict(samples=200, width=1.0, decay=1e-4)
     closed = ss.BilinearLime(solver="closed", **options).interactions(model.left, model.right, inputs[0], inputs[1:])[0]
     lime = ss.BilinearLime(**options)
-    g = [game(side, x, "input", None, 0, "inside") for side, x in zip((model.left, model.right), inputs, strict=True)]
+    g = [
+        open_game(side, x, "input", None, 0, "inside")
+        for side, x in zip((model.left, model.right), inputs, strict=True)
+    ]
     masks = [bernoulli_masks(4, 200, 0.7, k) for k in range(2)]
     y = (g[0].values(masks[0]) * g[1].values(masks[1])).sum(-1)
     pi = lime._closeness(*masks)
@@ -483,7 +486,7 @@ def test_results_of_sampling_are_kept(model, tmp_path):
         (lambda: ss.Banzhaf(budget=2), "too few"),
         (lambda: ss.Banzhaf(tol=0), "no tolerance"),
         (lambda: ss.Banzhaf(ridge=-1), "no penalty"),
-        (lambda: ss.Banzhaf(pairs=-1), "no number of pairs"),
+        (lambda: ss.Banzhaf(pairs=-1), "must not be negative"),
         (lambda: ss.Shapley(orders=0), "at least 1"),
         (lambda: ss.BilinearLime(drop=1), "no probability"),
         (lambda: ss.BilinearLime(solver="magic"), "known: sgd, closed, factorised"),
@@ -511,7 +514,7 @@ def test_the_fit_is_the_penalised_least_squares_solution(count, ridge):
     w = torch.rand(count, generator=generator, dtype=torch.float64)
     prior = torch.randn(20, 3, generator=generator, dtype=torch.float64)
     y = y + x @ prior
-    found = fit(x, y, ridge=ridge, weights=w, prior=prior, groups=0)
+    found = fit_masks(x, y, ridge=ridge, weights=w, prior=prior, groups=0)
     w = w / w.sum()
     centred = (x - w @ x) * w.sqrt()[:, None]
     unit = float((centred**2).sum()) / 20
@@ -532,7 +535,7 @@ def test_cross_validation_chooses_ridge_and_scale_together(count):
     truth = torch.randn(20, 4, generator=generator, dtype=torch.float64)
     prior = truth / 3 + 0.1 * torch.randn(20, 4, generator=generator, dtype=torch.float64)
     y = x @ truth + torch.randn(count, 4, generator=generator, dtype=torch.float64)
-    found = fit(x, y, prior=prior, groups=0)
+    found = fit_masks(x, y, prior=prior, groups=0)
 
     def score(ridge, scale):
         """Generalised cross-validation by its definition: the hat matrix and its trace."""
@@ -552,7 +555,7 @@ def test_cross_validation_chooses_ridge_and_scale_together(count):
 def test_a_prior_against_the_values_is_not_followed():
     x = bernoulli_masks(20, 60, 0.5, 0).double()
     truth = torch.randn(20, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = fit(x, x @ truth, prior=-truth, groups=0)
+    found = fit_masks(x, x @ truth, prior=-truth, groups=0)
     assert found.scale == 0
     assert torch.allclose(found.effects, truth, atol=1e-3)
 
@@ -566,7 +569,7 @@ def test_neighbours_help_where_effects_are_smooth():
     x = bernoulli_masks(64, 48, 0.5, 0).double()
     errors = {}
     for name, truth in (("smooth", smooth), ("rough", rough)):
-        alone, helped = fit(x, x @ truth, groups=0), fit(x, x @ truth, kernels=kernels, groups=0)
+        alone, helped = fit_masks(x, x @ truth, groups=0), fit_masks(x, x @ truth, kernels=kernels, groups=0)
         errors[name] = [float((found.effects - truth).norm() / truth.norm()) for found in (alone, helped)]
         assert (helped.kernel > 0) == (name == "smooth")
     assert errors["smooth"][1] < 0.85 * errors["smooth"][0]

@@ -93,14 +93,14 @@ class Contributions:
         """First-order scores of every feature along directions of the joint space: U·d."""
         return direction @ self.vectors.T
 
-    def first_order(self, other: Contributions) -> Float[Tensor, " feature"]:
+    def first_order(self, partner: Contributions) -> Float[Tensor, " feature"]:
         """First-order attribution of the pair's similarity to this side's features: U·h(b), the other input held fixed.
 
         With `IntegratedJacobian` these are integrated gradients of the similarity, with `JacobianTimesInput` gradient ×
         input, and with its `pool_gradients` at a convolutional layer Grad-CAM before its ReLU.
         """
-        self.check_same_space(other)
-        return self.project(other.embedding.to(self.vectors)) * (self.scale * other.scale)
+        self.check_same_space(partner)
+        return self.project(partner.embedding.to(self.vectors)) * (self.scale * partner.scale)
 
     def standard_error(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
         """Standard error of `project(direction)`; zero where the method does not sample."""
@@ -108,49 +108,49 @@ class Contributions:
             return torch.zeros_like(self.project(direction))
         return torch.einsum("gfk,...k->g...f", self.deviations, direction).square().sum(0).sqrt()
 
-    def __matmul__(self, other: Contributions) -> Interactions:
+    def __matmul__(self, partner: Contributions) -> Interactions:
         """The pair's similarity in four terms: base, either side alone, and interactions A = U Vᵀ ([M25] Eq. 10)."""
-        if not isinstance(other, Contributions):
+        if not isinstance(partner, Contributions):
             return NotImplemented
-        self.check_same_space(other)
-        scale = self.scale * other.scale
-        g0, h0 = self.reference_embedding.double(), other.reference_embedding.double()
-        matrix, left_effects, right_effects = factored(self.rows, other.rows, g0, h0, scale)
+        self.check_same_space(partner)
+        scale = self.scale * partner.scale
+        g0, h0 = self.reference_embedding.double(), partner.reference_embedding.double()
+        matrix, left_effects, right_effects = factored(self.rows, partner.rows, g0, h0, scale)
         return Interactions(
             attributions=matrix,
             left_effects=left_effects,
             right_effects=right_effects,
             base=float(g0 @ h0) * scale,
-            similarity=float(self.embedding.double() @ other.embedding.double()) * scale,
+            similarity=float(self.embedding.double() @ partner.embedding.double()) * scale,
             left_layout=self.layout,
-            right_layout=other.layout,
-            about={"left": dict(self.about), "right": dict(other.about)},
-            standard_errors=self._errors(other, scale, matrix.dtype),
-            outcomes=(self.outcome, other.outcome),
-            quantity="margin" if "joined" in (self.layout.kind, other.layout.kind) else "similarity",
+            right_layout=partner.layout,
+            about={"left": dict(self.about), "right": dict(partner.about)},
+            standard_errors=self._errors(partner, scale, matrix.dtype),
+            outcomes=(self.outcome, partner.outcome),
+            quantity="margin" if "joined" in (self.layout.kind, partner.layout.kind) else "similarity",
             left_contributions=self,
-            right_contributions=other,
+            right_contributions=partner,
         )
 
-    def _errors(self, other: Contributions, scale: float, dtype: torch.dtype) -> Tensor | None:
+    def _errors(self, partner: Contributions, scale: float, dtype: torch.dtype) -> Tensor | None:
         """Standard errors of the attributions: the two sides sample independently."""
-        if self.deviations is None and other.deviations is None:
+        if self.deviations is None and partner.deviations is None:
             return None
-        from_left = self.standard_error(other.vectors.to(self.vectors)).double()
-        from_right = other.standard_error(self.vectors.to(other.vectors)).double()
+        from_left = self.standard_error(partner.vectors.to(self.vectors)).double()
+        from_right = partner.standard_error(self.vectors.to(partner.vectors)).double()
         return ((from_left.mT.square() + from_right.square()).sqrt() * abs(scale)).to(dtype)
 
-    def check_same_space(self, other: Contributions) -> None:
+    def check_same_space(self, partner: Contributions) -> None:
         """`InputError` unless both are vectors of one joint space."""
-        if self.embedding.shape != other.embedding.shape:
+        if self.embedding.shape != partner.embedding.shape:
             raise InputError(
-                f"joint spaces of {len(self.embedding)} and {len(other.embedding)} dimensions do not match: "
+                f"joint spaces of {len(self.embedding)} and {len(partner.embedding)} dimensions do not match: "
                 "both must come from the same model"
             )
-        if self.space and other.space and self.space != other.space:
+        if self.space and partner.space and self.space != partner.space:
             raise InputError(
                 "these contributions come from different models or methods "
-                f"(stores {' and '.join(sorted((self.space, other.space)))}): decompose both sides with the same"
+                f"(stores {' and '.join(sorted((self.space, partner.space)))}): decompose both sides with the same"
             )
 
     def __mul__(self, factor: float) -> Contributions:
@@ -169,34 +169,34 @@ class Contributions:
         """The same vectors with their similarities' sign changed."""
         return self * -1
 
-    def __add__(self, other: Contributions) -> Contributions:
+    def __add__(self, added: Contributions) -> Contributions:
         """Both inputs as one: `left @ (a + b)` is `left @ a` and `left @ b` side by side, their similarities added."""
-        if not isinstance(other, Contributions):
+        if not isinstance(added, Contributions):
             return NotImplemented
-        self.check_same_space(other)
-        both = (self, other)
+        self.check_same_space(added)
+        parts = (self, added)
         return Contributions(
-            factor=JoinedFactor([c.rows for c in both], [c.scale for c in both])
-            if any(isinstance(c.factor, Factor) for c in both)
-            else torch.cat([c.vectors * c.scale for c in both]),
-            embedding=self.embedding * self.scale + other.embedding * other.scale,
-            reference_embedding=self.reference_embedding * self.scale + other.reference_embedding * other.scale,
-            layout=JoinedLayout.of([c.layout for c in both], [-1 if c.scale < 0 else 1 for c in both]),
-            about=joint_facts([c.about for c in both]),
-            deviations=_stacked(both),
-            outcome=joint_outcome([c.outcome for c in both]),
-            space=self.space or other.space,
+            factor=JoinedFactor([c.rows for c in parts], [c.scale for c in parts])
+            if any(isinstance(c.factor, Factor) for c in parts)
+            else torch.cat([c.vectors * c.scale for c in parts]),
+            embedding=self.embedding * self.scale + added.embedding * added.scale,
+            reference_embedding=self.reference_embedding * self.scale + added.reference_embedding * added.scale,
+            layout=JoinedLayout.of([c.layout for c in parts], [-1 if c.scale < 0 else 1 for c in parts]),
+            about=joint_facts([c.about for c in parts]),
+            deviations=_stacked(parts),
+            outcome=joint_outcome([c.outcome for c in parts]),
+            space=self.space or added.space,
         )
 
-    def __radd__(self, other: object) -> Contributions:
+    def __radd__(self, added: object) -> Contributions:
         """So that `sum` of several works: the start of 0 changes nothing."""
-        return self if other == 0 else NotImplemented
+        return self if added == 0 else NotImplemented
 
-    def __sub__(self, other: Contributions) -> Contributions:
+    def __sub__(self, subtracted: Contributions) -> Contributions:
         """Why one rather than the other: `left @ (a - b)` explains the margin s(left, a) − s(left, b)."""
-        if not isinstance(other, Contributions):
+        if not isinstance(subtracted, Contributions):
             return NotImplemented
-        return self + -other
+        return self + -subtracted
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to .npz or .json, exactly; the file appears only when it is complete."""
@@ -242,12 +242,12 @@ class Contributions:
             )
 
 
-def _stacked(both: Sequence[Contributions]) -> Tensor | None:
+def _stacked(parts: Sequence[Contributions]) -> Tensor | None:
     """Deviations of inputs that were sampled apart: every group moves the features of its own input only."""
-    if all(c.deviations is None for c in both):
+    if all(c.deviations is None for c in parts):
         return None
-    groups = [torch.zeros(0, *c.vectors.shape) if c.deviations is None else c.deviations * c.scale for c in both]
-    sizes = [len(c) for c in both]
+    groups = [torch.zeros(0, *c.vectors.shape) if c.deviations is None else c.deviations * c.scale for c in parts]
+    sizes = [len(c) for c in parts]
     return torch.cat(
-        [F.pad(d, (0, 0, sum(sizes[:i]), sum(sizes[i + 1 :]))).to(both[0].vectors) for i, d in enumerate(groups)]
+        [F.pad(d, (0, 0, sum(sizes[:i]), sum(sizes[i + 1 :]))).to(parts[0].vectors) for i, d in enumerate(groups)]
     )

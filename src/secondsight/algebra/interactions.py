@@ -117,7 +117,7 @@ class Interactions:
     def T(self) -> Interactions:  # as tensors name it
         """The same pair with its sides exchanged: `e.T[box]` is the map over the right side for a box of the left image."""
         about = dict(self.about)
-        about |= {side: self.about[other] for side, other in (("left", "right"), ("right", "left")) if other in about}
+        about |= {new: self.about[old] for new, old in (("left", "right"), ("right", "left")) if old in about}
         return Interactions(
             attributions=self.attributions.T,
             left_effects=self.right_effects,
@@ -192,13 +192,13 @@ class Interactions:
         """(word, score) summed over all visible left features."""
         return word_scores(self.right_layout, self.toward_right(None))
 
-    def __sub__(self, other: Interactions) -> Interactions:
+    def __sub__(self, subtracted: Interactions) -> Interactions:
         """What this model, method or layer sees more than another of the same pair, see `secondsight.algebra.difference`."""
-        if not isinstance(other, Interactions):
+        if not isinstance(subtracted, Interactions):
             return NotImplemented
         from secondsight.algebra.difference import difference
 
-        return difference(self, other)
+        return difference(self, subtracted)
 
     def special_share(self) -> tuple[float, float]:
         """Share of Σ|A| that lies in special rows (left) and special columns (right), in 0 … 1; views hide these."""
@@ -332,8 +332,8 @@ def _side_by_side(first: Interactions, second: Interactions) -> Tensor | Factore
 
 def joint_facts(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What several sets of facts share, and under "inputs" each of them."""
-    first, *others = facts
-    shared = {k: v for k, v in first.items() if k != "inputs" and all(o.get(k) == v for o in others)}
+    first, *rest = facts
+    shared = {k: v for k, v in first.items() if k != "inputs" and all(facts_of.get(k) == v for facts_of in rest)}
     return {**shared, "inputs": [entry for f in facts for entry in f.get("inputs", [dict(f)])]}
 
 

@@ -39,14 +39,14 @@ class Outcome:
 
 def joint_outcome(outcomes: Sequence[Outcome | None]) -> Outcome | None:
     """The outcome of several inputs taken together: the worst residual, the most nodes, the sum of the costs."""
-    known = [outcome for outcome in outcomes if outcome is not None]
-    if not known:
+    present = [outcome for outcome in outcomes if outcome is not None]
+    if not present:
         return None
-    worst = max(known, key=lambda outcome: outcome.residual)
-    nodes = [outcome.nodes for outcome in known if outcome.nodes is not None]
+    worst = max(present, key=lambda outcome: outcome.residual)
+    nodes = [outcome.nodes for outcome in present if outcome.nodes is not None]
     return replace(
         worst,
-        converged=all(outcome.converged for outcome in known),
+        converged=all(outcome.converged for outcome in present),
         nodes=max(nodes, default=None),
-        cost=sum(outcome.cost for outcome in known),
+        cost=sum(outcome.cost for outcome in present),
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from secondsight.paths.kinks import KINKED
 from secondsight.paths.pooled import PooledBlock
-from secondsight.paths.tails import Affine, Chain, Function, Gain, Mlp, Norm, Residual, Stage
+from secondsight.paths.tails import Affine, Chain, Function, Gain, Mlp, Norm, Residual, Step
 
 Parts = dict[str, Any]
 
@@ -35,7 +35,7 @@ def linear(module: Any, dtype: torch.dtype) -> Affine:
     return Affine(precise(module.weight, dtype), precise(module.bias, dtype))
 
 
-def norm(module: Any, dtype: torch.dtype) -> Stage | None:
+def norm(module: Any, dtype: torch.dtype) -> Step | None:
     """A layer norm over the last axis, or an identity, as a stage; None for any other module."""
     if isinstance(module, nn.Identity):
         return Chain(())
@@ -44,7 +44,7 @@ def norm(module: Any, dtype: torch.dtype) -> Stage | None:
     return Norm(precise(module.weight, dtype), precise(module.bias, dtype), module.eps)
 
 
-def stage(part: Any, dtype: torch.dtype) -> Stage | None:
+def stage(part: Any, dtype: torch.dtype) -> Step | None:
     """Any module, projection matrix (width, joint) or None that maps rows by themselves; None where it has kinks."""
     if part is None:
         return Chain(())
@@ -58,7 +58,7 @@ def stage(part: Any, dtype: torch.dtype) -> Stage | None:
     return known or Function(precise(part, dtype) if isinstance(part, nn.Module) else part)
 
 
-def _mlp(first: Any, activation: Any, last: Any, dtype: torch.dtype) -> Stage | None:
+def _mlp(first: Any, activation: Any, last: Any, dtype: torch.dtype) -> Step | None:
     """Linear, elementwise activation, linear; None for anything else and for activations with kinks."""
     if type(first) is not nn.Linear or type(last) is not nn.Linear or isinstance(activation, KINKED):
         return None
@@ -108,7 +108,7 @@ def _before_norm(
     attention: Parts | None,
     heads: int,
     norms: Sequence[Any],
-    mlp: Stage | None,
+    mlp: Step | None,
     gains: Sequence[Any],
     dtype: torch.dtype,
 ) -> Parts | None:
@@ -268,6 +268,6 @@ def _latent_pool(block: Any, dtype: torch.dtype) -> Parts | None:
     if block.kv.bias is not None:
         biases = precise(block.kv.bias, dtype).chunk(2)
     key, value = (Affine(w, b) for w, b in zip(both, biases, strict=True))
-    tail: Stage = Chain(()) if mlp is None else Residual(Chain([inner, mlp]))
+    tail: Step = Chain(()) if mlp is None else Residual(Chain([inner, mlp]))
     asked = _asked(query, key.weight.shape[1])
     return {"query": asked, "key": key, "value": value, "out": out, "heads": block.num_heads, "tail": tail}

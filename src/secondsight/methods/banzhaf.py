@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,23 +12,22 @@ from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.layout import GridLayout, Layout, SpectrogramLayout, TokenLayout
-from secondsight.inputs.prepared import Prepared
-from secondsight.methods.base import Method, for_side, one_of
-from secondsight.methods.game import Game, game
+from secondsight.methods.base import Layer, Method, Sides, for_side, one_of
+from secondsight.methods.game import Game, MaskingMethod
 from secondsight.methods.integrated_jacobian import IntegratedJacobian
-from secondsight.methods.mask_regression import Fit, all_masks, banzhaf_weights, bernoulli_masks, fit
+from secondsight.methods.mask_regression import Fit, all_masks, banzhaf_weights, bernoulli_masks, fit_masks
 from secondsight.support.errors import InputError
 from secondsight.support.guard import untouched
 
 if TYPE_CHECKING:
-    from secondsight.model import Side
+    pass
 
 _LENGTHS = (0.7, 1.0, 1.5)
 """Over how many cells vectors of a grid may be alike."""
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class Assumptions:
     """What a fit starts from: the masks' weights where all are there, a prior and covariances of the players' effects."""
 
     weights: Tensor | None = None
@@ -45,11 +43,11 @@ class Known:
             kernels[k] = torch.eye(design.shape[1], dtype=torch.float64)
             kernels[k][: len(kernel), : len(kernel)] = kernel
         groups = 8 if self.weights is None else 0
-        return fit(design, values, ridge=ridge, prior=prior, kernels=kernels, weights=self.weights, groups=groups)
+        return fit_masks(design, values, ridge=ridge, prior=prior, kernels=kernels, weights=self.weights, groups=groups)
 
 
 @dataclass(frozen=True, eq=False)
-class Banzhaf(Method):
+class Banzhaf(MaskingMethod):
     """Contributions of the best linear model g(a_S) ≈ c + Σ_{i∈S} U_i under masks that keep each feature with probability p.
 
     One least-squares fit with a target per joint dimension. Two sides' fits multiply to the solution of FIxLIP's joint
@@ -76,8 +74,8 @@ class Banzhaf(Method):
     prior: Method | bool | None = None
     smooth: bool | None = None
     pairs: int = 0
-    layer: Any = "input"
-    reference: Any = None
+    layer: Sides[Layer] = "input"
+    reference: Sides[str | Tensor | None] = None
     normalize: str = "inside"
     seed: int = 0
 
@@ -86,127 +84,125 @@ class Banzhaf(Method):
     def __post_init__(self) -> None:
         one_of("normalize", self.normalize, ("outside", "inside"))
         if not 0 < self.p < 1:
-            raise InputError(f"p={self.p!r} is no probability between 0 and 1")
+            raise InputError(f"p={self.p!r} must be a probability between 0 and 1")
         if self.budget is not None and self.budget < 4:
-            raise InputError(f"budget={self.budget!r} is too few encodings: at least 4 are needed")
+            raise InputError(f"budget={self.budget!r} must be at least 4 encodings")
         if self.tol is not None and not self.tol > 0:
-            raise InputError(f"tol={self.tol!r} is no tolerance: a positive number is needed")
+            raise InputError(f"tol={self.tol!r} must be positive")
         if self.ridge is not None and self.ridge < 0:
-            raise InputError(f"ridge={self.ridge!r} is no penalty: zero or a positive number is needed")
+            raise InputError(f"ridge={self.ridge!r} must be zero or positive")
         if self.pairs < 0:
-            raise InputError(f"pairs={self.pairs!r} is no number of pairs")
+            raise InputError(f"pairs={self.pairs!r} must not be negative")
 
-    def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
-        """Contributions of every input, with standard errors."""
-        return [self._one(side, prepared) for prepared in inputs]
-
-    def _one(self, side: Side, prepared: Prepared) -> Contributions:
-        g = game(side, prepared, self.layer, self.reference, self.seed, self.normalize)
-        budget = self.budget or 2 * g.players
-        if 2**g.players <= budget:
-            # With every subset there is nothing to guess.
-            masks = all_masks(g.players)
-            values, extra = g.values(masks), Known(banzhaf_weights(masks, self.p))
-            more: dict[str, Any] = {}
-            found = extra.fit(masks.double(), values, self.ridge or 0.0)
+    def contribute(self, game: Game) -> Contributions:
+        """Contributions of one input, with standard errors where not all subsets were seen."""
+        budget = self.budget or 2 * game.players
+        facts: dict[str, Any]
+        if 2**game.players <= budget:
+            # With every subset there is nothing to estimate.
+            masks, facts = all_masks(game.players), {}
+            values, model = game.values(masks), Assumptions(banzhaf_weights(masks, self.p))
+            fit = model.fit(masks.double(), values, self.ridge or 0.0)
         else:
-            extra, more = self.known(side, prepared, g)
-            masks = bernoulli_masks(g.players, budget, self.p, self.seed)
-            count = budget if self.tol is None else min(budget, max(2 * g.players, 16))
-            values = g.values(masks[:count])
-            found = extra.fit(masks[:count].double(), values, self.ridge)
-            while self.tol is not None and count < budget and _error(found) > self.tol:
-                goal = min(2 * count, budget)
-                values = torch.cat([values, g.values(masks[count:goal])])
-                count = goal
-                found = extra.fit(masks[:count].double(), values, self.ridge)
-            masks = masks[:count]
-            more = {name: {**what, "scale": round(found.scale, 4)} for name, what in more.items()}
-        about = {"masks": len(masks), "ridge": found.ridge, **more}
-        if found.kernel:
-            about["smooth"] = _LENGTHS[found.kernel - 1]
-        if len(found.deviations):
-            about["standard_error"] = _error(found)
-        if not self.pairs or g.players < 2:
-            return g.contributions(found.effects, found.intercept, about, found.deviations)
-        return self._with_pairs(g, masks, values, extra, found, about)
+            model, facts = self.assumptions(game)
+            masks, values, fit = self._sample(game, model, budget)
+            facts = {name: {**about, "scale": round(fit.scale, 4)} for name, about in facts.items()}
+        facts = {"masks": len(masks), "ridge": fit.ridge, **facts}
+        if fit.kernel:
+            facts["smooth"] = _LENGTHS[fit.kernel - 1]
+        if len(fit.deviations):
+            facts["standard_error"] = _standard_error(fit)
+        converged = self.tol is None or not len(fit.deviations) or _standard_error(fit) <= self.tol
+        if not self.pairs or game.players < 2:
+            return game.contributions(fit.effects, fit.intercept, facts, fit.deviations, converged)
+        return self._with_pairs(game, masks, values, model, fit, facts)
 
-    def known(self, side: Side, prepared: Prepared, g: Game) -> tuple[Known, dict[str, Any]]:
-        """What is known of the effects before any mask is looked at, and what a prior has cost."""
-        usual = self.ridge is None
-        kernels = _smooth_kernels(g.layout) if (usual if self.smooth is None else self.smooth) else ()
-        vectors, spent = self._prior(side, prepared, g, usual if self.prior is None else self.prior)
-        return Known(None, vectors, kernels), spent
+    def _sample(self, game: Game, model: Assumptions, budget: int) -> tuple[Tensor, Tensor, Fit]:
+        """Masks, the embeddings under them and their fit; as many masks as the budget, or fewer that reach `tol`."""
+        masks = bernoulli_masks(game.players, budget, self.p, self.seed)
+        count = budget if self.tol is None else min(budget, max(2 * game.players, 16))
+        values = game.values(masks[:count])
+        fit = model.fit(masks[:count].double(), values, self.ridge)
+        while self.tol is not None and count < budget and _standard_error(fit) > self.tol:
+            doubled = min(2 * count, budget)
+            values = torch.cat([values, game.values(masks[count:doubled])])
+            count = doubled
+            fit = model.fit(masks[:count].double(), values, self.ridge)
+        return masks[:count], values, fit
 
-    def _prior(self, side: Side, prepared: Prepared, g: Game, wanted: Any) -> tuple[Tensor | None, dict[str, Any]]:
-        """The other method's vectors of the players, as they would be on unit vectors where the game is."""
-        if wanted is False:
+    def assumptions(self, game: Game) -> tuple[Assumptions, dict[str, Any]]:
+        """What is assumed of the effects before any mask is looked at, and what a prior has cost."""
+        estimated = self.ridge is None
+        kernels = _smooth_kernels(game.layout) if (estimated if self.smooth is None else self.smooth) else ()
+        vectors, cost = self._prior(game, estimated if self.prior is None else self.prior)
+        return Assumptions(None, vectors, kernels), cost
+
+    def _prior(self, game: Game, prior: Method | bool) -> tuple[Tensor | None, dict[str, Any]]:
+        """Another method's vectors of the players, as they would be on unit vectors where the game is."""
+        if prior is False:
             return None, {}
-        own = wanted is True
-        if own:
+        side = game.side
+        if isinstance(prior, Method):
+            method = prior
+        else:
             reference = for_side(side, self.reference)[0]
-            reference = g.filling if reference is None else reference
+            reference = game.filling if reference is None else reference
             # Eight nodes are plenty for a guess, and give no warning.
-            path_method = IntegratedJacobian(reference=reference, normalize=self.normalize, steps=8, seed=self.seed)
+            default = IntegratedJacobian(reference=reference, normalize=self.normalize, steps=8, seed=self.seed)
             with untouched(side.encoder.module):
-                x = next(path_method.layer_inputs(side, [prepared]))
+                x = next(default.layer_inputs(side, [game.prepared]))
             if side.kind != "text" and x.pooled_block is None:
                 return None, {}
-            method: Method = path_method
-        else:
-            method = wanted
-        c = method.contributions(side, [prepared])[0]
-        if c.layout != g.layout:
-            if own:
+            method = default
+        c = method.contributions(side, [game.prepared])[0]
+        if c.layout != game.layout:
+            if not isinstance(prior, Method):
                 return None, {}
             raise InputError(
                 f"the prior's features are not those of the masks: give {method.name} a layer with the same grid"
             )
-        vectors = c.vectors[g.layout.visible].double()
-        spent = {k: v for k, v in c.about.items() if k in ("encodings", "passes", "evaluations")}
+        vectors = c.vectors[game.layout.visible].double()
+        cost = {unit: c.about[unit] for unit in ("encodings", "passes", "evaluations") if unit in c.about}
         # Raw vectors are brought to the unit vectors' scale, not through the normalisation: a prior may be rough.
-        return vectors * (c.scale if g.unit else 1.0), {"prior": {"method": method.name, **spent}}
+        return vectors * (c.scale if game.unit else 1.0), {"prior": {"method": method.name, **cost}}
 
     def _with_pairs(
-        self, g: Game, masks: Tensor, values: Tensor, known: Known, first: Fit, about: dict[str, Any]
+        self, game: Game, masks: Tensor, values: Tensor, model: Assumptions, first: Fit, facts: dict[str, Any]
     ) -> Contributions:
         """A second fit with products of strong players' masks; their features are named as special ones."""
-        strong = first.effects.norm(dim=-1).argsort(descending=True).tolist()
-        wanted: list[tuple[int, int]] = []
-        for size in range(2, g.players + 1):
-            wanted = [(min(i, j), max(i, j)) for i, j in combinations(strong[:size], 2)]
-            if len(wanted) >= self.pairs:
-                break
-        wanted = wanted[: self.pairs]
-        x = masks.double()
-        products = torch.stack([x[:, i] * x[:, j] for i, j in wanted], 1)
-        ridge = self.ridge if known.weights is None else self.ridge or 0.0
-        found = known.fit(torch.cat([x, products], 1), values, ridge)
-        whole = g.contributions(found.effects[: g.players], found.intercept, {**about, "ridge": found.ridge})
-        visible = g.layout.visible
-        names = {g.layout.size + k: f"pair {visible[i]},{visible[j]}" for k, (i, j) in enumerate(wanted)}
-        deviations = None
-        if len(found.deviations):
-            of_players = g.contributions(
-                found.effects[: g.players], found.intercept, {}, found.deviations[:, : g.players]
-            )
-            assert of_players.deviations is not None
-            deviations = torch.cat([of_players.deviations, found.deviations[:, g.players :].to(whole.vectors)], 1)
-        return Contributions(
-            factor=torch.cat([whole.vectors, found.effects[g.players :].to(whole.vectors)]),
-            embedding=whole.embedding,
-            reference_embedding=whole.reference_embedding,
-            layout=_extended(g.layout, names),
-            scale=whole.scale,
-            about=whole.about,
+        players, x = game.players, masks.double()
+        pairs = self._strongest_pairs(first, players)
+        products = torch.stack([x[:, i] * x[:, j] for i, j in pairs], 1)
+        ridge = self.ridge if model.weights is None else self.ridge or 0.0
+        fit = model.fit(torch.cat([x, products], 1), values, ridge)
+        deviations = fit.deviations[:, :players] if len(fit.deviations) else None
+        single = game.contributions(fit.effects[:players], fit.intercept, {**facts, "ridge": fit.ridge}, deviations)
+        visible = game.layout.visible
+        names = {game.layout.size + k: f"pair {visible[i]},{visible[j]}" for k, (i, j) in enumerate(pairs)}
+        if single.deviations is not None:
+            deviations = torch.cat([single.deviations, fit.deviations[:, players:].to(single.vectors)], 1)
+        return replace(
+            single,
+            factor=torch.cat([single.vectors, fit.effects[players:].to(single.vectors)]),
+            layout=_extended(game.layout, names),
             deviations=deviations,
         )
 
+    def _strongest_pairs(self, fit: Fit, players: int) -> list[tuple[int, int]]:
+        """As many pairs as asked for among the players with the largest effects."""
+        strongest = fit.effects.norm(dim=-1).argsort(descending=True).tolist()
+        pairs: list[tuple[int, int]] = []
+        for size in range(2, players + 1):
+            pairs = [(min(i, j), max(i, j)) for i, j in combinations(strongest[:size], 2)]
+            if len(pairs) >= self.pairs:
+                break
+        return pairs[: self.pairs]
 
-def _error(found: Fit) -> float:
-    """Mean size of the effects' standard errors, relative to the effects' own."""
-    errors = found.deviations.square().sum((0, 2)).sqrt().mean()
-    return float(errors / found.effects.norm(dim=-1).mean().clamp(min=1e-300))
+
+def _standard_error(fit: Fit) -> float:
+    """Mean size of the effects' standard errors, relative to the effects' sizes."""
+    errors = fit.deviations.square().sum((0, 2)).sqrt().mean()
+    return float(errors / fit.effects.norm(dim=-1).mean().clamp(min=1e-300))
 
 
 def _smooth_kernels(layout: Layout) -> tuple[Tensor, ...]:

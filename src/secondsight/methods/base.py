@@ -52,14 +52,14 @@ class Method(ABC):
     def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
         """Contributions of every input of one side; their vectors may be computed later, see `Contributions.dense`."""
 
-    def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
+    def interactions(self, left: Side, right: Side, a: Prepared, partners: Sequence[Prepared]) -> list[Interactions]:
         """Interactions of one left input with each of several right ones.
 
         Override it, and `factorises`, where a pair is more than the product of its two sides' contributions.
         """
         u = self.contributions(left, [a])[0]
         # One by one: in a batch, rounding would make a pair depend on what it was computed together with.
-        return [u @ self.contributions(right, [b])[0] for b in others]
+        return [u @ self.contributions(right, [b])[0] for b in partners]
 
 
 def method_named(name: str, **options: Any) -> Method:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods.banzhaf import Banzhaf
-from secondsight.methods.base import Method, one_of
-from secondsight.methods.game import Game, game
+from secondsight.methods.base import Layer, Method, Sides, one_of
+from secondsight.methods.game import Game, open_game
 from secondsight.methods.mask_regression import bernoulli_masks
 from secondsight.support.errors import InputError
 
@@ -56,8 +56,8 @@ class BilinearLime(Method):
     lr: float = 1e-2
     decay: float = 1e-3
     epochs: int = 50
-    layer: Any = "input"
-    reference: Any = None
+    layer: Sides[Layer] = "input"
+    reference: Sides[str | Tensor | None] = None
     seed: int = 0
 
     name: ClassVar[str] = "bilinear-lime"
@@ -65,12 +65,12 @@ class BilinearLime(Method):
     def __post_init__(self) -> None:
         one_of("solver", self.solver, SOLVERS)
         if not 0 < self.drop < 1:
-            raise InputError(f"drop={self.drop!r} is no probability between 0 and 1")
+            raise InputError(f"drop={self.drop!r} must be a probability between 0 and 1")
         for option in ("samples", "width", "lr", "epochs"):
             if not getattr(self, option) > 0:
                 raise InputError(f"{option}={getattr(self, option)!r} must be positive")
         if self.decay < 0:
-            raise InputError(f"decay={self.decay!r} is no penalty: zero or a positive number is needed")
+            raise InputError(f"decay={self.decay!r} must be zero or positive")
 
     def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
         """The factorised form's vectors of one side."""
@@ -83,12 +83,12 @@ class BilinearLime(Method):
         )
         return method.contributions(side, inputs)
 
-    def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
+    def interactions(self, left: Side, right: Side, a: Prepared, partners: Sequence[Prepared]) -> list[Interactions]:
         """The fitted W as attributions and c as base; the four terms miss the similarity by what the fit does."""
         if self.solver == "factorised":
-            return super().interactions(left, right, a, others)
+            return super().interactions(left, right, a, partners)
         drawn = self._perturbed(left, a)
-        return [self._fitted(drawn, self._perturbed(right, b)) for b in others]
+        return [self._fitted(drawn, self._perturbed(right, b)) for b in partners]
 
     @property
     def factorises(self) -> bool:
@@ -96,9 +96,9 @@ class BilinearLime(Method):
         return self.solver == "factorised"
 
     def _perturbed(self, side: Side, prepared: Prepared) -> _Perturbed:
-        g = game(side, prepared, self.layer, self.reference, self.seed, "inside")
-        masks = bernoulli_masks(g.players, self.samples, 1 - self.drop, self.seed + side.index)
-        return _Perturbed(g, masks, g.values(masks), g.end(True))
+        game = open_game(side, prepared, self.layer, self.reference, self.seed, "inside", self.name)
+        masks = bernoulli_masks(game.players, self.samples, 1 - self.drop, self.seed + side.index)
+        return _Perturbed(game, masks, game.values(masks), game.end(True))
 
     def _fitted(self, a: _Perturbed, b: _Perturbed) -> Interactions:
         """Both sides' samples taken in their order as pairs, and the bilinear model of them."""
@@ -109,8 +109,9 @@ class BilinearLime(Method):
         rows, columns = a.game.layout, b.game.layout
         matrix = torch.zeros(rows.size, columns.size, dtype=a.game.embedding.dtype)
         matrix[torch.tensor(rows.visible)[:, None], torch.tensor(columns.visible)] = w.to(matrix.dtype)
-        spent = {
-            name: {"layer": side.game.layer, "encodings": side.game.spent} for name, side in (("left", a), ("right", b))
+        facts = {
+            name: {"layer": side.game.layer, "encodings": side.game.encodings}
+            for name, side in (("left", a), ("right", b))
         }
         return Interactions(
             attributions=matrix,
@@ -120,7 +121,8 @@ class BilinearLime(Method):
             similarity=float(a.whole @ b.whole),
             left_layout=rows,
             right_layout=columns,
-            about={**spent, "solver": self.solver},
+            about={**facts, "solver": self.solver},
+            outcomes=(a.game.outcome(), b.game.outcome()),
         )
 
     def _closeness(self, left: Tensor, right: Tensor) -> Tensor:
@@ -135,9 +137,9 @@ class BilinearLime(Method):
         # Products of masks' inner products are the inner products of the masks' outer products.
         kernel = (za @ za.T) * (zb @ zb.T) * root[:, None] * root
         inverse = torch.linalg.inv(kernel + max(self.decay, 1e-12) * torch.eye(len(y), dtype=torch.float64))
-        ones, target = inverse @ root, inverse @ (root * y)
-        c = (root @ target) / (root @ ones)
-        dual = (target - c * ones) * root
+        constant, target = inverse @ root, inverse @ (root * y)
+        c = (root @ target) / (root @ constant)
+        dual = (target - c * constant) * root
         return za.T @ (dual[:, None] * zb), c
 
     def _descend(self, za: Tensor, zb: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

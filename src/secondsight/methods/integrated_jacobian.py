@@ -219,7 +219,7 @@ def _less_precise(encoder: Encoder, dtype: torch.dtype) -> bool:
     return min(floats, default=dtype.itemsize) < dtype.itemsize
 
 
-def _check_reproduced(computed: Tensor, host: Tensor, what: str, encoder: Encoder) -> None:
+def _check_reproduced(computed: Tensor, host: Tensor, role: str, encoder: Encoder) -> None:
     """`AdapterError` unless the head's embedding is the host's."""
     gap, size = float((host - computed).double().norm()), max(float(computed.double().norm()), 1e-12)
     rough = 5e-4 if torch.get_float32_matmul_precision() == "highest" else 2e-2
@@ -227,6 +227,6 @@ def _check_reproduced(computed: Tensor, host: Tensor, what: str, encoder: Encode
     allowed = 0.1 if _less_precise(encoder, computed.dtype) else precise
     if not gap <= allowed * size:
         raise AdapterError(
-            f"the {encoder.kind} encoder's head gives another embedding for the {what} than the model itself "
+            f"the {encoder.kind} encoder's head gives another embedding for the {role} than the model itself "
             f"(relative difference {gap / size:.1e}): its description misses a part of the model"
         )

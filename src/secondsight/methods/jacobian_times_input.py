@@ -60,9 +60,9 @@ class JacobianTimesInput(LayerMethod):
         """Not where negative attributions are set to zero."""
         return not self.relu
 
-    def interactions(self, left: Side, right: Side, a: Prepared, others: Sequence[Prepared]) -> list[Interactions]:
+    def interactions(self, left: Side, right: Side, a: Prepared, partners: Sequence[Prepared]) -> list[Interactions]:
         """Pairs' interactions, without the negative ones where `relu` says so."""
-        pairs = super().interactions(left, right, a, others)
+        pairs = super().interactions(left, right, a, partners)
         return [replace(pair.dense(), attributions=pair.matrix.clamp(min=0)) if self.relu else pair for pair in pairs]
 
 

@@ -50,7 +50,7 @@ class Fit:
     scale: float = 0.0
 
 
-def fit(
+def fit_masks(
     design: Float[Tensor, "mask player"],
     values: Float[Tensor, "mask target"],
     *,
@@ -78,16 +78,16 @@ def fit(
         system = _System(x @ root, w)
         choices.append((system.choose(y, guess, ridge), system, root))
     kernel_number = min(range(len(choices)), key=lambda k: choices[k][0].score)
-    chosen, system, root = choices[kernel_number]
+    choice, system, root = choices[kernel_number]
     if guess is not None:
-        y = y - chosen.scale * guess
-    intercept, effects = system.solve(y, chosen.ridge)
+        y = y - choice.scale * guess
+    intercept, effects = system.solve(y, choice.ridge)
     count = min(groups, len(x) // 2)
     moved = []
     for group in range(count if count > 1 else 0):
-        kept = (torch.arange(len(x)) // 2) % count != group
-        left = _System(x[kept] @ root, w[kept] / w[kept].sum())
-        moved.append(root @ left.solve(y[kept], chosen.ridge)[1])
+        rest = (torch.arange(len(x)) // 2) % count != group
+        remaining = _System(x[rest] @ root, w[rest] / w[rest].sum())
+        moved.append(root @ remaining.solve(y[rest], choice.ridge)[1])
     if moved:
         stacked = torch.stack(moved)
         deviations = (stacked - stacked.mean(0)) * math.sqrt((count - 1) / count)
@@ -95,8 +95,8 @@ def fit(
         deviations = torch.zeros(0, *effects.shape, dtype=torch.float64)
     effects = root @ effects
     if prior is not None:
-        effects = effects + chosen.scale * prior.double()
-    return Fit(intercept, effects, chosen.ridge / chosen.unit, deviations, kernel_number, chosen.scale)
+        effects = effects + choice.scale * prior.double()
+    return Fit(intercept, effects, choice.ridge / choice.unit, deviations, kernel_number, choice.scale)
 
 
 @dataclass(frozen=True)
@@ -147,30 +147,30 @@ class _System:
     def choose(self, y: Tensor, guess: Tensor | None, ridge: float | None) -> _Choice:
         """The penalty, over nine decades or as given, and the guess's factor of least generalised cross-validation."""
         m = len(self.x)
-        known = self.values > self.floor
+        nonzero = self.values > self.floor
         centred = self._centred(y)
         guessed = torch.zeros_like(y) if guess is None else self._centred(guess)
         y_along, p_along = self._along(centred), self._along(guessed)
         # Energies of y, of y with the guess, and of the guess: along every singular vector, and what is left over.
         energies, rests = [], []
-        for one, other, a, b in (
+        for first_along, second_along, first, second in (
             (y_along, y_along, centred, centred),
             (y_along, p_along, centred, guessed),
             (p_along, p_along, guessed, guessed),
         ):
-            along = torch.where(known, (one * other).sum(1), torch.zeros_like(self.values))
+            along = torch.where(nonzero, (first_along * second_along).sum(1), torch.zeros_like(self.values))
             energies.append(along)
-            rests.append(float((a * b).sum() - along.sum()))
+            rests.append(float((first * second).sum() - along.sum()))
         steps = torch.logspace(-6, 3, 46, dtype=torch.float64) if ridge is None else torch.tensor([ridge]).double()
         best = _Choice(0.0, 0.0, math.inf, self.unit)
         for penalty in (self.unit * steps).tolist():
-            kept = torch.where(known, self.values / (self.values + penalty), torch.zeros_like(self.values))
+            share = torch.where(nonzero, self.values / (self.values + penalty), torch.zeros_like(self.values))
             yy, yp, pp = (
-                rest + float(((1 - kept) ** 2 * along).sum()) for rest, along in zip(rests, energies, strict=True)
+                rest + float(((1 - share) ** 2 * along).sum()) for rest, along in zip(rests, energies, strict=True)
             )
             scale = max(yp / pp, 0.0) if pp > 1e-12 * max(yy, 1e-300) else 0.0
             missed = max(yy - 2 * scale * yp + scale**2 * pp, 0.0)
-            freedom = 1 - (float(kept.sum()) + 1 + (scale > 0)) / m
+            freedom = 1 - (float(share.sum()) + 1 + (scale > 0)) / m
             score = missed / freedom**2 if freedom > 1e-9 else math.inf
             if score < best.score or ridge is not None:
                 best = _Choice(penalty, scale, score, self.unit)

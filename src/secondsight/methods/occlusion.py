@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
-from secondsight.inputs.prepared import Prepared
-from secondsight.methods.base import Method, one_of
-from secondsight.methods.game import game
+from secondsight.methods.base import Layer, Sides, one_of
+from secondsight.methods.game import Game, MaskingMethod
 
 if TYPE_CHECKING:
-    from secondsight.model import Side
+    pass
 
 
 @dataclass(frozen=True, eq=False)
-class Occlusion(Method):
+class Occlusion(MaskingMethod):
     """Contributions U_i = g(a) − g(a without i), features taken away one at a time; they need not add up.
 
     `layer`: where features are replaced by the reference's, "input" (default) or a block's input. `reference` as in
@@ -27,8 +26,8 @@ class Occlusion(Method):
     `seed` makes the noise reference.
     """
 
-    layer: Any = "input"
-    reference: Any = None
+    layer: Sides[Layer] = "input"
+    reference: Sides[str | Tensor | None] = None
     normalize: str = "inside"
     seed: int = 0
 
@@ -37,11 +36,7 @@ class Occlusion(Method):
     def __post_init__(self) -> None:
         one_of("normalize", self.normalize, ("outside", "inside"))
 
-    def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
-        """Contributions of every input, by one encoding per feature and two more."""
-        made = []
-        for prepared in inputs:
-            g = game(side, prepared, self.layer, self.reference, self.seed, self.normalize)
-            without = g.values(~torch.eye(g.players, dtype=torch.bool))
-            made.append(g.contributions(g.end(True) - without, g.end(False), {}))
-        return made
+    def contribute(self, game: Game) -> Contributions:
+        """One encoding per feature and two more."""
+        without = game.values(~torch.eye(game.players, dtype=torch.bool))
+        return game.contributions(game.end(True) - without, game.end(False), {})

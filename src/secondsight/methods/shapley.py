@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
-from secondsight.inputs.prepared import Prepared
-from secondsight.methods.base import Method, one_of
-from secondsight.methods.game import Game, game
+from secondsight.methods.base import Layer, Sides, one_of
+from secondsight.methods.game import Game, MaskingMethod
 from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
-    from secondsight.model import Side
+    pass
 
 
 @dataclass(frozen=True, eq=False)
-class Shapley(Method):
+class Shapley(MaskingMethod):
     """Contributions U_i = mean over orders of g(those before i, and i) − g(those before i); they add up exactly.
 
     `orders` random orders of the features are taken, each with its reverse (antithetic); an order costs one encoding per
@@ -31,8 +29,8 @@ class Shapley(Method):
 
     orders: int = 4
     budget: int | None = None
-    layer: Any = "input"
-    reference: Any = None
+    layer: Sides[Layer] = "input"
+    reference: Sides[str | Tensor | None] = None
     normalize: str = "inside"
     seed: int = 0
 
@@ -41,19 +39,14 @@ class Shapley(Method):
     def __post_init__(self) -> None:
         one_of("normalize", self.normalize, ("outside", "inside"))
         if self.orders < 1 or (self.budget is not None and self.budget < 1):
-            raise InputError("orders= and budget= need at least 1")
+            raise InputError("orders= and budget= must be at least 1")
 
-    def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
-        """Contributions of every input, with standard errors over pairs of orders."""
-        made = []
-        for prepared in inputs:
-            g = game(side, prepared, self.layer, self.reference, self.seed, self.normalize)
-            pairs = torch.stack([self._pair(g, order) for order in self._orders(g.players)])
-            spread = pairs - pairs.mean(0)
-            count = len(pairs)
-            deviations = spread / math.sqrt(count * (count - 1)) if count > 1 else None
-            made.append(g.contributions(pairs.mean(0), g.end(False), {"orders": 2 * count}, deviations))
-        return made
+    def contribute(self, game: Game) -> Contributions:
+        """Means over orders, with standard errors over pairs of orders."""
+        pairs = torch.stack([self._pair(game, order) for order in self._orders(game.players)])
+        count = len(pairs)
+        deviations = (pairs - pairs.mean(0)) / math.sqrt(count * (count - 1)) if count > 1 else None
+        return game.contributions(pairs.mean(0), game.end(False), {"orders": 2 * count}, deviations)
 
     def _orders(self, players: int) -> list[Tensor]:
         count = self.orders if self.budget is None else max(self.budget // max(2 * (players - 1), 1), 1)
@@ -61,13 +54,13 @@ class Shapley(Method):
         return [torch.randperm(players, generator=generator) for _ in range(math.ceil(count))]
 
     @staticmethod
-    def _pair(g: Game, order: Tensor) -> Tensor:
+    def _pair(game: Game, order: Tensor) -> Tensor:
         """Mean of what players add in an order and in its reverse."""
-        n = g.players
-        total = torch.zeros(n, len(g.embedding), dtype=torch.float64)
+        n = game.players
+        total = torch.zeros(n, len(game.embedding), dtype=torch.float64)
         for run in (order, order.flip(0)):
             present = torch.zeros(n - 1, n, dtype=torch.bool)
             present[:, run] = torch.ones(n - 1, n).tril().bool()
-            steps = torch.cat([g.end(False)[None], g.values(present), g.end(True)[None]])
+            steps = torch.cat([game.end(False)[None], game.values(present), game.end(True)[None]])
             total[run] += steps.diff(dim=0) / 2
         return total

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from secondsight.algebra.contributions import Contributions
-from secondsight.encoders.base import ATTENTION_POOL, States, check_finite
+from secondsight.algebra.outcome import Outcome
+from secondsight.encoders.base import ATTENTION_POOL, check_finite
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method
 from secondsight.support.guard import untouched
@@ -18,7 +19,7 @@ from secondsight.support.guard import untouched
 if TYPE_CHECKING:
     from secondsight.model import Side
 
-_TOGETHER = 2**24
+_BATCH_FLOATS = 2**24
 """Numbers in the sequences that go through the projection at once."""
 
 
@@ -41,35 +42,36 @@ class TokenEmbeddings(Method):
     def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
         """Contributions of every input; one forward pass each."""
         with untouched(side.encoder.module):
-            return [self._one(side, prepared) for prepared in inputs]
+            return [self._embed_positions(side, prepared) for prepared in inputs]
 
-    def _one(self, side: Side, prepared: Prepared) -> Contributions:
+    def _embed_positions(self, side: Side, prepared: Prepared) -> Contributions:
         encoder = side.encoder
-        out, layer = self._output(side, prepared)
-        shown, at, reader = out, encoder.depth - 1, out
+        # The last hidden states, and the layer whose head pools and projects them.
+        head_layer = encoder.depth - 1 if encoder.pool == ATTENTION_POOL else encoder.depth
+        output = encoder.features(prepared.tensor, head_layer)[0]
+        check_finite(encoder, output.embedding, prepared.tensor)
+        states, layer, context_states = output, encoder.depth - 1, output
         if self.hidden:
-            at = max(layer - 1, 0)
-            shown = encoder.features(prepared.tensor, at)[0]
-            if shown.hidden.shape != out.hidden.shape:
+            layer = max(head_layer - 1, 0)
+            states = encoder.features(prepared.tensor, layer)[0]
+            if states.hidden.shape != output.hidden.shape:
                 # A block that changes the width, as stages of convolutions do, belongs to the projection.
-                reader, layer = shown, at
-        check_finite(side.encoder, out.embedding, prepared.tensor)
-        head, positions = encoder.head(layer, reader.context, encoder.dtype()), len(reader.hidden)
-        together = max(1, _TOGETHER // reader.hidden.numel())
-        alike = [part[:, None].expand(-1, positions, -1) for part in shown.hidden.split(together)]
+                context_states, head_layer = states, layer
+        head, positions = encoder.head(head_layer, context_states.context, encoder.dtype()), len(context_states.hidden)
+        batch = max(1, _BATCH_FLOATS // context_states.hidden.numel())
+        alike = [part[:, None].expand(-1, positions, -1) for part in states.hidden.split(batch)]
         vectors = torch.cat([head(part) for part in alike])
-        check_finite(side.encoder, vectors, None)
+        check_finite(encoder, vectors, None)
         vectors = F.normalize(vectors, dim=-1) if self.unit else vectors
-        scale = 1 / float(out.embedding.double().norm()) if side.cosine and not self.unit else 1.0
-        about = {"layer": "hidden" if self.hidden else "output", "encodings": 1}
-        layout = encoder.layout(prepared, at, shown)
-        return Contributions(vectors, out.embedding, torch.zeros_like(out.embedding), layout, scale, about)
-
-    @staticmethod
-    def _output(side: Side, prepared: Prepared) -> tuple[States, int]:
-        """The last hidden states, and the layer whose head pools and projects them."""
-        encoder = side.encoder
-        last = encoder.depth - 1
-        if encoder.pool == ATTENTION_POOL:
-            return encoder.features(prepared.tensor, last)[0], last
-        return encoder.features(prepared.tensor, encoder.depth)[0], encoder.depth
+        embedding = output.embedding
+        residual = float((embedding.double() - vectors.double().sum(0)).norm()) / float(embedding.double().norm())
+        label = "hidden" if self.hidden else "output"
+        return Contributions(
+            vectors,
+            embedding,
+            torch.zeros_like(embedding),
+            encoder.layout(prepared, layer, states),
+            1 / float(embedding.double().norm()) if side.cosine and not self.unit else 1.0,
+            {"layer": label, "encodings": 1},
+            outcome=Outcome(self.name, label, "zero", residual, cost=1),
+        )

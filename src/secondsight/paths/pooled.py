@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.paths.quadrature import Nodes, Rule
-from secondsight.paths.tails import Affine, Linear, Norm, Stage
+from secondsight.paths.tails import Affine, Derivative, Norm, Step
 from secondsight.support.memory import retry_smaller
 
 
@@ -34,7 +34,7 @@ class PooledBlock:
     value: Affine
     out: Affine
     heads: int
-    tail: Stage
+    tail: Step
     norm: Norm | None = None
     gain: Float[Tensor, " width"] | None = None
     residual: bool = True
@@ -87,10 +87,10 @@ class _Tangents:
     """What every position's move does to the pooled attention; leading axes are (head, node)."""
 
     z: Float[Tensor, "head node channel"]  # attention output
-    wc: Float[Tensor, "head node position"]  # dz_p = on_r V_r + on_d V_d + wc (V_b − z), with c = q·dk_p · scale
-    on_r: Float[Tensor, "head node position"]
-    on_d: Float[Tensor, "head node position"]
-    turned: Float[Tensor, "head node channel"]  # what the moving query adds, at the pooled position
+    on_bias: Float[Tensor, "head node position"]  # dz_p = on_start V_r + on_delta V_δ + on_bias (V_b − z)
+    on_start: Float[Tensor, "head node position"]
+    on_delta: Float[Tensor, "head node position"]
+    from_query: Float[Tensor, "head node channel"]  # what the moving query adds, at the pooled position
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _State:
     tangents: _Tangents
     embedding: Float[Tensor, "node joint"]
     along: Float[Tensor, "node joint"]  # d/dα of the embedding
-    tail: Linear  # derivative of the tail at the residual stream after attention
+    tail: Derivative  # derivative of the tail at the residual stream after attention
 
 
 class PooledPath:
@@ -144,52 +144,62 @@ class PooledPath:
     def _inverse_deviation(self, alpha: Float[Tensor, "node 1"]) -> tuple[Tensor, Tensor]:
         """1/σ(α) and −d/dα of it, per node and position; one and zero without a norm."""
         if self.block.norm is None:
-            one = torch.ones(len(alpha), self.positions, dtype=alpha.dtype, device=alpha.device)
-            return one, torch.zeros_like(one)
+            inverse = torch.ones(len(alpha), self.positions, dtype=alpha.dtype, device=alpha.device)
+            return inverse, torch.zeros_like(inverse)
         v0, v1, v2 = self.variance
         deviation = (v0 + alpha * (v1 + alpha * v2)).sqrt()
         return 1 / deviation, (v1 + 2 * alpha * v2) / (2 * deviation**3)
 
     def _state(self, nodes: Nodes) -> _State:
-        # The rule that passed the test for its residual is asked for once more, for the vectors.
+        # `adapt` evaluates the final rule; vectors and products need its state again.
         key = tuple(nodes.tolist())
         if self._latest is not None and self._latest[0] == key:
             return self._latest[1]
-        block, start = self.block, self.start
-        alpha = nodes.to(self.delta)[:, None]
-        i, j = self._inverse_deviation(alpha)
-        i_q, j_q = i[:, block.pool, None], j[:, block.pool, None]
-        raw = start.query[:, None] + alpha * self.query[:, None]
-        q = raw * i_q + start.query_bias[:, None]
-        dq = self.query[:, None] * i_q - raw * j_q
-        scale = 1 / math.sqrt(q.shape[-1])
-        keys = torch.stack([start.key, self.key])  # the same product serves q and dq
-        both = torch.cat([q, dq], 1) * scale
-        on_r, on_d = both @ keys[0].mT, both @ keys[1].mT
-        n = len(nodes)
-        mixed = on_r[:, :n] + alpha * on_d[:, :n]
-        logits = mixed * i
-        if block.mask is not None:
-            logits = logits + block.mask
-        w = logits.softmax(-1)
-        c = on_d[:, :n] * i - mixed * j
-        t = w * ((on_r[:, n:] + alpha * on_d[:, n:]) * i)
-        wi = w * i
-        z = wi @ start.value + (wi * alpha) @ self.value + start.value_bias
-        ti, ts = t * i, t.sum(-1, keepdim=True)
-        turned = ti @ start.value + (ti * alpha) @ self.value + ts * (start.value_bias - z)
-        moved = c * i - j
-        y = block.out(z.permute(1, 0, 2).flatten(1))
+        block, alpha = self.block, nodes.to(self.delta)[:, None]
+        attention = self._attention(alpha)
+        y = block.out(attention.z.permute(1, 0, 2).flatten(1))
         if block.gain is not None:
             y = y * block.gain
         if block.residual:
-            y = y + start.hidden[block.pool] + alpha * self.delta[block.pool]
-        weighted = _Tangents(z, w * c, w * moved, w * (i + alpha * moved), turned)
-        everything = self._pooled_tangent(weighted, torch.ones_like(self.delta[:, 0]))
-        embedding, along, tail = block.tail.linearise(y, everything)
-        state = _State(weighted, embedding, along, tail)
+            y = y + self.start.hidden[block.pool] + alpha * self.delta[block.pool]
+        all_positions = self._pooled_tangent(attention, torch.ones_like(self.delta[:, 0]))
+        embedding, along, tail = block.tail.linearise(y, all_positions)
+        state = _State(attention, embedding, along, tail)
         self._latest = (key, state)
         return state
+
+    def _attention(self, alpha: Float[Tensor, "node 1"]) -> _Tangents:
+        """The pooled attention at every node, and how it moves with every position.
+
+        With i = 1/σ(α) and j = −di/dα per position, a position's projections and their derivatives by α are
+        k = (K_r + α K_δ) i,  dk = K_δ i − (K_r + α K_δ) j,  v = (V_r + α V_δ) i + V_b,  dv = V_δ i − (V_r + α V_δ) j,
+        and likewise for the query at the pooled position.
+        """
+        block, start, nodes = self.block, self.start, len(alpha)
+        i, j = self._inverse_deviation(alpha)
+        i_pool, j_pool = i[:, block.pool, None], j[:, block.pool, None]
+        raw_query = start.query[:, None] + alpha * self.query[:, None]
+        q = raw_query * i_pool + start.query_bias[:, None]
+        dq = self.query[:, None] * i_pool - raw_query * j_pool
+        # Products of q and of dq, one stacked on the other, with K_r and K_δ.
+        queries = torch.cat([q, dq], 1) / math.sqrt(q.shape[-1])
+        on_start, on_delta = queries @ start.key.mT, queries @ self.key.mT
+        q_on_key = on_start[:, :nodes] + alpha * on_delta[:, :nodes]
+        logits = q_on_key * i
+        if block.mask is not None:
+            logits = logits + block.mask
+        w = logits.softmax(-1)
+        wi = w * i
+        z = wi @ start.value + (wi * alpha) @ self.value + start.value_bias
+        # dz_p = w_p (dv_p + c_p (v_p − z)) with c_p = q·dk_p, sorted by V_r, V_δ and V_b − z.
+        c = on_delta[:, :nodes] * i - q_on_key * j
+        on_start_value = c * i - j
+        # What the moving query adds: Σ_p w_p (dq·k_p) (v_p − z).
+        w_dq = w * ((on_start[:, nodes:] + alpha * on_delta[:, nodes:]) * i)
+        w_dq_i = w_dq * i
+        from_query = w_dq_i @ start.value + (w_dq_i * alpha) @ self.value
+        from_query = from_query + w_dq.sum(-1, keepdim=True) * (start.value_bias - z)
+        return _Tangents(z, w * c, w * on_start_value, w * (i + alpha * on_start_value), from_query)
 
     def _out(self, dz: Float[Tensor, "*batch inner"]) -> Float[Tensor, "*batch width"]:
         dy = self.block.out.forward(dz)
@@ -197,9 +207,9 @@ class PooledPath:
 
     def _pooled_tangent(self, s: _Tangents, weights: Float[Tensor, " position"]) -> Float[Tensor, "node width"]:
         """Tangent of y when every position moves by its weight times the difference."""
-        r, d, wc = s.on_r * weights, s.on_d * weights, s.wc * weights
+        r, d, wc = s.on_start * weights, s.on_delta * weights, s.on_bias * weights
         dz = r @ self.start.value + d @ self.value + wc.sum(-1, keepdim=True) * (self.start.value_bias - s.z)
-        dz = dz + weights[self.block.pool] * s.turned
+        dz = dz + weights[self.block.pool] * s.from_query
         dy = self._out(dz.permute(1, 0, 2).flatten(1))
         return dy + weights[self.block.pool] * self.delta[self.block.pool] if self.block.residual else dy
 
@@ -226,12 +236,12 @@ class PooledPath:
         gz = (g if block.gain is None else g * block.gain) @ block.out.weight
         gz = gz.unflatten(-1, (block.heads, -1)).permute(2, 0, 1, 3)  # (head, row, node, channel)
         flat = gz.flatten(1, 2)
-        on_value = (flat @ self.start.value.mT).unflatten(1, gz.shape[1:3]) * s.on_r[:, None]
-        on_value += (flat @ self.value.mT).unflatten(1, gz.shape[1:3]) * s.on_d[:, None]
+        on_value = (flat @ self.start.value.mT).unflatten(1, gz.shape[1:3]) * s.on_start[:, None]
+        on_value += (flat @ self.value.mT).unflatten(1, gz.shape[1:3]) * s.on_delta[:, None]
         apart = (gz * (self.start.value_bias - s.z)[:, None]).sum(-1, keepdim=True)
-        on_value += apart * s.wc[:, None]
+        on_value += apart * s.on_bias[:, None]
         result = on_value.sum((0, 2))
-        result[:, block.pool] += (gz * s.turned[:, None]).sum((0, 2, 3))
+        result[:, block.pool] += (gz * s.from_query[:, None]).sum((0, 2, 3))
         if block.residual:
             result[:, block.pool] += g.sum(1) @ self.delta[block.pool]
         return result
@@ -250,11 +260,11 @@ class PooledPath:
     def _vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         state, block = self._state(rule.nodes), self.block
         s = state.tangents
-        wc = s.wc[..., None]
-        dz = s.on_r[..., None] * self.start.value[:, None]
-        dz = dz.addcmul_(s.on_d[..., None], self.value[:, None])
+        wc = s.on_bias[..., None]
+        dz = s.on_start[..., None] * self.start.value[:, None]
+        dz = dz.addcmul_(s.on_delta[..., None], self.value[:, None])
         dz = dz.addcmul_(wc, (self.start.value_bias - s.z)[:, :, None])
-        dz[:, :, block.pool] += s.turned
+        dz[:, :, block.pool] += s.from_query
         dy = self._out(dz.permute(2, 1, 0, 3).flatten(2))  # (position, node, width)
         if block.residual:
             dy[block.pool] += self.delta[block.pool]

@@ -266,8 +266,8 @@ def _refinements(quadrature: str, samples: _Samples, max_steps: int, doubling: b
             if steps == max_steps:
                 return
             # Gauss converges geometrically: close to the goal a node or two more will do.
-            more = steps // 4 if excess < 10 else steps // 2 if excess < 100 else steps
-            steps = min(steps + (steps if doubling else max(1, more)), max_steps)
+            step = steps // 4 if excess < 10 else steps // 2 if excess < 100 else steps
+            steps = min(steps + (steps if doubling else max(1, step)), max_steps)
 
 
 def _subdivided(samples: _Samples, max_steps: int) -> Generator[Rule, float, None]:

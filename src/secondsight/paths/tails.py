@@ -21,7 +21,7 @@ Rows = Float[Tensor, "node width"]
 
 
 @runtime_checkable
-class Linear(Protocol):
+class Derivative(Protocol):
     """A derivative at given rows: maps tangents forward and cotangents back, both (…, node, width)."""
 
     def forward(self, t: Tensor) -> Tensor:
@@ -32,10 +32,10 @@ class Linear(Protocol):
 
 
 @runtime_checkable
-class Stage(Protocol):
+class Step(Protocol):
     """One step of a tail."""
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
         """The value at y, what the tangent t becomes, and the derivative at y.
 
         Value and tangent go together because weights are read from memory once for both.
@@ -43,7 +43,7 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True)
-class _Product:
+class _ProductDerivative:
     """Elementwise factor."""
 
     slope: Tensor
@@ -56,7 +56,7 @@ class _Product:
 
 @dataclass(frozen=True)
 class _Chain:
-    parts: Sequence[Linear]
+    parts: Sequence[Derivative]
 
     def forward(self, t: Tensor) -> Tensor:
         for part in self.parts:
@@ -73,10 +73,10 @@ class _Chain:
 class Chain:
     """Stages one after the other."""
 
-    stages: Sequence[Stage]
+    stages: Sequence[Step]
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
-        """See `Stage.linearise`."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
+        """See `Step.linearise`."""
         parts = []
         for stage in self.stages:
             y, t, part = stage.linearise(y, t)
@@ -85,8 +85,8 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class _Sum:
-    inner: Linear
+class _SumDerivative:
+    inner: Derivative
 
     def forward(self, t: Tensor) -> Tensor:
         return t + self.inner.forward(t)
@@ -99,12 +99,12 @@ class _Sum:
 class Residual:
     """y + stages(y)."""
 
-    inner: Stage
+    inner: Step
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
-        """See `Stage.linearise`."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
+        """See `Step.linearise`."""
         value, tangent, part = self.inner.linearise(y, t)
-        return y + value, t + tangent, _Sum(part)
+        return y + value, t + tangent, _SumDerivative(part)
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class Affine:
         """The transposed map."""
         return g @ self.weight
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
-        """See `Stage.linearise`."""
-        both = self.forward(torch.cat([y, t]))
-        value, tangent = both[: len(y)], both[len(y) :]
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
+        """See `Step.linearise`."""
+        mapped = self.forward(torch.cat([y, t]))
+        value, tangent = mapped[: len(y)], mapped[len(y) :]
         return value if self.bias is None else value + self.bias, tangent, self
 
 
@@ -139,13 +139,13 @@ class Gain:
 
     factor: Float[Tensor, " width"]
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
-        """See `Stage.linearise`."""
-        return y * self.factor, t * self.factor, _Product(self.factor)
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
+        """See `Step.linearise`."""
+        return y * self.factor, t * self.factor, _ProductDerivative(self.factor)
 
 
 @dataclass(frozen=True)
-class _NormLinear:
+class _NormDerivative:
     unit: Tensor  # (y − mean)/σ
     inverse: Tensor  # 1/σ, (node, 1)
     weight: Tensor | None
@@ -173,14 +173,14 @@ class Norm:
     eps: float
     centred: bool = True
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
-        """See `Stage.linearise`."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
+        """See `Step.linearise`."""
         c = y - y.mean(-1, keepdim=True) if self.centred else y
         inverse = (c.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         unit = c * inverse
         value = unit if self.weight is None else unit * self.weight
         value = value if self.bias is None else value + self.bias
-        part = _NormLinear(unit, inverse, self.weight, self.centred)
+        part = _NormDerivative(unit, inverse, self.weight, self.centred)
         return value, part.forward(t), part
 
 
@@ -194,7 +194,7 @@ def _sloped(function: Callable[[Tensor], Tensor], y: Tensor) -> tuple[Tensor, Te
 
 
 @dataclass(frozen=True)
-class _MlpLinear:
+class _MlpDerivative:
     first: Affine
     slope: Tensor
     last: Affine
@@ -214,16 +214,16 @@ class Mlp:
     function: Callable[[Tensor], Tensor]
     last: Affine
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
-        """See `Stage.linearise`."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
+        """See `Step.linearise`."""
         y, t, _ = self.first.linearise(y, t)
         value, slope = _sloped(self.function, y)
         value, tangent, _ = self.last.linearise(value, t * slope)
-        return value, tangent, _MlpLinear(self.first, slope, self.last)
+        return value, tangent, _MlpDerivative(self.first, slope, self.last)
 
 
 @dataclass(frozen=True)
-class _UnitLinear:
+class _UnitDerivative:
     unit: Tensor
     inverse: Tensor
 
@@ -237,15 +237,15 @@ class _UnitLinear:
 class Unit:
     """Division by the Euclidean norm."""
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
-        """See `Stage.linearise`."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
+        """See `Step.linearise`."""
         inverse = 1 / y.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        part = _UnitLinear(y * inverse, inverse)
+        part = _UnitDerivative(y * inverse, inverse)
         return y * inverse, part.forward(t), part
 
 
 @dataclass(frozen=True)
-class _FunctionLinear:
+class _FunctionDerivative:
     function: Callable[[Tensor], Tensor]
     at: Tensor
 
@@ -267,7 +267,7 @@ class Function:
 
     function: Callable[[Tensor], Tensor]
 
-    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Linear]:
-        """See `Stage.linearise`."""
+    def linearise(self, y: Rows, t: Rows) -> tuple[Tensor, Tensor, Derivative]:
+        """See `Step.linearise`."""
         value, tangent = jvp(self.function, (y,), (t,))[:2]
-        return value, tangent, _FunctionLinear(self.function, y)
+        return value, tangent, _FunctionDerivative(self.function, y)

@@ -10,15 +10,15 @@ from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import GridLayout, Layout
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation.setting import Setting
-from secondsight.methods.game import Game, game
+from secondsight.methods.game import Game, open_game
 from secondsight.support.errors import InputError
 
 
 def input_games(setting: Setting, example: GroundedCaption, seed: int) -> tuple[Game, Game]:
     """Both inputs as games whose players are features of the input, with the embeddings that the similarity uses."""
     image, text = setting.prepared(example)
-    left = game(setting.model.left, image, "input", None, seed, "inside")
-    right = game(setting.model.right, text, "input", None, seed, "inside")
+    left = open_game(setting.model.left, image, "input", None, seed, "inside")
+    right = open_game(setting.model.right, text, "input", None, seed, "inside")
     return left, right
 
 
