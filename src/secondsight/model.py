@@ -122,7 +122,7 @@ class DualEncoder:
         )
 
     def fitting(self, left: Any, right: Any) -> DualEncoder:
-        """This model, or the `pair` of sides that two raw inputs are evidently meant for: two images, two texts, or text first."""
+        """This model, or the `pair` of sides that two raw inputs evidently ask for: two images, two texts, text first."""
         kinds: list[str] = []
         for raw, side, opposite in ((left, self.left, self.right), (right, self.right, self.left)):
             possible = possible_kinds(raw)

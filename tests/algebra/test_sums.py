@@ -31,14 +31,7 @@ class Recorded(Factor):
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor, self.calls = tensor, []
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return tuple(self.tensor.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
+        self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
 
     def vectors(self) -> Tensor:
         self.calls.append("vectors")

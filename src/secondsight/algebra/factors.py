@@ -15,22 +15,15 @@ class Factor(ABC):
     """The vectors U (feature, joint) of one input, and products with them that may cost less than U itself.
 
     `pull_cost` is the work of pulling one direction, `vectors_cost` that of computing all vectors, in the same arbitrary
-    unit; both are 0 for vectors that are at hand. `closed_form` says that either costs less than a forward pass.
+    unit; both are 0 for vectors that are at hand. `closed_form` says that either costs less than a forward pass. `shape`
+    is (features, joint dimensions), `dtype` the precision of the vectors.
     """
 
+    shape: tuple[int, int]
+    dtype: torch.dtype
     pull_cost: float = 0.0
     vectors_cost: float = 0.0
     closed_form: bool = True
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """(features, joint dimensions)."""
-
-    @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """Precision of the vectors."""
 
     @abstractmethod
     def vectors(self) -> Float[Tensor, "feature joint"]:
@@ -53,17 +46,7 @@ class DenseFactor(Factor):
     """Vectors that are at hand. Sums of hundreds of terms are taken in double precision."""
 
     def __init__(self, tensor: Float[Tensor, "feature joint"]) -> None:
-        self.tensor = tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(features, joint dimensions)."""
-        return self.tensor.shape[0], self.tensor.shape[1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the vectors."""
-        return self.tensor.dtype
+        self.tensor, self.shape, self.dtype = tensor, (tensor.shape[0], tensor.shape[1]), tensor.dtype
 
     @cached_property
     def double(self) -> Float[Tensor, "feature joint"]:
@@ -95,16 +78,8 @@ class JoinedFactor(Factor):
         self.pull_cost = sum(part.pull_cost for part in parts)
         self.vectors_cost = sum(part.vectors_cost for part in parts)
         self.closed_form = all(part.closed_form for part in parts)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(features of all parts, joint dimensions)."""
-        return sum(part.shape[0] for part in self.parts), self.parts[0].shape[1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the vectors."""
-        return torch.promote_types(self.parts[0].dtype, self.parts[-1].dtype)
+        self.shape = sum(part.shape[0] for part in parts), parts[0].shape[1]
+        self.dtype = torch.promote_types(parts[0].dtype, parts[-1].dtype)
 
     def vectors(self) -> Float[Tensor, "feature joint"]:
         """The vectors of all parts."""

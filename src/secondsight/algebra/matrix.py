@@ -15,23 +15,14 @@ class FactoredMatrix:
     """A = scale · U Vᵀ, (left, right), kept as its factors ([M25] Eq. 10).
 
     A product with weights of one side costs one pass through each factor, and nothing but a multiplication where the
-    vectors are at hand. What was computed is kept.
+    vectors are at hand. What was computed is kept. `shape` is (left features, right features).
     """
 
     def __init__(self, left: Factor, right: Factor, scale: float = 1.0, dense: Tensor | None = None) -> None:
         self.left, self.right, self.scale, self._dense = left, right, scale, dense
+        self.shape, self.dtype = (left.shape[0], right.shape[0]), torch.promote_types(left.dtype, right.dtype)
         self._products: dict[bytes, Tensor] = {}
         self._transposed: FactoredMatrix | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(left features, right features)."""
-        return self.left.shape[0], self.right.shape[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the attributions."""
-        return torch.promote_types(self.left.dtype, self.right.dtype)
 
     @property
     def T(self) -> FactoredMatrix:  # as tensors name it

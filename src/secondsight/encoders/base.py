@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -60,12 +60,14 @@ class Reference:
     """A reference input's hidden states at a layer, run under the context of an input; cached by its encoder.
 
     `embedding` is None where the host model pools the reference at another position than the input. Methods fill in the
-    rest: `pooled` is the reference's half of the closed form, `checked` holds the reference embeddings of the paths whose
+    rest: `block` is the closed form's description (None where there is none, "unknown" before anybody looked), `pooled` the
+    reference's half of the closed form, `checked` holds the reference embeddings of the paths whose
     head was checked against the host model, by the path's class and whether embeddings are normalised.
     """
 
     hidden: Float[Tensor, "position width"]
     embedding: Float[Tensor, " joint"] | None
+    block: PooledBlock | Literal["unknown"] | None = "unknown"
     pooled: PooledReference | None = None
     checked: dict[tuple[type, bool], Tensor] = field(default_factory=dict)
 

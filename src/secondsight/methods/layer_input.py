@@ -49,7 +49,7 @@ class LayerInput:
     seed: int
     unit: bool
 
-    @property
+    @cached_property
     def hidden(self) -> Float[Tensor, "position width"]:
         """Hidden states that enter the layer."""
         return self.states.hidden
@@ -73,7 +73,7 @@ class LayerInput:
         check_finite(self.encoder, reference.hidden, tensor)
         return reference
 
-    @property
+    @cached_property
     def reference(self) -> Float[Tensor, "position width"]:
         """The reference's hidden states."""
         return self.reference_states.hidden
@@ -86,19 +86,22 @@ class LayerInput:
     @cached_property
     def pooled_block(self) -> PooledBlock | None:
         """The closed form's description of what follows; None where there is none at this layer."""
-        return self.encoder.closed_form(self.layer, self.states.context, self.hidden.dtype)
+        reference = self.reference_states
+        if reference.block == "unknown":
+            reference.block = self.encoder.closed_form(self.layer, self.states.context, self.hidden.dtype)
+        return reference.block
 
     @cached_property
     def layout(self) -> Layout:
         """What each position is."""
         return self.encoder.layout(self.prepared, self.layer, self.states)
 
-    @property
+    @cached_property
     def layer_label(self) -> int | str:
         """The layer as users name it."""
         return self.encoder.label(self.layer)
 
-    @property
+    @cached_property
     def reference_label(self) -> str:
         """The reference as users name it, "tensor" for their own."""
         if isinstance(self.reference_choice, Tensor):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,27 +25,9 @@ class PathFactor(Factor):
     def __init__(self, path: Path, rule: Rule, total: Float[Tensor, " joint"], encoder: Encoder) -> None:
         self.path, self.rule, self.encoder, self._total = path, rule, encoder, total
         self._computed: DenseFactor | None = None
-        self.closed_form = path.closed_form
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(positions, joint dimensions)."""
-        return self.path.positions, len(self._total)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the decomposition."""
-        return self.path.dtype
-
-    @property
-    def pull_cost(self) -> float:  # type: ignore[override]  # computed here, a constant in the base
-        """Work of one direction's derivative at all nodes."""
-        return 0.0 if self._computed is not None else len(self.rule) * self.path.work
-
-    @property
-    def vectors_cost(self) -> float:  # type: ignore[override]  # computed here, a constant in the base
-        """Work of all vectors."""
-        return self.pull_cost * min(self.shape)
+        self.shape, self.dtype, self.closed_form = (path.positions, len(total)), path.dtype, path.closed_form
+        self.pull_cost = len(rule) * path.work
+        self.vectors_cost = self.pull_cost * min(self.shape)
 
     def vectors(self) -> Float[Tensor, "position joint"]:
         """U; `InputError` where it holds NaN or infinity."""
@@ -80,6 +61,7 @@ class PathFactor(Factor):
                 vectors = self.path.vectors(self.rule)
             check_finite(self.encoder, vectors, None)
             self._computed = DenseFactor(vectors)
+            self.pull_cost = self.vectors_cost = 0.0
         return self._computed
 
     @contextmanager

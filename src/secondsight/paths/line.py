@@ -32,22 +32,10 @@ class Path(Protocol):
 
     closed_form: bool
     needs_probe: bool
-
-    @property
-    def strategy(self) -> str:
-        """How `vectors` are computed."""
-
-    @property
-    def work(self) -> float:
-        """Cost of one derivative at one node."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the derivatives."""
-
-    @property
-    def positions(self) -> int:
-        """Number of positions, the rows of `vectors`."""
+    strategy: str
+    work: float
+    positions: int
+    dtype: torch.dtype
 
     def value_at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
         """Embeddings along the path."""
@@ -83,26 +71,13 @@ class LinePath:
         mode: Literal["forward", "reverse"] = "forward",
         kinks: Sequence[nn.Module] = (),
     ) -> None:
-        self.head, self.start, self.delta, self.strategy, self.kinks = head, start, end - start, mode, kinks
+        self.head, self.start, self.delta, self.kinks = head, start, end - start, kinks
+        self.strategy: str = mode
         self.needs_probe = bool(kinks)
+        self.positions, self.dtype = len(start), start.dtype
         positions, width = start.shape
         # A transformer block's MLP and attention scores, primal and tangent; generous for convolutions.
-        self._floats = 12 * positions * width + min(24 * positions**2, 48 * positions * width)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the derivatives."""
-        return self.delta.dtype
-
-    @property
-    def work(self) -> float:
-        """Floats of one derivative at one node."""
-        return float(self._floats)
-
-    @property
-    def positions(self) -> int:
-        """Number of positions, the rows of `vectors`."""
-        return len(self.delta)
+        self.work = float(12 * positions * width + min(24 * positions**2, 48 * positions * width))
 
     def _at(self, nodes: Nodes) -> Float[Tensor, "node position width"]:
         return self.start + nodes.to(self.start)[:, None, None] * self.delta
@@ -116,7 +91,7 @@ class LinePath:
 
     def _chunks(self, nodes: Nodes, rows: int, chunk_divisor: int) -> Iterator[tuple[slice, int]]:
         """Slices of nodes, and how many tangents to take at once with each; `chunk_divisor` makes both smaller."""
-        together = max(1, _WORKING_FLOATS // chunk_divisor // self._floats)
+        together = max(1, _WORKING_FLOATS // chunk_divisor // int(self.work))
         rows_at_once = min(rows, together)
         nodes_at_once = max(1, together // rows_at_once)
         for first in range(0, len(nodes), nodes_at_once):

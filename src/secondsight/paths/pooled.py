@@ -108,11 +108,14 @@ class PooledPath:
 
     closed_form = True
     needs_probe = False
-    strategy = "pooled"
+    strategy: str = "pooled"
 
     def __init__(self, block: PooledBlock, start: PooledReference, end: Float[Tensor, "position width"]) -> None:
         self.block, self.start = block, start
         self.delta = end - start.hidden
+        self.positions, self.dtype = len(self.delta), self.delta.dtype
+        # The tail at a single position, and a product with keys and values.
+        self.work = 14.0 * self.delta.shape[1] + 4.0 * self.delta.numel()
         self._latest: tuple[tuple[float, ...], _State] | None = None
         centred = block._centre(self.delta)
         d = block._weigh(centred)
@@ -125,21 +128,6 @@ class PooledPath:
                 2 * (r * centred).mean(-1),
                 (centred * centred).mean(-1),
             )
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the derivatives."""
-        return self.delta.dtype
-
-    @property
-    def work(self) -> float:
-        """Floats of one derivative at one node: the tail at a single position, and a product with keys and values."""
-        return 14.0 * self.delta.shape[1] + 4.0 * self.delta.numel()
-
-    @property
-    def positions(self) -> int:
-        """Number of positions, the rows of `vectors`."""
-        return len(self.delta)
 
     def _inverse_deviation(self, alpha: Float[Tensor, "node 1"]) -> tuple[Tensor, Tensor]:
         """1/σ(α) and −d/dα of it, per node and position; one and zero without a norm."""

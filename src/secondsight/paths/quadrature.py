@@ -17,6 +17,9 @@ from secondsight.support.errors import InputError
 
 Nodes = Float[Tensor, " node"]
 
+NESTED = ("clenshaw-curtis", "gauss-kronrod", "trapezoid")
+"""Quadratures whose refinements keep earlier nodes."""
+
 QUADRATURES = ("gauss-legendre", "clenshaw-curtis", "gauss-kronrod", "trapezoid", "riemann")
 
 # Kronrod's 15-point extension of the 7-point Gauss rule on [-1, 1] (Kronrod 1965), non-negative half:
@@ -138,51 +141,27 @@ class Integral:
 
 
 class _Samples:
-    """Values of the integrand by node, so that nested rules compute new nodes only.
+    """An integrand whose values are kept by node, so that nested rules compute new nodes only.
 
-    Where the integrand depends on a node's cell and not on the node alone (`reuse` is False), nothing is reused.
+    Where it depends on a node's cell and not on the node alone (`reuse` is False), every call computes all of them.
     """
 
-    def __init__(self, reuse: bool) -> None:
-        self.reuse, self.evaluations = reuse, 0
+    def __init__(self, integrand: Integrand, reuse: bool) -> None:
+        self.integrand, self.reuse, self.evaluations = integrand, reuse, 0
         self._by_node: dict[float, Tensor] = {}
 
-    def missing(self, candidate: Rule) -> Rule | None:
-        """The part of a rule whose nodes have no value yet; None where all have."""
+    def __call__(self, candidate: Rule) -> Float[Tensor, "node joint"]:
+        """The values at a rule's nodes, in double precision."""
         if not self.reuse:
-            self._by_node.clear()
-            return candidate
-        nodes = [node for node in candidate.nodes.tolist() if node not in self._by_node]
-        if len(nodes) == len(candidate):
-            return candidate
-        return (
-            Rule(torch.tensor(nodes, dtype=torch.float64), torch.zeros(len(nodes), dtype=torch.float64))
-            if nodes
-            else None
-        )
-
-    def add(self, nodes: Nodes, values: Float[Tensor, "node joint"]) -> None:
-        """Keep the integrand's values at some nodes."""
-        self.evaluations += len(nodes)
-        self._by_node.update(zip(nodes.tolist(), values.double(), strict=True))
-
-    def at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
-        """The values at nodes that all have one."""
-        return torch.stack([self._by_node[node] for node in nodes.tolist()])
-
-    def integral(self, candidate: Rule, difference: Float[Tensor, " joint"], tol: float) -> Integral:
-        """The rule's sum of the values, and its distance from the integral, which is known."""
-        values = self.at(candidate.nodes)
-        total = candidate.weights.to(values.device) @ values
-        residual = float((total - difference).norm()) / (float(difference.norm()) or 1.0)
-        if not math.isfinite(residual):
-            broken = ~torch.isfinite(values).all(1).cpu()
-            at = float(candidate.nodes[broken][0]) if bool(broken.any()) else 0.0
-            raise InputError(
-                f"the model's derivative is NaN or infinity on the way from the reference to the input, at {at:.2f} of it: "
-                "choose another reference or layer, or check the model's weights"
-            )
-        return Integral(candidate, total, residual, residual <= tol, self.evaluations)
+            self.evaluations += len(candidate)
+            return self.integrand(candidate).double()
+        missing = [node for node in candidate.nodes.tolist() if node not in self._by_node]
+        if missing:
+            nodes = torch.tensor(missing, dtype=torch.float64)
+            values = self.integrand(Rule(nodes, torch.zeros_like(nodes))).double()
+            self.evaluations += len(missing)
+            self._by_node.update(zip(missing, values, strict=True))
+        return torch.stack([self._by_node[node] for node in candidate.nodes.tolist()])
 
 
 def adapt(
@@ -204,20 +183,22 @@ def adapt(
 
     With `steps` the rule has that many nodes, whatever the residual.
     """
+    difference = difference.double()
     if steps is not None:
-        samples, candidate = _Samples(reuse=False), rule(quadrature, steps)
-        samples.add(candidate.nodes, integrand(candidate))
-        return samples.integral(candidate, difference.double(), tol=math.inf)
-    samples, difference = _Samples(reuse=probe is None), difference.double()
+        fixed_rule = rule(quadrature, steps)
+        return _measured(fixed_rule, integrand(fixed_rule).double(), difference, math.inf, steps)
+    samples = _Samples(integrand, reuse=probe is None)
+    refinements = _refinements(quadrature, samples, tol, max_steps, doubling=probe is not None)
     best: Integral | None = None
     previous: Tensor | None = None
-    stalled = 0
-    refinements = _refinements(quadrature, samples, max_steps, doubling=probe is not None)
+    stalled, evaluations = 0, 0
     refinement = next(refinements, None)
     while refinement is not None:
-        if (missing := samples.missing(refinement)) is not None:
-            samples.add(missing.nodes, integrand(missing))
-        integral = samples.integral(refinement, difference, tol)
+        if quadrature in NESTED:
+            values, evaluations = samples(refinement), samples.evaluations
+        else:
+            values, evaluations = integrand(refinement).double(), evaluations + refinement.nodes.numel()
+        integral = _measured(refinement, values, difference, tol, evaluations)
         if probe is not None:
             current = probe(refinement).double()
             change = math.inf if previous is None else _relative_change(current, previous)
@@ -233,20 +214,42 @@ def adapt(
         if stalled >= 2 and probe is None:
             break
         try:
-            refinement = refinements.send(integral.residual / tol)
+            refinement = refinements.send(integral.residual)
         except StopIteration:
             refinement = None
     if best is None:
         raise InputError(f"max_steps={max_steps} is too few for {quadrature}: at least 15 are needed")
-    return replace(best, evaluations=samples.evaluations)
+    return replace(best, evaluations=evaluations)
+
+
+def _measured(
+    candidate: Rule,
+    values: Float[Tensor, "node joint"],
+    difference: Float[Tensor, " joint"],
+    tol: float,
+    evaluations: int,
+) -> Integral:
+    """The rule's sum of the values, and its distance from the integral, which is known."""
+    total = candidate.weights.to(values.device) @ values
+    residual = float((total - difference).norm()) / (float(difference.norm()) or 1.0)
+    if not math.isfinite(residual):
+        broken = ~torch.isfinite(values).all(1).cpu()
+        at = float(candidate.nodes[broken][0]) if bool(broken.any()) else 0.0
+        raise InputError(
+            f"the model's derivative is NaN or infinity on the way from the reference to the input, at {at:.2f} of it: "
+            "choose another reference or layer, or check the model's weights"
+        )
+    return Integral(candidate, total, residual, residual <= tol, evaluations)
 
 
 def _relative_change(current: Tensor, previous: Tensor) -> float:
     return float((current - previous).norm() / current.norm().clamp(min=1e-300))
 
 
-def _refinements(quadrature: str, samples: _Samples, max_steps: int, doubling: bool) -> Generator[Rule, float, None]:
-    """Finer and finer rules; each is answered with how many times its residual exceeds the tolerance."""
+def _refinements(
+    quadrature: str, samples: _Samples, tol: float, max_steps: int, doubling: bool
+) -> Generator[Rule, float, None]:
+    """Finer and finer rules; each is answered with its residual."""
     if quadrature == "gauss-kronrod":
         yield from _subdivided(samples, max_steps)
     elif quadrature in ("clenshaw-curtis", "trapezoid"):
@@ -262,12 +265,12 @@ def _refinements(quadrature: str, samples: _Samples, max_steps: int, doubling: b
     else:
         steps = min(8 if doubling else 4, max_steps)
         while True:
-            excess = yield rule(quadrature, steps)
+            residual = yield rule(quadrature, steps)
             if steps == max_steps:
                 return
-            # Gauss converges geometrically: close to the goal a node or two more will do.
-            step = steps // 4 if excess < 10 else steps // 2 if excess < 100 else steps
-            steps = min(steps + (steps if doubling else max(1, step)), max_steps)
+            # Gauss converges geometrically, so that one residual predicts the nodes that the tolerance needs.
+            needed = 2 * steps if doubling or residual >= 1 else math.ceil(steps * math.log(tol) / math.log(residual))
+            steps = min(max(steps + 1, min(needed, 2 * steps)), max_steps)
 
 
 def _subdivided(samples: _Samples, max_steps: int) -> Generator[Rule, float, None]:
@@ -280,7 +283,7 @@ def _subdivided(samples: _Samples, max_steps: int) -> Generator[Rule, float, Non
         for panel in panels:
             if panel not in gaps:
                 nodes, weights, gauss_weights = _kronrod(*panel)
-                values = samples.at(torch.from_numpy(nodes))
+                values = samples(Rule(torch.from_numpy(nodes), torch.from_numpy(weights), low=panel[0]))
                 gaps[panel] = float((torch.from_numpy(weights - gauss_weights).to(values.device) @ values).norm())
         low, high = max(panels, key=lambda panel: gaps[panel])
         panels.remove((low, high))
