@@ -482,13 +482,13 @@ def test_results_of_sampling_are_kept(model, tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ss.Banzhaf(p=0), "no probability"),
-        (lambda: ss.Banzhaf(budget=2), "too few"),
-        (lambda: ss.Banzhaf(tol=0), "no tolerance"),
-        (lambda: ss.Banzhaf(ridge=-1), "no penalty"),
+        (lambda: ss.Banzhaf(p=0), "must be a probability"),
+        (lambda: ss.Banzhaf(budget=2), "must be at least 4"),
+        (lambda: ss.Banzhaf(tol=0), "tol=.* must be positive"),
+        (lambda: ss.Banzhaf(ridge=-1), "must be zero or positive"),
         (lambda: ss.Banzhaf(pairs=-1), "must not be negative"),
         (lambda: ss.Shapley(orders=0), "at least 1"),
-        (lambda: ss.BilinearLime(drop=1), "no probability"),
+        (lambda: ss.BilinearLime(drop=1), "must be a probability"),
         (lambda: ss.BilinearLime(solver="magic"), "known: sgd, closed, factorised"),
         (lambda: ss.BilinearLime(samples=0), "must be positive"),
         (lambda: ss.WaypointJacobian(waypoints=0), "at least 1"),

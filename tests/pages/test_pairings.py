@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 import secondsight as ss
+from secondsight.paths.line import LinePath
 from families import FAMILIES, photographs
 from models import clip
 from secondsight.algebra.difference import common
@@ -89,16 +90,25 @@ def test_two_texts_and_exchanged_sides(model):
     assert turned.T.words == [(w, pytest.approx(v)) for w, v in ss.explain(model, photographs()[0], CAPTIONS[0]).words]
 
 
-def test_deep_layers_stay_lazy_when_exchanged_or_contrasted(model):
+def test_deep_layers_stay_lazy_when_exchanged_or_contrasted(model, monkeypatch):
     method = ss.IntegratedJacobian(layer=0, strategy="paired", steps=4)
     e = ss.explain(model, photographs()[0], CAPTIONS[0], method, against=CAPTIONS[1])
-    parts = e.attributions.parts
-    one = e[(0, "dog")]
-    assert all(part._dense is None for part in parts)
-    assert parts[0]._rows
-    assert not parts[1]._rows
+    derivatives: list[str] = []
+    for name in ("pull", "push", "vectors"):
+        original = getattr(LinePath, name)
+
+        def recorded(path, *arguments, name=name, original=original):
+            derivatives.append(name)
+            return original(path, *arguments)
+
+        monkeypatch.setattr(LinePath, name, recorded)
+    dog = e[(0, "dog")]
+    assert derivatives == ["pull"]
+    assert torch.equal(e[(0, "dog")], dog)
+    assert derivatives == ["pull"]
+    assert not e.attributions.computed
     column = e.matrix @ e.right_layout.select((0, "dog")).double()
-    assert torch.allclose(one.flatten(), column[e.left_layout.visible])
+    assert torch.allclose(dog.flatten(), column[e.left_layout.visible])
     assert torch.allclose(e.T.matrix, e.matrix.T)
     assert torch.allclose(e.T.toward_right("dog"), e.toward_left("dog"))
 
