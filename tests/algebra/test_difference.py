@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 import secondsight as ss
 from secondsight import GridLayout, InputError, Layout, TokenLayout
-from secondsight.algebra.difference import MAX_CELLS, common, difference
+from secondsight.algebra.difference import difference
+from secondsight.algebra.layout import common
+from secondsight.algebra.layout.grid import MAX_CELLS
 from sides import TEXT, random_side, seeds, text_layout
 
 SIZE = (90, 60)
@@ -127,7 +129,7 @@ def test_what_cannot_be_compared(monkeypatch):
     with pytest.raises(InputError, match="^the features of the two explanations differ and have no common layout$"):
         common(Layout(3, {}), Layout(4, {}))
     assert MAX_CELLS == 10_000
-    monkeypatch.setattr("secondsight.algebra.difference.MAX_CELLS", 12)
+    monkeypatch.setattr("secondsight.algebra.layout.grid.MAX_CELLS", 12)
     common(grid(3, 4), grid(1, 1))
     with pytest.raises(InputError, match="grids of 1×13 and 1×1 are too fine"):
         common(grid(1, 13), grid(1, 1))

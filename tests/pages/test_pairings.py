@@ -9,8 +9,7 @@ from PIL import Image
 import secondsight as ss
 from families import FAMILIES, photographs
 from models import clip
-from secondsight.algebra.difference import common
-from secondsight.algebra.layout import GridLayout, JoinedLayout, TokenLayout
+from secondsight.algebra.layout import GridLayout, JoinedLayout, TokenLayout, common
 from secondsight.paths.line import LinePath
 
 CAPTIONS = ["a black dog and a white cat", "a white dog and a black cat", "coffee on a wooden table"]

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.algebra.factors import JoinedFactor
-from secondsight.algebra.layout import Box, GridLayout, JoinedLayout, Layout, word_scores, words_of
+from secondsight.algebra.layout import JoinedLayout, Layout, word_scores
 from secondsight.algebra.matrix import FactoredMatrix
 from secondsight.algebra.outcome import Outcome, joint_outcome
 from secondsight.support.errors import InputError
@@ -174,18 +174,14 @@ class Interactions:
 
     def heatmap(self, selection: Any = None) -> Float[Tensor, "height width"]:
         """The map of `self[selection]` upsampled bilinearly to the original image's pixels, zero where not seen."""
-        if not isinstance(self.left_layout, GridLayout):
-            raise InputError(f"a heatmap needs an image on the left side, which is {self.left_layout.modality}")
         return self.left_layout.heatmap(self.toward_left(selection))
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> list[tuple[str, float]]:
         """(word, score) for a box of the left image, in pixels of the original; cells count by their covered share."""
-        if not isinstance(self.left_layout, GridLayout):
-            raise InputError(f"a box needs an image on the left side, which is {self.left_layout.modality}")
-        if not words_of(self.right_layout):
+        weights = self.left_layout.cover((x0, y0, x1, y1)).to(self.right_effects)
+        if not self.right_layout.words:
             raise InputError(f"the right side is {self.right_layout.modality}, not text: use e.T[box] for its map")
-        box: Box = (x0, y0, x1, y1)
-        return word_scores(self.right_layout, self.toward_right(box))
+        return word_scores(self.right_layout, self.attributions.T @ weights)
 
     @property
     def words(self) -> list[tuple[str, float]]:

@@ -135,7 +135,6 @@ def search(
     """The entries of a store that match a query best, why each does, and which words carry the ranking."""
     with plain_errors():
         with spinner("loading libraries"):
-            from secondsight.algebra.layout import words_of
             from secondsight.encoders.registry import load
             from secondsight.scale import open_store
             from secondsight.scale import search as best_matches
@@ -147,17 +146,17 @@ def search(
         hits = best_matches(opened, query_of(opened, dual, query), k)
         for rank, hit in enumerate(hits, 1):
             _print_hit(rank, hit)
-        if len(hits) > 1 and words_of(hits[0].query.layout):
+        if len(hits) > 1 and hits[0].query.layout.words:
             scores = words_of_ranking(hits)
             out.print("words above the rest: " + ", ".join(f"{w} {v:+.4f}" for w, v in scores), soft_wrap=True)
 
 
 def _print_hit(rank: int, hit: Hit) -> None:
-    from secondsight.algebra.layout import word_scores, words_of
+    from secondsight.algebra.layout import word_scores
 
     line = Text.assemble((f"{rank:3} {hit.similarity:+.4f} ", "bold"), hit.key)
     pair = hit.pair
-    if words_of(pair.right_layout):
+    if pair.right_layout.words:
         scores = word_scores(pair.right_layout, pair.toward_right(None))
         line.append("  " + ", ".join(f"{word} {value:+.3f}" for word, value in scores), "dim")
     out.print(line, soft_wrap=True)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
-from secondsight.algebra.layout import GridLayout, Layout, SpectrogramLayout, TokenLayout
+from secondsight.algebra.layout import Layout
 from secondsight.methods.base import Layer, Method, Sides, for_side, one_of
 from secondsight.methods.game import Game, MaskingMethod
 from secondsight.methods.integrated_jacobian import IntegratedJacobian
@@ -178,13 +178,13 @@ class Banzhaf(MaskingMethod):
         deviations = fit.deviations[:, :players] if len(fit.deviations) else None
         single = game.contributions(fit.effects[:players], fit.intercept, {**facts, "ridge": fit.ridge}, deviations)
         visible = game.layout.visible
-        names = {game.layout.size + k: f"pair {visible[i]},{visible[j]}" for k, (i, j) in enumerate(pairs)}
+        names = [f"pair {visible[i]},{visible[j]}" for i, j in pairs]
         if single.deviations is not None:
             deviations = torch.cat([single.deviations, fit.deviations[:, players:].to(single.vectors)], 1)
         return replace(
             single,
             factor=torch.cat([single.vectors, fit.effects[players:].to(single.vectors)]),
-            layout=_extended(game.layout, names),
+            layout=game.layout.with_special(names),
             deviations=deviations,
         )
 
@@ -207,27 +207,13 @@ def _standard_error(fit: Fit) -> float:
 
 def _smooth_kernels(layout: Layout) -> tuple[Tensor, ...]:
     """Covariances of a grid's visible features that fall with their distance; none for other layouts."""
-    if not isinstance(layout, GridLayout | SpectrogramLayout):
+    if layout.cells.ndim != 2:
         return ()
-    features = layout.view(torch.arange(layout.size, dtype=torch.float64)).long()
     places = torch.full((layout.size, 2), -1.0, dtype=torch.float64)
-    places[features.flatten()] = torch.cartesian_prod(*(torch.arange(n).double() for n in features.shape)).reshape(
-        -1, 2
-    )
+    places[layout.cells.flatten()] = torch.cartesian_prod(
+        *(torch.arange(n).double() for n in layout.cells.shape)
+    ).reshape(-1, 2)
     at = places[layout.visible]
     squared = torch.cdist(at, at).square()
     own = 0.1 * torch.eye(len(at), dtype=torch.float64)
     return tuple(0.9 * torch.exp(-squared / (2 * length**2)) + own for length in _LENGTHS)
-
-
-def _extended(layout: Layout, names: dict[int, str]) -> Layout:
-    """The layout with more special features behind its own."""
-    size, special = layout.size + len(names), {**layout.special, **names}
-    if isinstance(layout, GridLayout):
-        return GridLayout(size, special, layout.grid, layout.image_size, layout.frame)
-    if isinstance(layout, TokenLayout):
-        tokens = (*layout.tokens, *names.values())
-        return TokenLayout(size, special, tokens, (*layout.offsets, *[None] * len(names)), layout.text)
-    if isinstance(layout, SpectrogramLayout):
-        return SpectrogramLayout(size, special, layout.grid, layout.cells, layout.seconds)
-    return Layout(size, special)

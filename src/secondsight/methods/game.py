@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
-from secondsight.algebra.layout import GridLayout, Layout, SpectrogramLayout
+from secondsight.algebra.layout import Layout, owners_in
 from secondsight.algebra.outcome import Outcome
 from secondsight.encoders.base import check_finite
 from secondsight.encoders.input_layer import at_layer
@@ -192,26 +192,7 @@ def open_game(
 
 
 def _owners(fine: Layout, coarse: Layout) -> Tensor:
-    """Which coarse feature every fine one belongs to; `coarse.size` for none."""
-    if isinstance(fine, GridLayout) and isinstance(coarse, GridLayout):
-        return _cells(fine.grid, coarse, torch.tensor(fine.visible), fine.size)
-    if isinstance(fine, SpectrogramLayout) and isinstance(coarse, SpectrogramLayout):
-        places = torch.empty(fine.size, dtype=torch.long)
-        places[torch.tensor(fine.cells)] = torch.tensor(fine.visible)
-        return _cells(fine.grid, coarse, places, fine.size)
-    if fine.kind == coarse.kind and max(coarse.visible, default=0) < fine.size:
-        # Positions that one of them does not have, such as a class token behind the text, belong to nobody.
-        owner, shared = torch.full((fine.size,), coarse.size), min(coarse.size, fine.size)
-        owner[:shared] = torch.arange(shared)
-        return owner
-    raise InputError(f"features of {fine.kind} at the input cannot be told from those of the last layer: give layer=0")
-
-
-def _cells(grid: tuple[int, int], coarse: Any, order: Tensor, size: int) -> Tensor:
-    """Owners of a fine grid's cells, `order` their features row by row."""
-    rows = torch.arange(grid[0]) * coarse.grid[0] // grid[0]
-    columns = torch.arange(grid[1]) * coarse.grid[1] // grid[1]
-    features = coarse.view(torch.arange(coarse.size, dtype=torch.float64)).long()
-    owner = torch.full((size,), coarse.size)
-    owner[order] = features[rows[:, None], columns[None]].flatten()
-    return owner
+    try:
+        return owners_in(fine, coarse)
+    except InputError as error:
+        raise InputError(f"{error}: give layer=0, where the players are that layer's features") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +21,9 @@ from torch import Tensor
 from secondsight.algebra.layout import (
     Box,
     GridLayout,
-    JoinedLayout,
     Layout,
     SpectrogramLayout,
-    TokenLayout,
     word_scores,
-    words_of,
 )
 from secondsight.support.errors import InputError
 from secondsight.visual.colours import NEGATIVE, POSITIVE, faded, limit_of, map_over_photo, overlay
@@ -212,7 +209,7 @@ class _Panel:
     @property
     def parts(self) -> list[tuple[Layout, Any, Tensor, Tensor | None, str]]:
         """(layout, what to show, values, chosen, sign) of every input that the side joins."""
-        if not isinstance(self.layout, JoinedLayout):
+        if len(self.layout.parts) == 1:
             return [(self.layout, self.shown, self.values, self.chosen, "")]
         count = len(self.layout.parts)
         shown = self.layout.each(self.shown)
@@ -267,7 +264,7 @@ class _Panel:
 
 
 def _pictured(layout: Layout) -> bool:
-    return isinstance(layout, (GridLayout, SpectrogramLayout))
+    return layout.cells.ndim == 2
 
 
 def _ratio(layout: Layout, shown: Any) -> float:
@@ -279,7 +276,7 @@ def _ratio(layout: Layout, shown: Any) -> float:
 
 def _amounts(layout: Layout, values: Tensor) -> list[float]:
     """What the colour scale spans: visible features, or words, which sum their tokens."""
-    words = words_of(layout)
+    words = layout.words
     if words:
         return [value for _, value in word_scores(layout, values)]
     return [float(v) for v in values.detach().cpu()[layout.visible]]
@@ -300,7 +297,7 @@ def _bar(figure: Figure, limit: float, rect: tuple[float, float, float, float]) 
 
 
 def _text_height(layout: Layout, wide: float) -> float:
-    length = len(layout.text or "") if isinstance(layout, TokenLayout) else layout.size * 4
+    length = len(layout.text or "") if layout.words else layout.size * 4
     return 0.16 + 0.3 * (1 + int(length / (62 * wide / _WIDTH)))
 
 
@@ -316,12 +313,9 @@ def _picture(axes: Axes, layout: Layout, shown: Any, values: Tensor, limit: floa
         width, height = layout.image_size
         shrink = min(1.0, _PIXELS / max(width, height))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        x, y = size[0] / width, size[1] / height
-        left, top, right, bottom = layout.frame
-        small = replace(layout, image_size=size, frame=(left * x, top * y, right * x, bottom * y))
         photo = shown if shrink == 1 else shown.resize(size, Image.Resampling.LANCZOS)
         extent = (0.0, float(width), float(height), 0.0)
-        axes.imshow(map_over_photo(photo, small.heatmap(values).numpy(), limit), extent=extent)
+        axes.imshow(map_over_photo(photo, layout.heatmap(values, size[::-1]).numpy(), limit), extent=extent)
     if isinstance(box, tuple):
         # Of a sound, a stretch of seconds.
         x0, y0, x1, y1 = box if len(box) == 4 else (box[0], axes.get_ylim()[0], box[1], axes.get_ylim()[1])
@@ -351,7 +345,7 @@ def _spectrogram(axes: Axes, layout: SpectrogramLayout, levels: np.ndarray, valu
 
 def _items(layout: Layout, values: Tensor, chosen: Tensor | None) -> list[tuple[str, float, bool]]:
     """(text, value, chosen) of every word, or of every feature where there are no words."""
-    words = words_of(layout)
+    words = layout.words
     if not words:
         return [(str(i), float(values[i]), False) for i in layout.visible]
     picked = [chosen is not None and bool(chosen[list(w.features)].any()) for w in words]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secondsight.algebra.layout import Box, parts_of, word_scores, words_of
+from secondsight.algebra.layout import Box, word_scores
 from secondsight.support.errors import InputError
 from secondsight.visual.colours import limit_of, overlay
 
@@ -27,7 +27,7 @@ def latex(e: Explanation, selection: Any = None, *, box: Box | None = None) -> s
     Words of `selection` are framed. Needs `\\usepackage{xcolor}`; with a caption of other scripts also a font that has
     them. Raises `InputError` where the right side has no words.
     """
-    words = words_of(e.right_layout)
+    words = e.right_layout.words
     if not words:
         raise InputError(f"the right side is {e.right_layout.modality}, not text: use e.T for the other one")
     values = [value for _, value in word_scores(e.right_layout, e.toward_right(box))]
@@ -42,7 +42,7 @@ def latex(e: Explanation, selection: Any = None, *, box: Box | None = None) -> s
         picked = chosen is not None and bool(chosen[list(word.features)].any())
         framed = r"\fcolorbox[rgb]{0.2,0.2,0.2}" if picked else r"\colorbox[rgb]"
         made.append(f"{framed}{shade}{{{ink}\\strut {text}}}")
-    several = len(parts_of(e.right_layout)) > 1
+    several = len(e.right_layout.parts) > 1
     lines = _by_part(e, made) if several else [made]
     body = "\\\\\n".join(" ".join(line) for line in lines)
     return "{\\setlength{\\fboxsep}{1.5pt}%\n" + body + "}"
@@ -51,8 +51,8 @@ def latex(e: Explanation, selection: Any = None, *, box: Box | None = None) -> s
 def _by_part(e: Explanation, made: list[str]) -> list[list[str]]:
     """The words of every text that the side joins on a line of their own."""
     lines, first = [], 0
-    for part in parts_of(e.right_layout):
-        count = len(words_of(part))
+    for part in e.right_layout.parts:
+        count = len(part.words)
         lines.append(made[first : first + count])
         first += count
     return lines

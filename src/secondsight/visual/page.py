@@ -19,7 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from secondsight.algebra.layout import Box, GridLayout, JoinedLayout, Layout, SpectrogramLayout, TokenLayout, words_of
+from secondsight.algebra.layout import Box, GridLayout, Layout, SpectrogramLayout, owners_in
 from secondsight.explanation import comparable, contrast
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic
@@ -63,7 +63,7 @@ def _cases(e: Explanation | Sequence[Explanation]) -> list[tuple[str, Explanatio
     if len(given) == 1 and given[0].parts:
         return [("difference", given[0]), *((_name(part), part) for part in given[0].parts)]
     cases = [(_name(one), one) for one in given]
-    if len(given) == 2 and all(not isinstance(one.right_layout, JoinedLayout) for one in given):
+    if len(given) == 2 and all(len(one.right_layout.parts) == 1 for one in given):
         first, second = given
         if comparable(first, second):
             # Computed once, before the difference takes hold of them; each is shown anyway.
@@ -129,7 +129,7 @@ def start_of(layout: Layout, side: dict[str, Any], selection: Any, weights: Tens
     if selection is None and weights is None:
         return None
     weights = layout.select(selection) if weights is None else weights
-    if isinstance(layout, JoinedLayout):
+    if len(layout.parts) > 1:
         split = zip(layout.parts, side["parts"], layout.split(weights), strict=True)
         return [start_of(part, own, None, weight) if bool(weight.any()) else None for part, own, weight in split]
     if side["kind"] == "text":
@@ -155,48 +155,37 @@ def _grouped(values: Tensor, owner: Tensor, groups: int) -> Tensor:
 
 def _side(layout: Layout, shown: Any, pictures: _Pictures) -> tuple[dict[str, Any], Tensor]:
     """A side as plain data, and the group of every feature; the number of groups where it belongs to none."""
-    if isinstance(layout, JoinedLayout):
-        made = [_side(part, own, pictures) for part, own in zip(layout.parts, layout.each(shown), strict=True)]
-        sides = [{**side, "sign": sign} for (side, _), sign in zip(made, layout.signs, strict=True)]
-        groups, owners, first = sum(side["groups"] for side in sides), [], 0
-        for side, own in made:
-            owners.append(torch.where(own < side["groups"], own + first, groups))
-            first += side["groups"]
-        return {"kind": "joined", "parts": sides, "groups": groups}, torch.cat(owners)
+    if len(layout.parts) > 1:
+        return _joined_side(layout, shown, pictures)
     if isinstance(layout, GridLayout):
-        grid, of_cells = _coarser(layout.grid)
-        side = _grid_side(grid, layout.image_size, layout.frame, pictures.add(shown), "the explained picture")
-        members = _listed(of_cells, layout.visible)
-    elif isinstance(layout, SpectrogramLayout):
-        grid, of_cells = _coarser(layout.grid)
+        # All coarser cells hold equally many finer ones, as sums over more cells would look like stronger ones.
+        coarse = layout.coarsen(_FINEST)
+        side = _grid_side(coarse.grid, layout.image_size, layout.frame, pictures.add(shown), "the explained picture")
+        return {**side, "groups": coarse.size}, owners_in(layout, coarse)
+    if isinstance(layout, SpectrogramLayout):
+        spectrum = layout.coarsen(_FINEST)
         # Pictures begin at the top, spectrograms at the lowest band.
-        features = layout.view(torch.arange(layout.size, dtype=torch.float64)).flip(0).flatten().long().tolist()
-        members = _listed(of_cells, features)
-        side = _sound_side(layout, grid, shown, pictures)
-    else:
-        members, side = _text_side(layout)
+        groups = torch.full((spectrum.size + 1,), spectrum.size)
+        groups[spectrum.cells.flip(0).flatten()] = torch.arange(spectrum.size)
+        side = _sound_side(layout, spectrum.grid, shown, pictures)
+        return {**side, "groups": spectrum.size}, groups[owners_in(layout, spectrum)]
+    members, side = _text_side(layout)
     owner = torch.full((layout.size,), len(members))
     for group, features in enumerate(members):
         owner[features] = group
     return {**side, "groups": len(members)}, owner
 
 
-def _coarser(grid: tuple[int, int]) -> tuple[tuple[int, int], list[int]]:
-    """A grid of at most `_FINEST` cells a side, and which of its cells every old one falls into.
-
-    All new cells hold equally many old ones, as sums over more would look like more.
-    """
-    rows, columns = (max(k for k in range(1, min(n, _FINEST) + 1) if n % k == 0) for n in grid)
-    of_rows = torch.arange(grid[0]) * rows // grid[0]
-    of_columns = torch.arange(grid[1]) * columns // grid[1]
-    return (rows, columns), (of_rows[:, None] * columns + of_columns).flatten().tolist()
-
-
-def _listed(of_cells: list[int], features: list[int]) -> list[list[int]]:
-    members: list[list[int]] = [[] for _ in range(max(of_cells, default=-1) + 1)]
-    for cell, feature in zip(of_cells, features, strict=True):
-        members[cell].append(feature)
-    return members
+def _joined_side(layout: Layout, inputs: Any, pictures: _Pictures) -> tuple[dict[str, Any], Tensor]:
+    """The sides of all parts, their groups one after another, and the group of every feature."""
+    parts = [_side(part, shown, pictures) for part, shown in zip(layout.parts, layout.each(inputs), strict=True)]
+    sides = [{**side, "sign": sign} for (side, _), sign in zip(parts, layout.signs, strict=True)]
+    count, first = sum(side["groups"] for side in sides), 0
+    owner = torch.full((layout.size,), count)
+    for (side, groups), features in zip(parts, layout.split(torch.arange(layout.size)), strict=True):
+        owner[features] = torch.where(groups < side["groups"], groups + first, count)
+        first += side["groups"]
+    return {"kind": "joined", "parts": sides, "groups": count}, owner
 
 
 def _grid_side(
@@ -225,16 +214,13 @@ def _sound_side(
 
 def _members(layout: Layout) -> list[list[int]]:
     """The features of every word, or every visible feature by itself where there are no words."""
-    if isinstance(layout, TokenLayout):
-        return [list(word.features) for word in words_of(layout)]
-    return [[i] for i in layout.visible]
+    return [list(word.features) for word in layout.words] or [[i] for i in layout.visible]
 
 
 def _text_side(layout: Layout) -> tuple[list[list[int]], dict[str, Any]]:
-    members, text = _members(layout), layout.text if isinstance(layout, TokenLayout) else None
-    named = [(w.text, w.start, w.end) for w in words_of(layout)] or [(str(i), 0, 0) for i in layout.visible]
-    offsets = layout.offsets if isinstance(layout, TokenLayout) else ()
-    seen = max((offset[1] for offset in offsets if offset is not None), default=0)
+    members, text = _members(layout), layout.text
+    named = [(w.text, w.start, w.end) for w in layout.words] or [(str(i), 0, 0) for i in layout.visible]
+    seen = max((offset[1] for offset in layout.offsets if offset is not None), default=0)
     return members, {
         "kind": "text",
         "text": text,

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secondsight.algebra.layout import GridLayout, JoinedLayout, Layout, TokenLayout, parts_of, word_scores, words_of
+from secondsight.algebra.layout import GridLayout, Layout, word_scores
 from secondsight.explanation import Explanation
 from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.sentences import convergence_warning
@@ -37,10 +37,10 @@ def terminal(
         names = [repr(text) if isinstance(text, str) else "this one" for text in e.right_input]
         first, second = (f"{name} ({part.similarity:.4f})" for name, part in zip(names, e.parts, strict=True))
         parts.append(Text(f"why {first} rather than {second}"))
-    if words_of(e.right_layout):
+    if e.right_layout.words:
         values = _signed(e.right_layout, scores if scores is not None else e.words)
         parts.append(_words(values, title or f"words × {_whole(e.left_layout)}"))
-    if words_of(e.left_layout):
+    if e.left_layout.words:
         values = word_scores(e.left_layout, e.toward_left(None))
         parts.append(_words(values, f"words × {_whole(e.right_layout)}"))
     parts.append(_terms(e))
@@ -68,17 +68,17 @@ def picture(e: Explanation, selection: Any = None, wide: int = 48) -> Text:
 
 def _signed(layout: Layout, scores: list[tuple[str, float]]) -> list[tuple[str, float]]:
     """Words with their text's sign where a side joins several."""
-    if not isinstance(layout, JoinedLayout):
+    if len(layout.parts) == 1:
         return scores
     signs = [
-        "+" if sign > 0 else "−" for part, sign in zip(layout.parts, layout.signs, strict=True) for _ in words_of(part)
+        "+" if sign > 0 else "−" for part, sign in zip(layout.parts, layout.signs, strict=True) for _ in part.words
     ]
     return [(f"{sign} {word}", value) for sign, (word, value) in zip(signs, scores, strict=True)]
 
 
 def _whole(layout: Layout) -> str:
     """All of a side, in a title: "whole image", or the text itself."""
-    text = " − ".join(layout.text or "text" for layout in parts_of(layout) if isinstance(layout, TokenLayout))
+    text = " − ".join(part.text or "text" for part in layout.parts if part.words)
     return text or f"whole {layout.modality}"
 
 

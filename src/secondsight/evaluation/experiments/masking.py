@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from secondsight.algebra.interactions import Interactions
-from secondsight.algebra.layout import GridLayout, Layout
+from secondsight.algebra.layout import GridLayout, Layout, owners_in
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation.setting import Setting
 from secondsight.methods.game import Game, open_game
@@ -30,7 +30,7 @@ def player_values(layout: Layout, values: Float[Tensor, " feature"], game: Game)
     if isinstance(layout, GridLayout) and isinstance(game.layout, GridLayout):
         cells = _cell_sums(layout.heatmap(values).double(), game.layout)
         features = torch.zeros(game.layout.size, dtype=torch.float64)
-        features[_cell_features(game.layout)] = cells
+        features[game.layout.cells.flatten()] = cells
         return features[players]
     if layout.kind == game.layout.kind and max(players) < layout.size:
         return values[players].double()
@@ -45,11 +45,6 @@ def _cell_sums(heat: Float[Tensor, "height width"], layout: GridLayout) -> Float
         area = (x1 - x0) * (y1 - y0)
         sums.append(pixels.mean() * area if pixels.numel() else torch.zeros((), dtype=torch.float64))
     return torch.stack(sums)
-
-
-def _cell_features(layout: GridLayout) -> Tensor:
-    """The index of the feature in every cell, row by row."""
-    return layout.view(torch.arange(layout.size).double()).long().flatten()
 
 
 def order_masks(values: Float[Tensor, " player"], shares: list[float], *, insert: bool) -> Bool[Tensor, "share player"]:
@@ -80,19 +75,16 @@ def present_features(layout: Layout, game: Game, mask: Bool[Tensor, "mask player
     players = game.layout.visible
     if layout == game.layout:
         present[:, players] = mask.double()
-    elif isinstance(layout, GridLayout) and isinstance(game.layout, GridLayout) and _divides(game.layout, layout):
-        rows = torch.arange(layout.grid[0]) * game.layout.grid[0] // layout.grid[0]
-        columns = torch.arange(layout.grid[1]) * game.layout.grid[1] // layout.grid[1]
-        coarse = torch.ones(len(mask), game.layout.size, dtype=torch.float64)
-        coarse[:, players] = mask.double()
-        fine = game.layout.view(coarse)[:, rows][:, :, columns]
-        present[:, _cell_features(layout)] = fine.flatten(1)
-    elif layout.kind == game.layout.kind and max(players) < layout.size:
-        present[:, players] = mask.double()
-    else:
+        return present
+    if layout.kind != game.layout.kind or not _divides(game.layout, layout):
         raise InputError(f"features of {layout.kind} cannot be masked as those of {game.layout.kind}")
-    return present
+    # A last column for features that lie in no player.
+    present = torch.ones(len(mask), game.layout.size + 1, dtype=torch.float64)
+    present[:, players] = mask.double()
+    return present[:, owners_in(layout, game.layout)]
 
 
-def _divides(coarse: GridLayout, fine: GridLayout) -> bool:
-    return not any(many % few for many, few in zip(fine.grid, coarse.grid, strict=True))
+def _divides(coarse: Layout, fine: Layout) -> bool:
+    if fine.cells.ndim == coarse.cells.ndim == 2:
+        return not any(many % few for many, few in zip(fine.cells.shape, coarse.cells.shape, strict=True))
+    return max(coarse.visible) < fine.size

@@ -1,0 +1,139 @@
+"""The layout of a text: tokens, grouped into words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.algebra.layout.base import Layout, Word
+from secondsight.support.errors import InputError
+
+_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]+")
+
+
+@dataclass(frozen=True)
+class TokenLayout(Layout):
+    """Tokens of a text: every feature's token, its (start, end) in the original text or None, and the text itself.
+
+    The text is None for model-ready token ids, whose wording is unknown; then only token indices can be selected.
+    """
+
+    tokens: tuple[str, ...] = ()
+    offsets: tuple[tuple[int, int] | None, ...] = ()
+    text: str | None = None
+    kind: ClassVar[str] = "text"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self.tokens) == len(self.offsets) == self.size:
+            raise InputError(f"{self.size} features, {len(self.tokens)} tokens and {len(self.offsets)} offsets differ")
+
+    @cached_property
+    def words(self) -> list[Word]:
+        """The words and punctuation marks of the text with their tokens; every token is a word if the text is unknown.
+
+        A word that was truncated has no tokens.
+        """
+        if self.text is None:
+            return [Word(self.tokens[i], 0, 0, (i,)) for i in self.visible]
+        spans = [(m.group(), m.start(), m.end()) for m in _WORD.finditer(self.text)]
+        owner: dict[int, int] = {}
+        for feature in self.visible:
+            offset = self.offsets[feature]
+            if offset is None:
+                continue
+            overlaps = [min(offset[1], end) - max(offset[0], start) for _, start, end in spans]
+            if overlaps and max(overlaps) > 0:
+                owner[feature] = overlaps.index(max(overlaps))
+        return [
+            Word(text, start, end, tuple(f for f, o in owner.items() if o == w))
+            for w, (text, start, end) in enumerate(spans)
+        ]
+
+    def span(self, text: str) -> tuple[int, int]:
+        """Character offsets of a substring; whole words come before parts of words, exact case before any case.
+
+        Raises `InputError`, listing the words, if it is missing or occurs more than once.
+        """
+        if self.text is None:
+            raise InputError(f"{text!r} cannot be looked up in tokens without their text: use token indices")
+        whole = rf"(?<!\w){re.escape(text)}(?!\w)"
+        for pattern, flags in ((whole, 0), (whole, re.I), (re.escape(text), 0), (re.escape(text), re.I)):
+            spans = [m.span() for m in re.finditer(pattern, self.text, flags)] if text.strip() else []
+            if len(spans) == 1:
+                return spans[0]
+            if spans:
+                places = ", ".join(f"{s}-{e}" for s, e in spans)
+                raise InputError(
+                    f"{text!r} occurs {len(spans)} times in {self.text!r} (characters {places}): give offsets"
+                )
+        words = ", ".join(repr(w.text) for w in self.words)
+        raise InputError(f"{text!r} is not in the caption; its words are {words}")
+
+    def select(self, selection: Any) -> Float[Tensor, " feature"]:
+        """0/1 weights over the tokens for a substring, (start, end) character offsets, indices, a slice, or None.
+
+        A span selects every token that it overlaps. Raises `InputError` for a span that is missing or ambiguous.
+        """
+        if isinstance(selection, str):
+            selection = self.span(selection)
+        if not isinstance(selection, tuple):
+            return super().select(selection)
+        if self.text is None:
+            raise InputError(f"offsets {selection} cannot be used for tokens without their text: use token indices")
+        if len(selection) != 2 or not all(isinstance(v, int) for v in selection):
+            raise InputError(f"cannot select {selection!r}: character offsets (start, end) must be two whole numbers")
+        start, end = selection
+        if not 0 <= start < end <= len(self.text):
+            raise InputError(f"characters {start}-{end} are not a span of the caption, which has {len(self.text)}")
+        features = [i for i in self.visible if (o := self.offsets[i]) is not None and o[0] < end and start < o[1]]
+        if not features:
+            cut = start >= max((o[1] for o in self.offsets if o is not None), default=0)
+            why = "was cut off: the caption is longer than the model's context" if cut else "covers no token"
+            raise InputError(f"{self.text[start:end]!r} (characters {start}-{end}) {why}")
+        return self._mask(features)
+
+    def with_special(self, names: Sequence[str]) -> TokenLayout:
+        """The layout with more special tokens, of these names, behind its own tokens."""
+        size = self.size + len(names)
+        special = {**self.special, **{self.size + i: name for i, name in enumerate(names)}}
+        return TokenLayout(size, special, (*self.tokens, *names), (*self.offsets, *[None] * len(names)), self.text)
+
+    def common_layout(self, other: Layout) -> TokenLayout:
+        """The words of the text, and a last feature for special tokens and characters that are in no word."""
+        if self.text is None or other.text is None:
+            raise InputError(
+                "token ids without their text cannot be compared across tokenizers: give the caption itself"
+            )
+        if self.text != other.text:
+            raise InputError(f"the two explanations are of different texts, {self.text!r} and {other.text!r}")
+        tokens, offsets = (*(w.text for w in self.words), "…"), (*((w.start, w.end) for w in self.words), None)
+        return TokenLayout(len(tokens), {len(tokens) - 1: "special"}, tokens, offsets, self.text)
+
+    def shares_in(self, other: Layout) -> Float[Tensor, "other feature"]:
+        """1 where a token belongs to a word that is a feature of the other layout."""
+        if not isinstance(other, TokenLayout):
+            return super().shares_in(other)
+        shares = torch.zeros(other.size, self.size, dtype=torch.float64)
+        features = {offset: i for i, offset in enumerate(other.offsets) if offset is not None}
+        for word in self.words:
+            if (word.start, word.end) in features:
+                shares[features[word.start, word.end], list(word.features)] = 1.0
+        return shares
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `Layout.from_json` reads back."""
+        offsets = [None if o is None else list(o) for o in self.offsets]
+        return {**super().to_json(), "tokens": list(self.tokens), "offsets": offsets, "text": self.text}
+
+    @classmethod
+    def _from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> TokenLayout:
+        offsets = tuple(None if offset is None else (offset[0], offset[1]) for offset in data["offsets"])
+        return cls(size, special, tuple(data["tokens"]), offsets, data["text"])
