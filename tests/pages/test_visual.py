@@ -20,10 +20,11 @@ from rich.console import Console
 import secondsight as ss
 from models import clip, pixels, tokens
 from pages import unpacked
+from secondsight.algebra.layout import owners_in
 from secondsight.explanation import contrast
 from secondsight.visual import charts
 from secondsight.visual.colours import NEGATIVE, POSITIVE, SCALES, overlay
-from secondsight.visual.page import _coarser, embed_page, page_data, render_page, web_file
+from secondsight.visual.page import embed_page, page_data, render_page, web_file
 from secondsight.visual.saving import save
 from secondsight.visual.terminal import picture, terminal
 
@@ -324,8 +325,10 @@ def test_other_photographs_of_one_size_have_no_difference(e):
 
 def test_cells_of_a_fine_grid_are_summed_in_equal_numbers():
     for n in (65, 96, 224, 336):
-        (rows, columns), of_cells = _coarser((n, n))
-        counts = np.bincount(of_cells)
+        fine = ss.GridLayout(n * n, {}, (n, n), (n, n), (0.0, 0.0, float(n), float(n)))
+        coarse = fine.coarsen(64)
+        rows, columns = coarse.grid
+        counts = np.bincount(owners_in(fine, coarse))
         assert rows == columns <= 64
         assert counts.min() == counts.max()
 

@@ -112,10 +112,10 @@ class Layout:
         Raises `InputError` for an index outside the layout or a selection that this kind does not know.
         """
         if selection is None:
-            return self._mask(self.visible)
+            return self.indicator(self.visible)
         if isinstance(selection, slice):
             try:
-                return self._mask(range(self.size)[selection])
+                return self.indicator(range(self.size)[selection])
             except (TypeError, ValueError) as error:
                 raise InputError(f"cannot select {selection!r}: a slice must have whole numbers") from error
         if isinstance(selection, int):
@@ -124,7 +124,7 @@ class Layout:
             outside = [i for i in selection if not -self.size <= i < self.size]
             if outside:
                 raise InputError(f"feature index {outside[0]} is outside 0 … {self.size - 1}")
-            return self._mask([i % self.size for i in selection])
+            return self.indicator([i % self.size for i in selection])
         raise InputError(f"cannot select {selection!r} from {self.kind}: use an index, a list of indices or a slice")
 
     def cover(self, box: Sequence[float]) -> Float[Tensor, " feature"]:
@@ -165,10 +165,11 @@ class Layout:
             raise InputError(f"features of {self.kind} cannot be distributed over those of {other.kind}")
         return torch.eye(self.size, dtype=torch.float64)
 
-    def _mask(self, indices: Sequence[int] | range) -> Tensor:
-        mask = torch.zeros(self.size)
-        mask[list(indices)] = 1.0
-        return mask
+    def indicator(self, indices: Sequence[int] | range) -> Float[Tensor, " feature"]:
+        """1 for the features of these indices, 0 for the others."""
+        weights = torch.zeros(self.size)
+        weights[list(indices)] = 1.0
+        return weights
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `Layout.from_json` reads back."""
@@ -188,10 +189,10 @@ class Layout:
         layout = _CLASSES.get(data["kind"])
         if layout is None:
             raise InputError(f"unknown layout kind {data['kind']!r}; known: {', '.join(_CLASSES)}")
-        return layout._from_fields(data["size"], special, data)
+        return layout.from_fields(data["size"], special, data)
 
     @classmethod
-    def _from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> Layout:
+    def from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> Layout:
         """The layout of this class that `to_json` wrote; subclasses read their own fields."""
         del data
         return cls(size, special)

@@ -145,7 +145,8 @@ class GridLayout(Layout):
         }
 
     @classmethod
-    def _from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> GridLayout:
+    def from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> GridLayout:
+        """The layout whose fields `to_json` wrote."""
         return cls(size, special, tuple(data["grid"]), tuple(data["image_size"]), tuple(data["frame"]))
 
 

@@ -99,5 +99,6 @@ class JoinedLayout(Layout):
         return {**super().to_json(), "parts": [part.to_json() for part in self.parts], "signs": list(self.signs)}
 
     @classmethod
-    def _from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> JoinedLayout:
+    def from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> JoinedLayout:
+        """The layout whose fields `to_json` wrote."""
         return cls.of([Layout.from_json(part) for part in data["parts"]], data["signs"])

@@ -81,5 +81,6 @@ class SpectrogramLayout(Layout):
         return {**super().to_json(), "grid": list(self.grid), "cells": list(self.places), "seconds": self.seconds}
 
     @classmethod
-    def _from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> SpectrogramLayout:
+    def from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> SpectrogramLayout:
+        """The layout whose fields `to_json` wrote."""
         return cls(size, special, tuple(data["grid"]), tuple(data["cells"]), data["seconds"])

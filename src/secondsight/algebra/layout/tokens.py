@@ -98,7 +98,7 @@ class TokenLayout(Layout):
             cut = start >= max((o[1] for o in self.offsets if o is not None), default=0)
             why = "was cut off: the caption is longer than the model's context" if cut else "covers no token"
             raise InputError(f"{self.text[start:end]!r} (characters {start}-{end}) {why}")
-        return self._mask(features)
+        return self.indicator(features)
 
     def with_special(self, names: Sequence[str]) -> TokenLayout:
         """The layout with more special tokens, of these names, behind its own tokens."""
@@ -134,6 +134,7 @@ class TokenLayout(Layout):
         return {**super().to_json(), "tokens": list(self.tokens), "offsets": offsets, "text": self.text}
 
     @classmethod
-    def _from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> TokenLayout:
+    def from_fields(cls, size: int, special: dict[int, str], data: Mapping[str, Any]) -> TokenLayout:
+        """The layout whose fields `to_json` wrote."""
         offsets = tuple(None if offset is None else (offset[0], offset[1]) for offset in data["offsets"])
         return cls(size, special, tuple(data["tokens"]), offsets, data["text"])
