@@ -1,4 +1,4 @@
-"""Contexts that own every change to a user's model and to torch's global switches, and undo them whatever happens."""
+"""Contexts for every change to a user's model and to torch's global switches, which undo it also after exceptions."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.hooks import RemovableHandle
 
-_ONE_AT_A_TIME = threading.RLock()
-"""Held while anything below is changed: modes, hooks and switches belong to the whole process, not to a thread."""
+_LOCK = threading.RLock()
+"""Held during every change below: modes, hooks and switches belong to the process, not to a thread."""
 
 if hasattr(os, "register_at_fork"):
-    # A child that was forked while another thread held the lock would wait for a thread that it does not have.
-    os.register_at_fork(after_in_child=lambda: globals().update(_ONE_AT_A_TIME=threading.RLock()))
+    # A process forked while another thread holds the lock would wait for a thread that it does not have.
+    os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.RLock()))
 
 
 @contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, checkpointing or autocast, the random state kept; all is put back at the end.
+    """Evaluation mode without gradients, checkpointing or autocast; restores these and the random state at the end.
 
-    Threads take turns: the next one waits here until all is put back.
+    Threads take turns: each waits here until the previous one has restored everything.
     """
-    with _ONE_AT_A_TIME:
+    with _LOCK:
         yield from _untouched(modules)
 
 
 def _untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
     modes = [(m, m.training) for module in modules for m in module.modules()]
-    # Recomputing activations has no forward-mode rule, and some libraries do it in evaluation mode too.
+    # Checkpointing has no forward-mode derivative, and some libraries use it in evaluation mode too.
     checkpointing = [
         (m, name) for m, _ in modes for name in ("grad_checkpointing", "gradient_checkpointing") if vars(m).get(name)
     ]
-    # Set beside checkpointing by transformers: asks inputs for gradients, which functional derivatives do not allow.
-    asking = [
+    # Transformers adds a hook with checkpointing that calls requires_grad_, which functional derivatives do not allow.
+    gradient_hooks = [
         (m, dict(m._forward_hooks))
         for m, _ in modes
         if any(getattr(hook, "__name__", "") == "make_inputs_require_grads" for hook in m._forward_hooks.values())
@@ -49,7 +51,7 @@ def _untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
             module.training = False
         for module, name in checkpointing:
             setattr(module, name, False)
-        for module, hooks in asking:
+        for module, hooks in gradient_hooks:
             for key, hook in hooks.items():
                 if getattr(hook, "__name__", "") == "make_inputs_require_grads":
                     del module._forward_hooks[key]
@@ -64,7 +66,7 @@ def _untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
             module.training = training
         for module, name in checkpointing:
             setattr(module, name, True)
-        for module, hooks in asking:
+        for module, hooks in gradient_hooks:
             module._forward_hooks.clear()
             module._forward_hooks.update(hooks)
         torch.set_rng_state(random_state)
@@ -74,138 +76,121 @@ def _untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Attention kernels that have forward-mode rules: fused ones have none."""
-    with _ONE_AT_A_TIME:
-        fast = torch.backends.mha.get_fastpath_enabled()
+    """Use attention kernels with forward-mode derivatives, which fused kernels lack."""
+    with _LOCK:
+        fast_path = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
             with sdpa_kernel(SDPBackend.MATH):
                 yield
         finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+            torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def first_not_finite(module: nn.Module, run: Callable[[], object]) -> str:
-    """Where in a module NaN or infinity appears first while `run` uses it, in words; empty where it never does."""
-    found: list[str] = []
+    """Which submodule outputs NaN or infinity first while `run` uses the module, in words; empty if none does."""
+    sources: list[str] = []
 
-    def bad(value: object) -> bool:
-        if isinstance(value, torch.Tensor):
-            return value.is_floating_point() and not bool(torch.isfinite(value).all())
-        if isinstance(value, dict):
-            return any(map(bad, value.values()))
-        return isinstance(value, (list, tuple)) and any(map(bad, value))
-
-    def look(name: str) -> Callable[..., None]:
-        def hook(own: nn.Module, args: tuple[object, ...], output: object) -> None:
-            if found or not bad(output):
+    def look_at(name: str) -> Callable[..., None]:
+        def hook(part: nn.Module, args: tuple[object, ...], output: object) -> None:
+            if sources or not _has_not_finite(output):
                 return
-            weights = [key for key, value in own.named_parameters() if bad(value)]
-            of_weights = f", whose {weights[0]!r} holds such values" if weights else ""
-            found.append(f"{type(own).__name__} {name!r}{of_weights}")
+            weights = [key for key, value in part.named_parameters() if _has_not_finite(value)]
+            cause = f", whose {weights[0]!r} holds such values" if weights else ""
+            sources.append(f"{type(part).__name__} {name!r}{cause}")
 
         return hook
 
-    handles = [part.register_forward_hook(look(name)) for name, part in module.named_modules()]
-    try:
+    with ExitStack() as stack:
+        for name, part in module.named_modules():
+            stack.enter_context(part.register_forward_hook(look_at(name)))
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else ""
+    return sources[0] if sources else ""
 
 
-@contextmanager
-def capturing(module: nn.Module, seen: dict[str, object]) -> Iterator[None]:
-    """Keep the positional and keyword arguments of the module's first call in `seen["args"]`, `seen["kwargs"]`.
+def _has_not_finite(value: object) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.is_floating_point() and not bool(torch.isfinite(value).all())
+    if isinstance(value, dict):
+        return any(map(_has_not_finite, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_not_finite, value))
 
-    Tensors are copied: some modules work on their inputs in place.
+
+# Contexts with one temporary hook each: torch removes a hook at the end of a `with` block, also after exceptions.
+
+
+def capturing(module: nn.Module, arguments: dict[str, Any]) -> RemovableHandle:
+    """Copy the arguments of the module's first call to `arguments["args"]` and `arguments["kwargs"]`.
+
+    Tensors are cloned because some modules change their inputs in place.
     """
 
-    def copied(value: object) -> object:
+    def copy(value: object) -> object:
         return value.clone() if isinstance(value, torch.Tensor) else value
 
-    def keep(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        if "args" not in seen:
-            seen.update(args=tuple(map(copied, args)), kwargs={k: copied(v) for k, v in kwargs.items()})
+    def hook(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        if "args" not in arguments:
+            arguments.update(args=tuple(map(copy, args)), kwargs={name: copy(v) for name, v in kwargs.items()})
 
-    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-@contextmanager
-def observing(module: nn.Module, look: Callable[[object], None]) -> Iterator[None]:
-    """Show the output of every call of the module to `look`."""
+def observing(module: nn.Module, observe: Callable[[object], None]) -> RemovableHandle:
+    """Call `observe` with the output of every call of the module."""
 
     def hook(_: nn.Module, args: tuple[object, ...], output: object) -> None:
-        look(output)
+        observe(output)
 
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_hook(hook)
 
 
-@contextmanager
-def replacing(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
-    """Give a copy of `value` to the module's first call in place of its first argument."""
-    used: list[bool] = []
+def replacing(module: nn.Module, value: torch.Tensor) -> RemovableHandle:
+    """Pass a copy of `value` to the module's first call instead of its first argument."""
+    replacements = [value]
 
-    def swap(
+    def hook(
         _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> tuple[tuple[object, ...], dict[str, object]] | None:
-        if used:
+        if not replacements:
             return None
-        used.append(True)
-        own = value.clone()
-        return ((own, *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): own})
+        replacement = replacements.pop().clone()
+        if args:
+            return (replacement, *args[1:]), kwargs
+        return args, {**kwargs, next(iter(kwargs)): replacement}
 
-    handle = module.register_forward_pre_hook(swap, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-@contextmanager
-def answering(module: nn.Module, value: torch.Tensor) -> Iterator[None]:
-    """Let the module's first call return a copy of `value`."""
-    used: list[bool] = []
+def answering(module: nn.Module, value: torch.Tensor) -> RemovableHandle:
+    """Make the module's first call return a copy of `value`."""
+    replacements = [value]
 
-    def swap(_: nn.Module, args: tuple[object, ...], output: object) -> torch.Tensor | None:
-        if used:
-            return None
-        used.append(True)
-        return value.clone()
+    def hook(_: nn.Module, args: tuple[object, ...], output: object) -> torch.Tensor | None:
+        return replacements.pop().clone() if replacements else None
 
-    handle = module.register_forward_hook(swap)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_hook(hook)
 
 
 @contextmanager
 def skipping(modules: Sequence[nn.Module], length: int | None) -> Iterator[None]:
-    """The modules pass their first argument on unchanged, as a tuple of `length` where that is their form."""
+    """Make the modules return their first argument unchanged, as the first of a tuple of `length` unless that is None.
 
-    def past(*args: object, **kwargs: object) -> object:
+    No hook can do this: a module with hooks still runs its `forward`.
+    """
+
+    def forward(*args: object, **kwargs: object) -> object:
         value = args[0] if args else next(iter(kwargs.values()))
         return value if length is None else (value, *[None] * (length - 1))
 
-    # Set beside the class's own forward; one of the instance's own, somebody's patch, comes back at the end.
-    before = [(module, module.__dict__.get("forward")) for module in modules]
+    # A user may have patched `forward` on the instance; the patch is restored at the end.
+    patches = [(module, module.__dict__.get("forward")) for module in modules]
     try:
         for module in modules:
-            module.__dict__["forward"] = past
+            module.__dict__["forward"] = forward
         yield
     finally:
-        for module, own in before:
-            if own is None:
+        for module, patch in patches:
+            if patch is None:
                 module.__dict__.pop("forward", None)
             else:
-                module.__dict__["forward"] = own
+                module.__dict__["forward"] = patch
