@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -146,7 +146,7 @@ class Layout:
         del values, size
         raise InputError(f"a heatmap needs an image, not {self.modality}")
 
-    def with_special(self, names: Sequence[str]) -> Self:
+    def with_special(self, names: Sequence[str]) -> Layout:
         """The layout with more special features, of these names, behind its own features."""
         special = {**self.special, **{self.size + i: name for i, name in enumerate(names)}}
         return replace(self, size=self.size + len(names), special=special)
