@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from secondsight.support.errors import InputError
@@ -98,7 +98,7 @@ class Layout:
         """Whether each part adds to the similarity (1) or is subtracted (−1)."""
         return (1,) * len(self.parts)
 
-    def split(self, values: Float[Tensor, "... feature"]) -> list[Tensor]:
+    def split(self, values: Shaped[Tensor, "... feature"]) -> list[Tensor]:
         """Per-feature values of every part."""
         return [values]
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from secondsight.algebra.layout.base import Layout, Word
@@ -50,7 +50,7 @@ class JoinedLayout(Layout):
         """The input of every part; None for each if they are not available."""
         return inputs if isinstance(inputs, tuple) else (None,) * len(self.parts)
 
-    def split(self, values: Float[Tensor, "... feature"]) -> list[Tensor]:
+    def split(self, values: Shaped[Tensor, "... feature"]) -> list[Tensor]:
         """Per-feature values of every part."""
         return list(values.split([part.size for part in self.parts], dim=-1))
 
