@@ -8,6 +8,7 @@ import torch
 
 import secondsight as ss
 from models import clip, mlp_mixer, naive, pixels, resnet, tokens
+from secondsight.paths.line import LinePath
 from secondsight.paths.quadrature import rule
 from secondsight.support.guard import differentiable, untouched
 
@@ -257,3 +258,59 @@ def test_reference_states_follow_changed_weights():
     after, fresh = ss.explain(model, pixels(), tokens()), ss.explain(ss.wrap(host), pixels(), tokens())
     assert torch.equal(after.matrix, fresh.matrix)
     assert not torch.allclose(after.matrix, before.matrix)
+
+
+def test_fixed_nodes_warn_where_the_error_is_large_against_the_interaction():
+    model = ss.wrap(clip())
+    with pytest.warns(ss.ConvergenceWarning, match="fixed number of nodes leaves an error of .* use more steps"):
+        rough = ss.explain(model, pixels(), tokens(), ss.IntegratedJacobian(layer=0, steps=1))
+    assert rough.error > 0.1 * abs(rough.terms.interaction)
+    assert not rough.converged
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ss.ConvergenceWarning)
+        fine = ss.explain(model, pixels(), tokens(), ss.IntegratedJacobian(steps=16))
+    assert fine.converged
+    assert fine.outcomes[0].tolerance is None
+    assert fine.outcomes[0].nodes == 16
+
+
+def test_a_missed_tolerance_is_in_the_value():
+    model = ss.wrap(clip())
+    with pytest.warns(ss.ConvergenceWarning, match="misses tol=1e-06; raise max_steps or tol"):
+        e = ss.explain(model, pixels(), tokens(), ss.IntegratedJacobian(layer=0, tol=1e-6, max_steps=4))
+    assert not e.converged
+    assert [outcome.converged for outcome in e.outcomes] == [False, False]
+    assert e.outcomes[0].residual == pytest.approx(e.left_contributions.relative_residual, rel=1e-6)
+    assert e.T.outcomes == e.outcomes[::-1]
+
+
+def test_tolerances_below_the_precision_are_capped_or_refused():
+    model = ss.wrap(clip().float())
+    with pytest.warns(ss.ConvergenceWarning, match="float32 sums reach 2e-07: raise tol, or use the model in float64"):
+        e = ss.explain(model, pixels().float(), tokens(), ss.IntegratedJacobian(tol=1e-12))
+    assert e.outcomes[0].tolerance == 2 * torch.finfo(torch.float32).eps
+    assert max(outcome.nodes for outcome in e.outcomes) < 64
+    with pytest.raises(ss.InputError, match="below what double precision can reach: use at least 1e-15"):
+        ss.IntegratedJacobian(tol=1e-30)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_short_text_against_a_long_one_costs_the_same_in_either_order(order, monkeypatch):
+    model = ss.wrap(clip()).pair("text", "text")
+    texts = tokens(3), tokens(3, 9, 4, 7, 5, 2, 8, 6, 1)
+    pulled = []
+    original = LinePath.pull
+
+    def recorded(path, rule, directions):
+        pulled.append((path.positions, len(directions)))
+        return original(path, rule, directions)
+
+    monkeypatch.setattr(LinePath, "pull", recorded)
+    a, b = texts[order[0]], texts[order[1]]
+    e = ss.explain(model, a, b, ss.IntegratedJacobian(layer=0, steps=4))
+    forward = ss.explain(model, a, b, ss.IntegratedJacobian(layer=0, steps=4, strategy="forward"))
+    assert torch.allclose(e.matrix, forward.matrix, atol=1e-12)
+    short, long = (ss.wrap(clip()).right.contributions([text])[0].layout.size for text in texts)
+    # The long text's effects against the reference, then its attributions to every token of the short one.
+    assert {positions for positions, _ in pulled} == {long}
+    assert sum(rows for _, rows in pulled) <= short + 1

@@ -147,8 +147,9 @@ class IntegratedJacobian(LayerMethod):
             return
         change = "" if integral.change is None else f", change {integral.change:.1e} since half the nodes"
         remedy = "raise max_steps or tol"
-        if integral.converged:
-            remedy = f"{str(dtype).removeprefix('torch.')} cannot do better; raise tol, or use the model in float64"
+        if self.tol < smallest_tolerance(dtype):
+            precision = str(dtype).removeprefix("torch.")
+            remedy = f"{precision} sums reach {smallest_tolerance(dtype):.0e}: raise tol, or use the model in float64"
         warnings.warn(
             f"{x.side.kind} side at layer {x.layer_label}: relative residual {integral.residual:.1e}{change} with "
             f"{len(integral.rule)} nodes misses tol={self.tol:.0e}; {remedy}",

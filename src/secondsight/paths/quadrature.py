@@ -270,7 +270,7 @@ def _refinements(
                 return
             # Gauss converges geometrically, so that one residual predicts the nodes that the tolerance needs.
             needed = 2 * steps if doubling or residual >= 1 else math.ceil(steps * math.log(tol) / math.log(residual))
-            steps = min(max(steps + 1, min(needed, 2 * steps)), max_steps)
+            steps = min(max(steps + max(1, steps // 8), min(needed, 2 * steps)), max_steps)
 
 
 def _subdivided(samples: _Samples, max_steps: int) -> Generator[Rule, float, None]:
