@@ -1,25 +1,13 @@
-"""Ways to make contribution vectors, one short file each."""
+"""Ways to make contribution vectors, one short file each; a new one needs one line here."""
 
-from secondsight.methods.banzhaf import Banzhaf
-from secondsight.methods.base import METHODS, Method, method_named
-from secondsight.methods.bilinear_lime import BilinearLime
-from secondsight.methods.integrated_jacobian import IntegratedJacobian
-from secondsight.methods.jacobian_times_input import JacobianTimesInput
-from secondsight.methods.occlusion import Occlusion
-from secondsight.methods.shapley import Shapley
-from secondsight.methods.token_embeddings import TokenEmbeddings
-from secondsight.methods.waypoint_jacobian import WaypointJacobian
-
-__all__ = [
-    "METHODS",
-    "Banzhaf",
-    "BilinearLime",
-    "IntegratedJacobian",
-    "JacobianTimesInput",
-    "Method",
-    "Occlusion",
-    "Shapley",
-    "TokenEmbeddings",
-    "WaypointJacobian",
-    "method_named",
-]
+from secondsight.methods.banzhaf import Banzhaf as Banzhaf
+from secondsight.methods.base import METHODS as METHODS
+from secondsight.methods.base import Method as Method
+from secondsight.methods.base import method_named as method_named
+from secondsight.methods.bilinear_lime import BilinearLime as BilinearLime
+from secondsight.methods.integrated_jacobian import IntegratedJacobian as IntegratedJacobian
+from secondsight.methods.jacobian_times_input import JacobianTimesInput as JacobianTimesInput
+from secondsight.methods.occlusion import Occlusion as Occlusion
+from secondsight.methods.shapley import Shapley as Shapley
+from secondsight.methods.token_embeddings import TokenEmbeddings as TokenEmbeddings
+from secondsight.methods.waypoint_jacobian import WaypointJacobian as WaypointJacobian
