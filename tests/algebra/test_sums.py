@@ -284,7 +284,7 @@ def test_files_of_other_names(tmp_path):
     data = json.loads(raw)
     assert data["format"] == "secondsight-interactions-1"
     assert data["right"]["model"] == "ü☕"
-    assert data["dtype"] == "float64"
+    assert data["dtypes"] == dict.fromkeys(("attributions", "left_effects", "right_effects"), "float64")
     assert "standard_errors" not in data
     broken = replace(A @ B, similarity=float("nan"))
     with pytest.raises(ValueError, match="NaN|nan|JSON"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.algebra.factors import DenseFactor, Factor, JoinedFactor
-from secondsight.algebra.interactions import Interactions, joint_facts, tensor_from_json, tensor_to_json, write_json
+from secondsight.algebra.interactions import Interactions, joint_facts
 from secondsight.algebra.layout import JoinedLayout, Layout
 from secondsight.algebra.matrix import factored
 from secondsight.algebra.outcome import Outcome, joint_outcome
 from secondsight.support.errors import InputError
-from secondsight.support.files import atomic, load_arrays, load_json, reading, save_arrays
+from secondsight.support.files import load_record, reading, save_record
 
+_FORMAT = "secondsight-contributions-1"
 _TENSORS = ("vectors", "embedding", "reference_embedding")
 
 
@@ -201,36 +201,21 @@ class Contributions:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to .npz or .json, exactly; the file appears only when it is complete."""
         facts = {
-            "format": "secondsight-contributions-1",
+            "format": _FORMAT,
             "layout": self.layout.to_json(),
             "scale": self.scale,
             "about": dict(self.about),
             "outcome": None if self.outcome is None else self.outcome.to_json(),
             "space": self.space,
         }
-        if Path(path).suffix == ".npz":
-            save_arrays(path, {name: getattr(self, name) for name in self._stored()}, facts)
-        elif Path(path).suffix == ".json":
-            with atomic(path) as file:
-                write_json(file, {**facts, **{name: tensor_to_json(getattr(self, name)) for name in self._stored()}})
-        else:
-            raise InputError(f"cannot save contributions as {str(path)!r}: the name must end in .npz or .json")
-
-    def _stored(self) -> tuple[str, ...]:
-        return _TENSORS if self.deviations is None else (*_TENSORS, "deviations")
+        names = _TENSORS if self.deviations is None else (*_TENSORS, "deviations")
+        save_record(path, {name: getattr(self, name) for name in names}, facts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Contributions:
         """Read what `save` wrote; raises `InputError` for anything else."""
+        tensors, facts = load_record(path, _FORMAT)
         with reading(path, "contributions"):
-            if Path(path).suffix == ".npz":
-                tensors, facts = load_arrays(path)
-            else:
-                facts = load_json(path)
-                tensors = {}
-            if facts.get("format") != "secondsight-contributions-1":
-                raise InputError(f"{str(path)!r} holds no contributions")
-            tensors = tensors or {n: tensor_from_json(facts[n]) for n in (*_TENSORS, "deviations") if n in facts}
             return cls(
                 tensors.pop("vectors"),
                 **tensors,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +17,7 @@ from secondsight.algebra.layout import JoinedLayout, Layout, word_scores
 from secondsight.algebra.matrix import FactoredMatrix
 from secondsight.algebra.outcome import Outcome, joint_outcome
 from secondsight.support.errors import InputError
-from secondsight.support.files import atomic, load_arrays, load_json, reading, save_arrays
+from secondsight.support.files import json_record, load_record, reading, save_record
 
 if TYPE_CHECKING:
     from secondsight.algebra.contributions import Contributions
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 LARGE_ERROR = 0.1
 """Share of the interaction above which the error of a pair with a fixed number of nodes is reported."""
 
-_TENSORS = ("attributions", "left_effects", "right_effects")
+_FORMAT = "secondsight-interactions-1"
 
 
 @dataclass(frozen=True)
@@ -205,83 +203,50 @@ class Interactions:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: similarity, terms, error, both layouts, attributions and effects; `load` reads it back."""
+        return json_record(self._tensors(), self._facts())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        effects = {"left_effects": self.left_effects, "right_effects": self.right_effects}
+        errors = {} if self.standard_errors is None else {"standard_errors": self.standard_errors}
+        return {"attributions": self.matrix, **effects, **errors}
+
+    def _facts(self) -> dict[str, Any]:
         terms = self.terms
         return {
-            "format": "secondsight-interactions-1",
+            "format": _FORMAT,
             "similarity": self.similarity,
             "terms": {"base": terms.base, "left": terms.left, "right": terms.right, "interaction": terms.interaction},
             "error": self.error,
             **self.about,
-            "left": {**self.left_layout.to_json(), **self.about.get("left", {}), "effects": self.left_effects.tolist()},
-            "right": {
-                **self.right_layout.to_json(),
-                **self.about.get("right", {}),
-                "effects": self.right_effects.tolist(),
-            },
-            "attributions": self.matrix.tolist(),
-            **({} if self.standard_errors is None else {"standard_errors": self.standard_errors.tolist()}),
-            **self._outcome_facts(),
-            "dtype": str(self.matrix.dtype).removeprefix("torch."),
+            "left": {**self.left_layout.to_json(), **self.about.get("left", {})},
+            "right": {**self.right_layout.to_json(), **self.about.get("right", {})},
+            "quantity": self.quantity,
+            "converged": self.converged,
+            "outcomes": [None if outcome is None else outcome.to_json() for outcome in self.outcomes],
             "about": dict(self.about),
         }
 
-    def _outcome_facts(self) -> dict[str, Any]:
-        """What files say of how the computation went."""
-        outcomes = [None if outcome is None else outcome.to_json() for outcome in self.outcomes]
-        return {"quantity": self.quantity, "converged": self.converged, "outcomes": outcomes}
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to .npz or .json, exactly; the file appears only when it is complete."""
-        if Path(path).suffix == ".npz":
-            facts = {
-                "format": "secondsight-interactions-1",
-                "base": self.base,
-                "similarity": self.similarity,
-                "left": self.left_layout.to_json(),
-                "right": self.right_layout.to_json(),
-                "about": dict(self.about),
-                **self._outcome_facts(),
-            }
-            tensors = dict(zip(_TENSORS, (self.matrix, self.left_effects, self.right_effects), strict=True))
-            if self.standard_errors is not None:
-                tensors["standard_errors"] = self.standard_errors
-            save_arrays(path, tensors, facts)
-        elif Path(path).suffix == ".json":
-            with atomic(path) as file:
-                write_json(file, self.to_json())
-        else:
-            raise InputError(f"cannot save interactions as {str(path)!r}: the name must end in .npz or .json")
+        save_record(path, self._tensors(), self._facts())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Interactions:
         """Read what `save` wrote; raises `InputError` for anything else."""
+        tensors, facts = load_record(path, _FORMAT)
         with reading(path, "interactions"):
-            if Path(path).suffix == ".npz":
-                tensors, facts = load_arrays(path)
-                base = facts.get("base", 0.0)
-            else:
-                tensors, facts = {}, load_json(path)
-                base = facts.get("terms", {}).get("base", 0.0)
-            if facts.get("format") != "secondsight-interactions-1":
-                raise InputError(f"{str(path)!r} holds no interactions")
-            if not tensors:
-                dtype = getattr(torch, facts["dtype"])
-                sources = (facts["attributions"], facts["left"]["effects"], facts["right"]["effects"])
-                tensors = {n: torch.tensor(s, dtype=dtype) for n, s in zip(_TENSORS, sources, strict=True)}
-                if "standard_errors" in facts:
-                    tensors["standard_errors"] = torch.tensor(facts["standard_errors"], dtype=dtype)
-            errors = tensors.pop("standard_errors", None)
+            left, right = facts["outcomes"]
             return Interactions(
                 attributions=tensors["attributions"],
                 left_effects=tensors["left_effects"],
                 right_effects=tensors["right_effects"],
-                standard_errors=errors,
-                base=base,
+                standard_errors=tensors.get("standard_errors"),
+                base=facts["terms"]["base"],
                 similarity=facts["similarity"],
                 left_layout=Layout.from_json(facts["left"]),
                 right_layout=Layout.from_json(facts["right"]),
                 about=facts["about"],
-                outcomes=(Outcome.from_json(facts["outcomes"][0]), Outcome.from_json(facts["outcomes"][1])),
+                outcomes=(Outcome.from_json(left), Outcome.from_json(right)),
                 quantity=facts["quantity"],
             )
 
@@ -331,18 +296,3 @@ def joint_facts(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, *rest = facts
     shared = {k: v for k, v in first.items() if k != "inputs" and all(facts_of.get(k) == v for facts_of in rest)}
     return {**shared, "inputs": [entry for f in facts for entry in f.get("inputs", [dict(f)])]}
-
-
-def tensor_to_json(tensor: Tensor) -> dict[str, Any]:
-    """A tensor as plain data; decimal floats read back to the same bits."""
-    return {"dtype": str(tensor.dtype).removeprefix("torch."), "data": tensor.tolist()}
-
-
-def tensor_from_json(data: Mapping[str, Any]) -> Tensor:
-    """The tensor that `tensor_to_json` described."""
-    return torch.tensor(data["data"], dtype=getattr(torch, data["dtype"]))
-
-
-def write_json(file: IO[bytes], data: Mapping[str, Any]) -> None:
-    """Write one JSON object as UTF-8."""
-    file.write(json.dumps(data, ensure_ascii=False, allow_nan=False).encode())
