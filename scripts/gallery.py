@@ -52,13 +52,12 @@ def explanations(out, builtin):
 
 
 def experiments(out, scenes):
-    world, own = Scenes(60, seed=3), [("scenes", scenes)]
+    world, both = Scenes(60, seed=3), [("scenes", scenes)]
     with tempfile.TemporaryDirectory() as place:
 
-        def run(name, data=world, models=own, **options):
+        def run(name, data=world, models=both, **options):
             return evaluate(name, data, models, out=place, **options)
 
-        both = [("scenes", scenes)]
         methods = [("integrated-jacobian", ss.IntegratedJacobian()), ("token-embeddings", ss.TokenEmbeddings())]
         pointing = run("pointing", methods=methods)
         small(pointing.figures["energy"], out / "energy.png", 640)
@@ -67,8 +66,8 @@ def experiments(out, scenes):
         for name, kind in (("discrimination", "attribution 1"), ("hard-negatives", "change 1")):
             small(run(name).figures[kind], out / f"{name}.png", 640)
         small(run("perturbation", limit=12).figures["CID"], out / "perturbation.png", 640)
-        found = run("approximation", limit=2)
-        small(next(iter(found.figures.values())), out / "approximation.png", 640)
+        result = run("approximation", limit=2)
+        small(next(iter(result.figures.values())), out / "approximation.png", 640)
 
 
 def browser(out, e, why, scenes):
@@ -116,8 +115,8 @@ def served(scenes, place):
 
     folder = place / "photos"
     folder.mkdir()
-    for i, one in enumerate(Scenes(24, seed=21, size=256)):
-        one.image.save(folder / f"{i:02d}.png")
+    for i, example in enumerate(Scenes(24, seed=21, size=256)):
+        example.image.save(folder / f"{i:02d}.png")
     server = uvicorn.Server(
         uvicorn.Config(create_app({"scenes": scenes}, photos=folder), host="127.0.0.1", port=0, log_level="error")
     )

@@ -37,17 +37,17 @@ def token_embedding() -> str:
         cells = []
         for quadrature, steps in RULES:
             method = ss.IntegratedJacobian(layer=layer, quadrature=quadrature, steps=steps)
-            found = model.left.contributions(TEXTS, method)
-            cells.append(f"{median(c.relative_residual for c in found):.0e}".replace("e-0", "e-"))
+            contributions = model.left.contributions(TEXTS, method)
+            cells.append(f"{median(c.relative_residual for c in contributions):.0e}".replace("e-0", "e-"))
         lines.append(f"| {layer} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    marked = r"(<!-- minilm: scripts/minilm_table.py -->\n).*?(\n<!-- /minilm -->)"
+    marker = r"(<!-- minilm: scripts/minilm_table.py -->\n).*?(\n<!-- /minilm -->)"
     before = PAGE.read_text()
-    after, found = re.subn(marked, lambda m: m[1] + table() + m[2], before, flags=re.S)
-    assert found == 1, "docs/pairings.md has lost its markers"
+    after, count = re.subn(marker, lambda m: m[1] + table() + m[2], before, flags=re.S)
+    assert count == 1, "docs/pairings.md has lost its markers"
     PAGE.write_text(after)
     print(f"wrote {PAGE}")

@@ -41,10 +41,10 @@ CARRIED = (
 
 
 def ran(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command[:6])} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
+    process = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command[:6])} failed:\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
+    return process.stdout
 
 
 def built(out: Path) -> tuple[Path, Path]:
@@ -56,11 +56,11 @@ def built(out: Path) -> tuple[Path, Path]:
 
 
 def checked(wheel: Path, source: Path) -> None:
-    """Metadata that an index accepts, one version everywhere, every file that is needed, nothing that is not ours."""
+    """Metadata that an index accepts, one version everywhere, every file that the package needs, and no foreign file."""
     ran(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(source))
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    said = (ROOT / "src/secondsight/__init__.py").read_text()
-    if f'__version__ = "{version}"' not in said or f"-{version}-" not in wheel.name:
+    source_text = (ROOT / "src/secondsight/__init__.py").read_text()
+    if f'__version__ = "{version}"' not in source_text or f"-{version}-" not in wheel.name:
         raise SystemExit(f"the version is {version} in pyproject.toml and another in the package or the wheel's name")
     names = zipfile.ZipFile(wheel).namelist()
     missing = [name for name in CARRIED if f"secondsight/{name}" not in names]
@@ -93,14 +93,14 @@ def tried(commands: Path, place: Path) -> dict[str, float]:
     photo = place / "photo.jpg"
     shutil.copy(ROOT / "examples" / "coffee.jpg", photo)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    said = ran(
+    output = ran(
         str(commands / "secondsight"), "explain", "photo.jpg", "a cup of coffee on a table", "--select", "coffee",
         "--out", "page.html", "--out", "figure.png", "--json", "numbers.json", cwd=place, env=env,
     )  # fmt: skip
     numbers = json.loads((place / "numbers.json").read_text())
     total = sum(numbers["terms"].values())
     if (
-        "coffee" not in said
+        "coffee" not in output
         or abs(total - numbers["similarity"]) > 1e-3
         or (place / "page.html").stat().st_size < 50_000
     ):

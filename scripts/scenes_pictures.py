@@ -1,6 +1,6 @@
 """Pictures of scenes and of their explanations: python scripts/scenes_pictures.py [--count 8] [--out docs/scenes.png].
 
-One column a scene: the image, and the map of one noun of its caption over it, with the object's box. Styles alternate.
+One column for each scene: the image, and the map of one noun of its caption over it, with the object's box. Styles alternate.
 """
 
 import argparse
@@ -27,30 +27,32 @@ def main() -> None:
     parser.add_argument("--styles", nargs="+", default=["noto"])
     parser.add_argument("--layer", type=int, default=-1)
     parser.add_argument("--model", default="scenes")
-    given = parser.parse_args()
-    model = ss.load(given.model)
-    worlds = [Scenes(given.first + given.count, style=style, seed=given.seed, size=192) for style in given.styles]
-    rows = -(-given.count // given.columns)
-    figure = Figure(figsize=(1.75 * given.columns, 4.1 * rows), layout="constrained")
-    axes = np.atleast_2d(figure.subplots(2 * rows, given.columns))
+    options = parser.parse_args()
+    model = ss.load(options.model)
+    worlds = [
+        Scenes(options.first + options.count, style=style, seed=options.seed, size=192) for style in options.styles
+    ]
+    rows = -(-options.count // options.columns)
+    figure = Figure(figsize=(1.75 * options.columns, 4.1 * rows), layout="constrained")
+    axes = np.atleast_2d(figure.subplots(2 * rows, options.columns))
     for axis in axes.flat:
         axis.set_axis_off()
-    for i in range(given.count):
-        one = worlds[i % len(worlds)][given.first + i]
-        e = ss.explain(model, one.image, one.caption, IntegratedJacobian(layer=(given.layer, -1)))
-        phrase = max(one.phrases, key=lambda p: len(p.label))
-        row, column = 2 * (i // given.columns), i % given.columns
-        pixels = np.asarray(one.image, dtype=np.float64)
-        axes[row, column].imshow(one.image)
-        axes[row, column].set_title("\n".join(textwrap.wrap(one.caption, 30)), fontsize=6)
+    for i in range(options.count):
+        example = worlds[i % len(worlds)][options.first + i]
+        e = ss.explain(model, example.image, example.caption, IntegratedJacobian(layer=(options.layer, -1)))
+        phrase = max(example.phrases, key=lambda p: len(p.label))
+        row, column = 2 * (i // options.columns), i % options.columns
+        pixels = np.asarray(example.image, dtype=np.float64)
+        axes[row, column].imshow(example.image)
+        axes[row, column].set_title("\n".join(textwrap.wrap(example.caption, 30)), fontsize=6)
         heat = e.heatmap(phrase.span).double().numpy()
         colour = overlay(heat, limit_of(heat))
         mixed = faded(pixels).astype(np.float64) * (1 - colour[..., 3:]) + 255 * colour[..., :3] * colour[..., 3:]
         axes[row + 1, column].imshow(mixed.round().clip(0, 255).astype(np.uint8))
         for x0, y0, x1, y1 in phrase.boxes:
             axes[row + 1, column].add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=0.8))
-        axes[row + 1, column].set_title(one.words(phrase), fontsize=7, fontweight="bold")
-    figure.savefig(given.out, dpi=110, metadata={"Software": None})
+        axes[row + 1, column].set_title(example.words(phrase), fontsize=7, fontweight="bold")
+    figure.savefig(options.out, dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":

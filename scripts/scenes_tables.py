@@ -16,7 +16,7 @@ FIGURES = {
     "fine-tuning": ("fine-tuning/twemoji/compare/energy.png", "PGE in the new style, before and after fine-tuning"),
     "discrimination": (
         "discrimination/discrimination/attribution-1.png",
-        "Attribution to the own and to the other box",
+        "Attribution to the object's box and to the other object's box",
     ),
     "hard-negatives": ("hard-negatives/hard-negatives/change-1.png", "What a wrong caption changes"),
 }
@@ -24,11 +24,11 @@ FIGURES = {
 
 def main() -> None:
     source = Path(sys.argv[1])
-    made = json.loads((source / "findings.json").read_text())
-    found = pd.DataFrame(made["findings"])
-    found["p"] = ["< 1e-15" if p < 1e-15 else f"{p:.0e}" if p < 0.001 else f"{p:.3f}" for p in found["p"]]
-    parts = [markdown(found)]
-    for title, rows in made["tables"].items():
+    study = json.loads((source / "findings.json").read_text())
+    findings = pd.DataFrame(study["findings"])
+    findings["p"] = ["< 1e-15" if p < 1e-15 else f"{p:.0e}" if p < 0.001 else f"{p:.3f}" for p in findings["p"]]
+    parts = [markdown(findings)]
+    for title, rows in study["tables"].items():
         if title in ("classes by gain", "two objects") or title.startswith("failures by proposed"):
             continue
         parts.append(f"### {title[:1].upper()}{title[1:]}\n\n{markdown(pd.DataFrame(rows))}")

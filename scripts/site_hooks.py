@@ -29,18 +29,18 @@ def on_page_content(content: str, **_) -> str:
 
     def formula(match: re.Match[str]) -> str:
         element, kind, tex = match.groups()
-        made = convert(html.unescape(tex), display="block" if kind == "[" else "inline")
-        return f'<{element} class="arithmatex">{made}</{element}>'
+        mathml = convert(html.unescape(tex), display="block" if kind == "[" else "inline")
+        return f'<{element} class="arithmatex">{mathml}</{element}>'
 
     return _FORMULA.sub(formula, content)
 
 
 def commands() -> str:
-    """Every command with what it says of itself."""
+    """Every command with its help."""
     from secondsight.cli import app
 
     parts = []
     for name in sorted(get_command(app).commands):
-        said = CliRunner().invoke(app, [name, "--help"], prog_name="secondsight", terminal_width=82)
-        parts.append(f"## {name}\n\n```text\n{said.output.strip()}\n```")
+        result = CliRunner().invoke(app, [name, "--help"], prog_name="secondsight", terminal_width=82)
+        parts.append(f"## {name}\n\n```text\n{result.output.strip()}\n```")
     return "\n\n".join(parts)

@@ -70,31 +70,31 @@ class Batches(Dataset):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         kind = self.kinds[number]
-        made = [self._one(kind, random.Random(f"{self.seed}/{number}/{i}")) for i in range(self.batch)]
-        pixels, texts, wrongs, kept = zip(*made, strict=True)
+        examples = [self._example(kind, random.Random(f"{self.seed}/{number}/{i}")) for i in range(self.batch)]
+        pixels, texts, wrongs, patches = zip(*examples, strict=True)
         tokens = self.tokenize([*texts, *wrongs])
         tokens = tokens[:, : int((tokens != 0).sum(1).max())]
-        keep = None if kind == "whole" else torch.tensor(kept)
+        keep = None if kind == "whole" else torch.tensor(patches)
         return as_input(pixels), tokens[: self.batch], tokens[self.batch :], keep
 
-    def _one(self, kind: str, rng: random.Random) -> tuple[np.ndarray, str, str, list[int]]:
+    def _example(self, kind: str, rng: random.Random) -> tuple[np.ndarray, str, str, list[int]]:
         scene = compose.random_scene(rng)
         pixels = compose.draw(scene, "noto", scenes.SIZE).pixels
         keep: list[int] = []
         if kind == "window":
-            one = rng.choice(scene.objects)
+            target = rng.choice(scene.objects)
             # A corner of the window such that the object's centre lies near the window's.
             x, y = (
                 min(max(round(c * GRID / compose.UNITS - WINDOW / 2) + rng.randint(-1, 1), 0), GRID - WINDOW)
-                for c in one.centre
+                for c in target.centre
             )
             keep = [GRID * (y + j) + x + i for j in range(WINDOW) for i in range(WINDOW)]
-            scene = replace(scene, objects=(one,))
+            scene = replace(scene, objects=(target,))
         elif kind == "half":
             keep = sorted(rng.sample(range(GRID**2), GRID**2 // 2))
-        said = captions.describe(scene, rng, every=rng.random() < 0.5)
-        wrong = captions.wrong_captions(scene, said, rng)
-        return pixels, said.text(), (rng.choice(wrong).caption if wrong else said).text(), keep
+        caption = captions.describe(scene, rng, every=rng.random() < 0.5)
+        wrong = captions.wrong_captions(scene, caption, rng)
+        return pixels, caption.text(), (rng.choice(wrong).caption if wrong else caption).text(), keep
 
 
 def embed_images(model: torch.nn.Module, pixels: Tensor, keep: Tensor | None) -> Tensor:
@@ -135,15 +135,15 @@ def contrastive(model: torch.nn.Module, images: Tensor, texts: Tensor, tokens: T
 
 def held_out(count: int, seed: int) -> tuple[Tensor, list[str]]:
     """Scenes with different sets of objects, never trained on, and captions that name every object."""
-    seen: set[tuple[str, ...]] = set()
+    used: set[tuple[str, ...]] = set()
     pixels, texts = [], []
     for i in range(100 * count):
         rng = random.Random(f"held-out/{seed}/{i}")
         scene = compose.random_scene(rng)
-        objects = tuple(sorted(one.name for one in scene.objects))
-        if objects in seen:
+        objects = tuple(sorted(item.name for item in scene.objects))
+        if objects in used:
             continue
-        seen.add(objects)
+        used.add(objects)
         pixels.append(compose.draw(scene, "noto", scenes.SIZE).pixels)
         texts.append(captions.describe(scene, rng, every=True).text())
         if len(texts) == count:
@@ -169,8 +169,8 @@ def retrieval(model: torch.nn.Module, batches: int = 3, count: int = 192) -> flo
 def optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for the rest; both take AdamW's learning rates."""
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "resblocks" in name]
-    known = {id(p) for p in inner}
-    rest = [p for p in model.parameters() if id(p) not in known]
+    identities = {id(p) for p in inner}
+    rest = [p for p in model.parameters() if id(p) not in identities]
     return [
         torch.optim.Muon(inner, lr=1e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=1e-3, weight_decay=0.0, betas=(0.9, 0.98)),
@@ -179,16 +179,90 @@ def optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
 
 def rates(stages: tuple[Stage, ...]) -> list[float]:
     """Every step's learning rate."""
-    made = []
+    plan = []
     for stage in stages:
         for i in range(stage.steps):
             share = 0.5 - 0.5 * math.cos(math.pi * i / stage.steps)
-            made.append((stage.lr + (stage.end - stage.lr) * share) * min(1.0, (len(made) + 1) / WARM_UP))
-    return made
+            plan.append((stage.lr + (stage.end - stage.lr) * share) * min(1.0, (len(plan) + 1) / WARM_UP))
+    return plan
 
 
-def moved(batch: tuple[Tensor, Tensor, Tensor, Tensor | None], device: str) -> Iterator[Tensor | None]:
+def to_device(batch: tuple[Tensor, Tensor, Tensor, Tensor | None], device: str) -> Iterator[Tensor | None]:
     return (part if part is None else part.to(device, non_blocking=True) for part in batch)
+
+
+class Run:
+    """A training run in a folder: the model, its optimizers, the log, and the next step."""
+
+    def __init__(self, out: Path, data: Batches, plan: list[float], facts: str, seed: int, device: str) -> None:
+        self.data, self.plan, self.facts, self.device = data, plan, facts, device
+        self.state = out / "state.pt"
+        self.model = scenes.build(seed).to(device).train()
+        self.optimizers = optimizers(self.model)
+        self.first = 0
+        self.log: list[dict[str, float | int | str]] = []
+        if self.state.is_file():
+            self.resume()
+
+    def resume(self) -> None:
+        """Continue from the state that an interrupted run of the same options saved."""
+        state = torch.load(self.state, map_location=self.device, weights_only=True)
+        if state["facts"] != self.facts:
+            raise SystemExit(f"{self.state.parent} holds another run, with different options: choose another folder")
+        self.first, self.log = state["step"], state["log"]
+        self.model.load_state_dict(state["model"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+
+    def save(self, step: int) -> None:
+        state = {
+            "facts": self.facts,
+            "step": step,
+            "log": self.log,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        with atomic(self.state) as file:
+            torch.save(state, file)
+
+    def step(self, number: int, batch: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Train on one batch; its loss and retrieval accuracy."""
+        pixels, texts, wrongs, keep = to_device(batch, self.device)
+        tokens = torch.cat([texts, wrongs])
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            left, right = embed_images(self.model, pixels, keep), embed_texts(self.model, tokens)
+        loss, accuracy = contrastive(self.model, left, right, tokens)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.plan[number]
+            optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, math.log(100))
+        return loss, accuracy
+
+    def train(self) -> None:
+        """Train to the end; print every 20 steps, save and measure retrieval every 100."""
+        numbers = list(range(self.first, len(self.data)))
+        loader = DataLoader(self.data, batch_size=None, sampler=numbers, num_workers=1, prefetch_factor=8)
+        started = time.time()
+        for number, batch in zip(numbers, loader, strict=True):
+            loss, accuracy = self.step(number, batch)
+            count, last = number + 1, number + 1 == len(self.data)
+            hit = round(accuracy.item(), 4)
+            line = {"step": number, "stage": self.data.kinds[number], "loss": round(loss.item(), 4), "hit": hit}
+            if count % 100 == 0 or last:
+                line["retrieval"] = round(retrieval(self.model), 4)
+                images = (count - self.first) * self.data.batch
+                line["images_per_second"] = round(images / (time.time() - started), 1)
+            self.log.append(line)
+            if count % 20 == 0 or last:
+                print(json.dumps(line), flush=True)
+            if count % 100 == 0 or last:
+                self.save(count)
 
 
 def main() -> None:
@@ -199,57 +273,14 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--install", action="store_true", help="copy the weights into the package")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    stages = tuple(replace(stage, steps=max(1, round(stage.steps * given.scale))) for stage in RECIPE)
-    data, plan = Batches(stages, given.batch, given.seed), rates(stages)
-    model = scenes.build(given.seed).to(given.device).train()
-    steppers = optimizers(model)
-    facts = json.dumps({"batch": given.batch, "seed": given.seed, "scale": given.scale, "recipe": str(RECIPE)})
-    begun, state = 0, given.out / "state.pt"
-    log: list[dict[str, float | int | str]] = []
-    if state.is_file():
-        kept = torch.load(state, map_location=given.device, weights_only=True)
-        if kept["facts"] != facts:
-            raise SystemExit(f"{given.out} holds another run: choose another folder")
-        begun, log = kept["step"], kept["log"]
-        model.load_state_dict(kept["model"])
-        for stepper, values in zip(steppers, kept["optimizers"], strict=True):
-            stepper.load_state_dict(values)
-    todo = list(range(begun, len(data)))
-    loader = DataLoader(data, batch_size=None, sampler=todo, num_workers=1, prefetch_factor=8)
-    started = time.time()
-    for number, batch in zip(todo, loader, strict=True):
-        pixels, texts, wrongs, keep = moved(batch, given.device)
-        tokens = torch.cat([texts, wrongs])
-        with torch.autocast(given.device, dtype=torch.bfloat16):
-            left, right = embed_images(model, pixels, keep), embed_texts(model, tokens)
-        loss, hit = contrastive(model, left, right, tokens)
-        for stepper in steppers:
-            for group in stepper.param_groups:
-                group["lr"] = plan[number]
-            stepper.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in steppers:
-            stepper.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
-        line = {"step": number, "stage": data.kinds[number], "loss": round(loss.item(), 4), "hit": round(hit.item(), 4)}
-        if (number + 1) % 100 == 0 or number + 1 == len(data):
-            line["retrieval"] = round(retrieval(model), 4)
-            line["images_per_second"] = round((number + 1 - begun) * given.batch / (time.time() - started), 1)
-        log.append(line)
-        if (number + 1) % 20 == 0 or number + 1 == len(data):
-            print(json.dumps(line), flush=True)
-        if (number + 1) % 100 == 0 or number + 1 == len(data):
-            with atomic(state) as file:
-                optim = [stepper.state_dict() for stepper in steppers]
-                torch.save(
-                    {"facts": facts, "step": number + 1, "log": log, "model": model.state_dict(), "optimizers": optim},
-                    file,
-                )
-    finish(model, log, given.out, given.install)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    stages = tuple(replace(stage, steps=max(1, round(stage.steps * options.scale))) for stage in RECIPE)
+    data = Batches(stages, options.batch, options.seed)
+    facts = json.dumps({"batch": options.batch, "seed": options.seed, "scale": options.scale, "recipe": str(RECIPE)})
+    run = Run(options.out, data, rates(stages), facts, options.seed, options.device)
+    run.train()
+    finish(run.model, run.log, options.out, options.install)
 
 
 def curves(log: list[dict[str, float | int | str]], path: Path) -> None:
@@ -258,10 +289,12 @@ def curves(log: list[dict[str, float | int | str]], path: Path) -> None:
     axes = figure.add_subplot()
     axes.plot([line["step"] for line in log], [line["loss"] for line in log], linewidth=0.6, color="#0072B2")
     axes.set(xlabel="step", ylabel="loss (blue)", ylim=(0, None))
-    other = axes.twinx()
-    tried = [line for line in log if "retrieval" in line]
-    other.plot([x["step"] for x in tried], [x["retrieval"] for x in tried], marker="o", markersize=3, color="#D55E00")
-    other.set(ylabel="retrieval of 192 (orange)", ylim=(0, 1))
+    right_axes = axes.twinx()
+    measured = [line for line in log if "retrieval" in line]
+    right_axes.plot(
+        [x["step"] for x in measured], [x["retrieval"] for x in measured], marker="o", markersize=3, color="#D55E00"
+    )
+    right_axes.set(ylabel="retrieval of 192 (orange)", ylim=(0, 1))
     for before, after in pairwise(log):
         if before["stage"] != after["stage"]:
             axes.axvline(after["step"], color="#999999", linewidth=0.6)
