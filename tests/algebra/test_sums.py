@@ -11,6 +11,7 @@ import secondsight as ss
 from secondsight import Contributions, GridLayout, InputError, Interactions, JoinedLayout, Layout
 from secondsight.algebra.factors import Factor
 from secondsight.algebra.interactions import joint_facts, margin
+from secondsight.support.files import save_record
 from sides import image_layout, random_side, text_layout
 
 A, B, C = (
@@ -282,7 +283,7 @@ def test_files_of_other_names(tmp_path):
     raw = (tmp_path / "x.json").read_bytes()
     assert "ü☕".encode() in raw
     data = json.loads(raw)
-    assert data["format"] == "secondsight-interactions-1"
+    assert data["format"] == "secondsight-interactions-2"
     assert data["right"]["model"] == "ü☕"
     assert data["dtypes"] == dict.fromkeys(("attributions", "left_effects", "right_effects"), "float64")
     assert "standard_errors" not in data
@@ -334,3 +335,15 @@ def test_layouts_of_other_kinds_join():
     assert isinstance((plain + B).layout, JoinedLayout)
     assert isinstance((A @ B).left_layout, GridLayout)
     assert ss.Interactions is Interactions
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_files_of_another_version_say_so(tmp_path, suffix):
+    path = tmp_path / f"pair{suffix}"
+    save_record(path, {"attributions": A.vectors}, {"format": "secondsight-interactions-1"})
+    with pytest.raises(
+        InputError, match="interactions-1 of another version of secondsight: compute and save them again"
+    ):
+        Interactions.load(path)
+    with pytest.raises(InputError, match="holds no contributions"):
+        Contributions.load(path)

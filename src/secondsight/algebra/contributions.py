@@ -20,7 +20,7 @@ from secondsight.algebra.outcome import Outcome, joint_outcome
 from secondsight.support.errors import InputError
 from secondsight.support.files import load_record, reading, save_record
 
-_FORMAT = "secondsight-contributions-1"
+_FORMAT = "secondsight-contributions-2"
 _TENSORS = ("vectors", "embedding", "reference_embedding")
 
 

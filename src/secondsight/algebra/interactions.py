@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LARGE_ERROR = 0.1
 """Share of the interaction above which the error of a pair with a fixed number of nodes is reported."""
 
-_FORMAT = "secondsight-interactions-1"
+_FORMAT = "secondsight-interactions-2"
 
 
 @dataclass(frozen=True)

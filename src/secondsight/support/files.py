@@ -123,7 +123,7 @@ def packaged(resource: Traversable, digest: str, package: str = "secondsight") -
 def save_record(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and plain data exactly, as .npz or .json by the file's suffix; `InputError` for any other suffix.
 
-    `facts["format"]` names the format, such as "secondsight-interactions-1".
+    `facts["format"]` names the format, such as "secondsight-interactions-2".
     """
     suffix = Path(path).suffix
     if suffix not in (".npz", ".json"):
@@ -142,7 +142,13 @@ def load_record(path: str | os.PathLike[str], format_name: str) -> tuple[dict[st
     content = _content(format_name)
     with reading(path, content):
         tensors, facts = _load_npz(path) if Path(path).suffix == ".npz" else ({}, load_json(path))
-        if facts.get("format") != format_name:
+        stored_format = str(facts.get("format"))
+        if stored_format.rpartition("-")[0] == format_name.rpartition("-")[0] != "" and stored_format != format_name:
+            raise InputError(
+                f"{str(path)!r} holds {content} in the format {one_line(stored_format)} of another version of secondsight: "
+                "compute and save them again"
+            )
+        if stored_format != format_name:
             raise InputError(f"{str(path)!r} holds no {content}")
         for name, dtype in facts.get("dtypes", {}).items():
             tensors[name] = torch.tensor(facts.pop(name), dtype=getattr(torch, dtype))
