@@ -13,7 +13,7 @@ from families import CAPTIONS, FAMILIES, photographs
 from models import clip, pixels, tokens
 from pages import unpacked
 from secondsight.encoders.families import transformers as hub
-from secondsight.encoders.loading import unreachable
+from secondsight.encoders.loading import loading_error
 from secondsight.inputs import offsets, texts
 from secondsight.inputs.audio import open_audio
 from secondsight.testing import changed, check_encoder, snapshot
@@ -201,7 +201,7 @@ def test_a_series_is_attributed_by_position_at_the_input():
     ],
 )
 def test_what_kept_a_model_from_loading(problem, words):
-    assert words in str(unreachable("hf:x", problem, "a local folder"))
+    assert words in str(loading_error("hf:x", problem, "a local folder"))
 
 
 def test_boxes_on_the_right_of_a_page_are_those_of_python():

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from secondsight.support.errors import InputError
-
-Made = TypeVar("Made")
 
 _OFFLINE = {
     "OfflineModeIsEnabled",
@@ -32,43 +30,43 @@ _OFFLINE = {
     "URLError",
     "gaierror",
 }
-"""Errors, by name because they belong to several libraries, that say that nobody could be asked."""
+"""Errors of a missing connection; by name, because they belong to several libraries."""
 
-_SAYS_SO = ("couldn't connect to", "cannot find the requested files", "failed to download")
+_OFFLINE_WORDS = ("couldn't connect to", "cannot find the requested files", "failed to download")
 
 
 @contextmanager
 def loading(name: str, local: str) -> Iterator[None]:
-    """Keep the user's random state while a model is built, and say in one sentence what went wrong."""
+    """Keep the user's random state while a model is built, and turn every error into one sentence."""
     try:
-        # Building a model draws its random initial weights; the user's random state is not ours to move.
+        # Building a model draws random initial weights, which must not move the user's random state.
         with torch.random.fork_rng(), _without_waiting():
             yield
     except InputError:
         raise
     except Exception as problem:
-        raise unreachable(name, problem, local) from problem
+        raise loading_error(name, problem, local) from problem
 
 
 @contextmanager
 def _without_waiting() -> Iterator[None]:
-    """Where the hub's name cannot even be looked up, use what is cached at once instead of trying again for a minute."""
-    # Part of every library that has hub names; open_clip needs it too.
+    """Use the cache at once where the hub's address cannot be found, instead of retrying for a minute."""
+    # Installed with every library that knows hub names, open_clip among them.
     constants: Any = import_module("huggingface_hub.constants")
-    was, log = constants.HF_HUB_OFFLINE, logging.getLogger("huggingface_hub")
+    offline, log = constants.HF_HUB_OFFLINE, logging.getLogger("huggingface_hub")
     level = log.level
     try:
-        # Behind a proxy names are looked up elsewhere.
-        if not was and not getproxies():
+        # A proxy looks up addresses itself.
+        if not offline and not getproxies():
             try:
                 socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
             except OSError:
                 constants.HF_HUB_OFFLINE = True
-        # What went wrong is said once, by the error.
+        # The error itself says what went wrong.
         log.setLevel(logging.ERROR)
         yield
     finally:
-        constants.HF_HUB_OFFLINE = was
+        constants.HF_HUB_OFFLINE = offline
         log.setLevel(level)
 
 
@@ -84,8 +82,8 @@ def saved_folder(prefix: str, name: str, *files: str) -> str:
     return folder
 
 
-def unreachable(name: str, problem: Exception, local: str) -> InputError:
-    """The error for weights that are not here: `local` says how to name a copy on this machine."""
+def loading_error(name: str, problem: Exception, local: str) -> InputError:
+    """The error for a model that cannot be loaded: `local` says how to name a copy on this machine."""
     lines = [line for line in str(problem).splitlines() if line.strip()]
     text = f"{type(problem).__name__}: {lines[0].strip() if lines else 'no reason given'}"[:300]
     chain: list[BaseException] = []
@@ -93,10 +91,10 @@ def unreachable(name: str, problem: Exception, local: str) -> InputError:
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    names = {c.__name__ for one in chain for c in type(one).__mro__}
+    names = {c.__name__ for error in chain for c in type(error).__mro__}
     if names & {"RepositoryNotFoundError", "RemoteEntryNotFoundError"} and not names & _OFFLINE:
         return InputError(f"the hub has no model {name!r}: check the name, or use {local}")
-    if names & _OFFLINE or any(words in str(problem).lower() for words in _SAYS_SO):
+    if names & _OFFLINE or any(words in str(problem).lower() for words in _OFFLINE_WORDS):
         return InputError(
             f"the weights of {name!r} are not on this machine and the hub cannot be reached: "
             f"use {local} or the offline model 'builtin'"
