@@ -197,9 +197,10 @@ class Encoder(ABC):
     def for_preparing(self) -> Encoder:
         """A copy that only prepares inputs, small enough to send to other processes: its weights have shapes only."""
         memo: dict[int, Any] = {}
-        for tensor in (*self.module.parameters(), *self.module.buffers()):
-            bare = tensor.detach().to("meta")
-            memo[id(tensor)] = nn.Parameter(bare, False) if isinstance(tensor, nn.Parameter) else bare
+        for module in (value for value in vars(self).values() if isinstance(value, nn.Module)):
+            for tensor in (*module.parameters(), *module.buffers()):
+                bare = tensor.detach().to("meta")
+                memo[id(tensor)] = nn.Parameter(bare, False) if isinstance(tensor, nn.Parameter) else bare
         encoder = copy.copy(self)
         encoder._references, encoder._copies = OrderedDict(), {}
         return copy.deepcopy(encoder, memo)

@@ -1,14 +1,15 @@
 """Standard blocks of the host libraries, described for the closed form.
 
-Each description reads a block's parts by their names in its library. Whether the result is what the host computes is
-checked by its numbers when it is used; blocks made up otherwise give None and take another strategy.
+Each description reads the parts of a block by their names in its library. Whether the result is what the host computes is
+checked by numbers when it is used; blocks with other parts give None and take another strategy.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from open_clip.transformer import AttentionalPooler, ResidualAttentionBlock
@@ -18,47 +19,106 @@ from secondsight.paths.kinks import KINKED
 from secondsight.paths.pooled import PooledBlock
 from secondsight.paths.tails import Affine, Chain, Function, Gain, Mlp, Norm, Residual, Step
 
-Parts = dict[str, Any]
+if TYPE_CHECKING:
+    from timm.layers import AttentionPoolLatent
+    from timm.models.vision_transformer import Block
+    from transformers.models.bert.modeling_bert import BertLayer
+    from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+    from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
+
+Part: TypeAlias = nn.Module | Tensor | Callable[[Tensor], Tensor] | None
+"""What may follow a block: a module or function that maps rows, a projection matrix (width, joint), or nothing."""
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def precise(module: Any, dtype: torch.dtype) -> Any:
-    """The module or parameter itself, or a copy of it in `dtype` where its own precision is another."""
-    if module is None or isinstance(module, Tensor):
-        return None if module is None else module.detach().to(dtype)
-    if all(p.dtype == dtype for p in module.parameters()):
-        return module
-    return copy.deepcopy(module).to(dtype)
+class Projections(NamedTuple):
+    """The linear maps of an attention."""
+
+    query: Affine
+    key: Affine
+    value: Affine
+    out: Affine
 
 
-def linear(module: Any, dtype: torch.dtype) -> Affine:
-    """A linear layer as a stage."""
-    return Affine(precise(module.weight, dtype), precise(module.bias, dtype))
+def module_in(module: Module, dtype: torch.dtype) -> Module:
+    """The module itself, or a copy of it in `dtype` where its own precision is another."""
+    return module if all(p.dtype == dtype for p in module.parameters()) else copy.deepcopy(module).to(dtype)
 
 
-def norm(module: Any, dtype: torch.dtype) -> Step | None:
-    """A layer norm over the last axis, or an identity, as a stage; None for any other module."""
+def affine(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Affine:
+    """A weight (out, in) and a bias as a step."""
+    return Affine(weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype))
+
+
+def linear(module: nn.Linear, dtype: torch.dtype) -> Affine:
+    """A linear layer as a step."""
+    return affine(module.weight, module.bias, dtype)
+
+
+def norm(module: object, dtype: torch.dtype) -> Norm | Chain | None:
+    """A layer norm over the last axis, or an identity, as a step; None for any other module."""
     if isinstance(module, nn.Identity):
         return Chain(())
     if not isinstance(module, nn.LayerNorm) or len(module.normalized_shape) != 1:
         return None
-    return Norm(precise(module.weight, dtype), precise(module.bias, dtype), module.eps)
+    # torch types them as given, but a norm may have neither.
+    weight: Tensor | None = module.weight
+    bias: Tensor | None = module.bias
+    return Norm(
+        None if weight is None else weight.detach().to(dtype),
+        None if bias is None else bias.detach().to(dtype),
+        module.eps,
+    )
 
 
-def stage(part: Any, dtype: torch.dtype) -> Step | None:
-    """Any module, projection matrix (width, joint) or None that maps rows by themselves; None where it has kinks."""
+def step(part: Part, dtype: torch.dtype) -> Step | None:
+    """What follows a block as a step; None for modules with kinks."""
     if part is None:
         return Chain(())
     if isinstance(part, Tensor):
-        return Affine(precise(part, dtype).T)
+        return affine(part.T, None, dtype)
     if isinstance(part, nn.Linear):
         return linear(part, dtype)
-    if isinstance(part, nn.Module) and any(isinstance(m, KINKED) for m in part.modules()):
+    if not isinstance(part, nn.Module):
+        return Function(part)
+    if any(isinstance(module, KINKED) for module in part.modules()):
         return None
-    known = norm(part, dtype) if isinstance(part, nn.Module) else None
-    return known or Function(precise(part, dtype) if isinstance(part, nn.Module) else part)
+    return norm(part, dtype) or Function(module_in(part, dtype))
 
 
-def _mlp(first: Any, activation: Any, last: Any, dtype: torch.dtype) -> Step | None:
+def pooled_block(
+    block: nn.Module, pool: int, finish: Iterable[Part], dtype: torch.dtype, mask: Tensor | None = None
+) -> PooledBlock | None:
+    """The closed form of a last block read at position `pool`; the parts of `finish` follow there.
+
+    `mask` is added to the scores of that position's query. None for unknown blocks, and where an activation with kinks
+    follows: its derivative needs averaging, which the other strategies do.
+    """
+    readings = (read(block, dtype) for read in _READERS)
+    description = next((reading for reading in readings if reading is not None), None)
+    finished = _followed_by(description, finish, dtype)
+    return finished and replace(finished, pool=pool, mask=None if mask is None else mask.to(dtype))
+
+
+def probe_block(block: nn.Module, finish: Iterable[Part], dtype: torch.dtype) -> PooledBlock | None:
+    """The closed form of an attention pool with a learned query: SigLIP's MAP head, CoCa's pooler, timm's.
+
+    The parts of `finish` follow the pool; None for unknown pools.
+    """
+    description = _map_head(block, dtype) or _attentional_pooler(block, dtype) or _latent_pool(block, dtype)
+    return _followed_by(description, finish, dtype)
+
+
+def _followed_by(block: PooledBlock | None, finish: Iterable[Part], dtype: torch.dtype) -> PooledBlock | None:
+    steps = [step(part, dtype) for part in finish]
+    following = [s for s in steps if s is not None]
+    if block is None or len(following) < len(steps):
+        return None
+    return replace(block, tail=Chain([block.tail, *following]))
+
+
+def _mlp(first: object, activation: Callable[[Tensor], Tensor], last: object, dtype: torch.dtype) -> Mlp | None:
     """Linear, elementwise activation, linear; None for anything else and for activations with kinks."""
     if type(first) is not nn.Linear or type(last) is not nn.Linear or isinstance(activation, KINKED):
         return None
@@ -67,76 +127,73 @@ def _mlp(first: Any, activation: Any, last: Any, dtype: torch.dtype) -> Step | N
     return Mlp(linear(first, dtype), activation, linear(last, dtype))
 
 
-def _separate(attention: Any, names: Sequence[str], dtype: torch.dtype) -> Parts | None:
-    parts = [getattr(attention, name, None) for name in names]
-    if any(type(part) is not nn.Linear for part in parts):
-        return None
-    return dict(zip(("query", "key", "value", "out"), (linear(part, dtype) for part in parts), strict=True))
+def _separate(layers: Iterable[object], dtype: torch.dtype) -> Projections | None:
+    """Query, key, value and output layers, all of which must be linear."""
+    steps = [linear(layer, dtype) for layer in layers if type(layer) is nn.Linear]
+    return Projections(*steps) if len(steps) == 4 else None
 
 
-def _fused(qkv: Any, out: Any, dtype: torch.dtype) -> Parts | None:
+def _fused(qkv: object, out: object, dtype: torch.dtype) -> Projections | None:
     if type(qkv) is not nn.Linear or type(out) is not nn.Linear:
         return None
-    return _split(qkv.weight, qkv.bias, dtype) | {"out": linear(out, dtype)}
+    query, key, value = _thirds(qkv.weight, qkv.bias, dtype)
+    return Projections(query, key, value, linear(out, dtype))
 
 
-def _split(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Parts:
-    biases = (None,) * 3 if bias is None else precise(bias, dtype).chunk(3)
-    names = ("query", "key", "value")
-    return {n: Affine(w, b) for n, w, b in zip(names, precise(weight, dtype).chunk(3), biases, strict=True)}
+def _thirds(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> list[Affine]:
+    """Query, key and value of one matrix for all three."""
+    biases = (None,) * 3 if bias is None else bias.chunk(3)
+    return [affine(w, b, dtype) for w, b in zip(weight.chunk(3), biases, strict=True)]
 
 
-def _multihead(attention: Any, dtype: torch.dtype) -> Parts | None:
+def _multihead(attention: object, dtype: torch.dtype) -> Projections | None:
     """Projections of torch's own multi-head attention; None for any other."""
     if not isinstance(attention, nn.MultiheadAttention) or attention.bias_k is not None or attention.add_zero_attn:
         return None
     out = linear(attention.out_proj, dtype)
-    if attention.in_proj_weight is not None:
-        return {**_split(attention.in_proj_weight, attention.in_proj_bias, dtype), "out": out}
+    # torch types the fused weight as present; it is None where keys or values have a width of their own.
+    fused: Tensor | None = attention.in_proj_weight
+    if fused is not None:
+        query, key, value = _thirds(fused, attention.in_proj_bias, dtype)
+        return Projections(query, key, value, out)
+    biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
     weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
-    biases = (None,) * 3 if attention.in_proj_bias is None else precise(attention.in_proj_bias, dtype).chunk(3)
-    names = ("query", "key", "value")
-    return {n: Affine(precise(w, dtype), b) for n, w, b in zip(names, weights, biases, strict=True)} | {"out": out}
+    query, key, value = (affine(w, b, dtype) for w, b in zip(weights, biases, strict=True))
+    return Projections(query, key, value, out)
 
 
-def _gain(module: Any, dtype: torch.dtype) -> Gain | None:
+def _gain(module: nn.Module | None, dtype: torch.dtype) -> Gain | None:
     gamma = getattr(module, "gamma", None)
-    return Gain(precise(gamma, dtype)) if isinstance(gamma, Tensor) else None
+    return Gain(gamma.detach().to(dtype)) if isinstance(gamma, Tensor) else None
 
 
 def _before_norm(
-    attention: Parts | None,
+    projections: Projections | None,
     heads: int,
-    norms: Sequence[Any],
-    mlp: Step | None,
-    gains: Sequence[Any],
+    norms: tuple[nn.Module, nn.Module],
+    mlp: Mlp | None,
+    gains: tuple[nn.Module | None, nn.Module | None],
     dtype: torch.dtype,
-) -> Parts | None:
+) -> PooledBlock | None:
     """x + gain·attention(norm(x)), then y + gain·mlp(norm(y))."""
-    before, between = (norm(n, dtype) for n in norms)
-    if attention is None or mlp is None or not isinstance(before, Norm) or between is None:
+    before, between = (norm(module, dtype) for module in norms)
+    if projections is None or mlp is None or not isinstance(before, Norm) or between is None:
         return None
-    first, second = (_gain(g, dtype) for g in gains)
-    inner = Chain([between, mlp, *([second] if second else [])])
-    return {
-        **attention,
-        "heads": heads,
-        "norm": before,
-        "gain": first.factor if first else None,
-        "tail": Residual(inner),
-    }
+    first, second = (_gain(module, dtype) for module in gains)
+    tail = Residual(Chain([between, mlp, *([second] if second else [])]))
+    return PooledBlock(0, *projections, heads, tail, norm=before, gain=first.factor if first else None)
 
 
-def _open_clip(block: Any, dtype: torch.dtype) -> Parts | None:
+def _open_clip(block: ResidualAttentionBlock, dtype: torch.dtype) -> PooledBlock | None:
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return None
     parts = list(block.mlp.children())
     mlp = _mlp(parts[0], parts[1], parts[2], dtype) if len(parts) == 3 else None
-    attention = _multihead(block.attn, dtype)
-    return _before_norm(attention, block.attn.num_heads, (block.ln_1, block.ln_2), mlp, (block.ls_1, block.ls_2), dtype)
+    norms, gains = (block.ln_1, block.ln_2), (block.ls_1, block.ls_2)
+    return _before_norm(_multihead(block.attn, dtype), block.attn.num_heads, norms, mlp, gains, dtype)
 
 
-def _hub_before_norm(block: Any, dtype: torch.dtype) -> Parts | None:
+def _hub_before_norm(block: CLIPEncoderLayer, dtype: torch.dtype) -> PooledBlock | None:
     """CLIP, SigLIP, AltCLIP, Chinese-CLIP and BLIP towers of transformers."""
     names = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
     if not all(hasattr(block, name) for name in names) or not hasattr(block.mlp, "fc1"):
@@ -145,129 +202,91 @@ def _hub_before_norm(block: Any, dtype: torch.dtype) -> Parts | None:
     projections = (
         _fused(attention.qkv, attention.projection, dtype)
         if hasattr(attention, "qkv")
-        else _separate(attention, ("q_proj", "k_proj", "v_proj", "out_proj"), dtype)
+        else _separate((getattr(attention, f"{n}_proj", None) for n in ("q", "k", "v", "out")), dtype)
     )
-    return _before_norm(
-        projections, attention.num_heads, (block.layer_norm1, block.layer_norm2), mlp, (None, None), dtype
-    )
+    norms = (block.layer_norm1, block.layer_norm2)
+    return _before_norm(projections, attention.num_heads, norms, mlp, (None, None), dtype)
 
 
-def _bert(block: Any, dtype: torch.dtype) -> Parts | None:
+def _bert(block: BertLayer, dtype: torch.dtype) -> PooledBlock | None:
     """norm(x + attention(x)), then norm(y + mlp(y)): BERT and RoBERTa as in transformers."""
     if not hasattr(block, "intermediate") or not hasattr(getattr(block, "attention", None), "self"):
         return None
     inner, out = block.attention.self, block.attention.output
-    projections = [getattr(inner, name, None) for name in ("query", "key", "value")]
-    if any(type(p) is not nn.Linear for p in [*projections, out.dense]):
-        return None
+    layers = [getattr(inner, name, None) for name in ("query", "key", "value")]
+    projections = _separate([*layers, out.dense], dtype)
     # Relative positions enter the scores past the projections.
-    if getattr(inner, "position_embedding_type", "absolute") not in (None, "absolute"):
+    if projections is None or getattr(inner, "position_embedding_type", "absolute") not in (None, "absolute"):
         return None
     after, last = norm(out.LayerNorm, dtype), norm(block.output.LayerNorm, dtype)
     mlp = _mlp(block.intermediate.dense, block.intermediate.intermediate_act_fn, block.output.dense, dtype)
     if after is None or last is None or mlp is None:
         return None
-    query, key, value = (linear(p, dtype) for p in projections)
     tail = Chain([after, Residual(mlp), last])
-    heads: int = inner.num_attention_heads
-    return {"query": query, "key": key, "value": value, "out": linear(out.dense, dtype), "heads": heads, "tail": tail}
+    return PooledBlock(0, *projections, inner.num_attention_heads, tail)
 
 
-def _timm(block: Any, dtype: torch.dtype) -> Parts | None:
+def _timm(block: Block, dtype: torch.dtype) -> PooledBlock | None:
     names = ("norm1", "attn", "ls1", "norm2", "mlp", "ls2")
     if type(block).__name__ != "Block" or not all(hasattr(block, name) for name in names):
         return None
     attention, mlp = block.attn, block.mlp
-    plain = (getattr(attention, "q_norm", None), getattr(attention, "k_norm", None), getattr(attention, "norm", None))
-    if any(m is not None and not isinstance(m, nn.Identity) for m in (*plain, getattr(mlp, "norm", None))):
+    inner_norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "norm")]
+    if any(m is not None and not isinstance(m, nn.Identity) for m in (*inner_norms, getattr(mlp, "norm", None))):
         return None
     if not hasattr(attention, "qkv") or not hasattr(mlp, "fc1"):
         return None
-    feed = _mlp(mlp.fc1, mlp.act, mlp.fc2, dtype)
     projections = _fused(attention.qkv, attention.proj, dtype)
-    return _before_norm(
-        projections, attention.num_heads, (block.norm1, block.norm2), feed, (block.ls1, block.ls2), dtype
-    )
+    norms, gains = (block.norm1, block.norm2), (block.ls1, block.ls2)
+    return _before_norm(projections, attention.num_heads, norms, _mlp(mlp.fc1, mlp.act, mlp.fc2, dtype), gains, dtype)
 
 
-_KNOWN = (_open_clip, _hub_before_norm, _bert, _timm)
+_READERS: tuple[Callable[[Any, torch.dtype], PooledBlock | None], ...] = (_open_clip, _hub_before_norm, _bert, _timm)
 
 
-def pooled_block(
-    block: Any, pool: int, finish: Iterable[Any], dtype: torch.dtype, mask: Tensor | None = None
-) -> PooledBlock | None:
-    """The closed form of a last block read at position `pool`, `finish` being the modules that follow there.
-
-    `mask` is what is added to the scores of that position's query. None for blocks that are not known, and where an
-    activation with kinks follows: its derivative wants averaging, which the other strategies do.
-    """
-    parts = next((p for p in (read(block, dtype) for read in _KNOWN) if p is not None), None)
-    rest = [stage(part, dtype) for part in finish]
-    if parts is None or any(s is None for s in rest):
-        return None
-    tail = Chain([parts.pop("tail"), *(s for s in rest if s is not None)])
-    return PooledBlock(pool, **parts, tail=tail, mask=None if mask is None else mask.to(dtype))
-
-
-def _asked(query: Tensor, width: int) -> Affine:
+def _constant(query: Tensor, width: int) -> Affine:
     """A query that does not depend on the input."""
     return Affine(query.new_zeros(len(query), width), query)
 
 
-def probe_block(block: Any, finish: Iterable[Any], dtype: torch.dtype) -> PooledBlock | None:
-    """The closed form of an attention pool in which a learned probe asks: SigLIP's MAP head, CoCa's pooler, timm's.
-
-    `finish` are the modules that follow the pool; None for pools that are not known.
-    """
-    rest = [stage(part, dtype) for part in finish]
-    parts = _map_head(block, dtype) or _attentional_pooler(block, dtype) or _latent_pool(block, dtype)
-    if parts is None or any(s is None for s in rest):
-        return None
-    tail = Chain([parts.pop("tail"), *(s for s in rest if s is not None)])
-    return PooledBlock(0, **parts, tail=tail, residual=False)
-
-
-def _map_head(block: Any, dtype: torch.dtype) -> Parts | None:
+def _map_head(block: SiglipMultiheadAttentionPoolingHead, dtype: torch.dtype) -> PooledBlock | None:
     """SigLIP's multihead attention pooling head in transformers."""
     if not hasattr(block, "probe") or not hasattr(block, "layernorm") or not hasattr(block, "mlp"):
         return None
-    parts, inner = _multihead(block.attention, dtype), norm(block.layernorm, dtype)
+    projections, inner = _multihead(block.attention, dtype), norm(block.layernorm, dtype)
     mlp = _mlp(block.mlp.fc1, block.mlp.activation_fn, block.mlp.fc2, dtype)
-    if parts is None or inner is None or mlp is None:
+    if projections is None or inner is None or mlp is None:
         return None
-    query = parts["query"](precise(block.probe, dtype)[0, 0])
-    parts["query"] = _asked(query, parts["key"].weight.shape[1])
-    return {**parts, "heads": block.attention.num_heads, "tail": Residual(Chain([inner, mlp]))}
+    query = projections.query(block.probe.detach().to(dtype)[0, 0])
+    projections = projections._replace(query=_constant(query, projections.key.weight.shape[1]))
+    tail = Residual(Chain([inner, mlp]))
+    return PooledBlock(0, *projections, block.attention.num_heads, tail, residual=False)
 
 
-def _attentional_pooler(block: Any, dtype: torch.dtype) -> Parts | None:
+def _attentional_pooler(block: nn.Module, dtype: torch.dtype) -> PooledBlock | None:
     """CoCa's pooler in open_clip, of whose queries the first is the embedding's."""
     if not isinstance(block, AttentionalPooler):
         return None
-    parts, keys = _multihead(block.attn, dtype), norm(block.ln_k, dtype)
-    if parts is None or not isinstance(keys, Norm):
+    projections, keys = _multihead(block.attn, dtype), norm(block.ln_k, dtype)
+    if projections is None or not isinstance(keys, Norm):
         return None
-    query = parts["query"](precise(block.ln_q, dtype)(precise(block.query, dtype))[0])
-    parts["query"] = _asked(query, parts["key"].weight.shape[1])
-    return {**parts, "heads": block.attn.num_heads, "norm": keys, "tail": Chain(())}
+    query = projections.query(module_in(block.ln_q, dtype)(block.query.detach().to(dtype))[0])
+    projections = projections._replace(query=_constant(query, projections.key.weight.shape[1]))
+    return PooledBlock(0, *projections, block.attn.num_heads, Chain(()), norm=keys, residual=False)
 
 
-def _latent_pool(block: Any, dtype: torch.dtype) -> Parts | None:
+def _latent_pool(block: AttentionPoolLatent, dtype: torch.dtype) -> PooledBlock | None:
     """timm's attention pool with one latent query."""
     if type(block).__name__ != "AttentionPoolLatent" or block.latent_len != 1 or block.pos_embed is not None:
         return None
     if not isinstance(block.q_norm, nn.Identity) or not isinstance(block.k_norm, nn.Identity):
         return None
-    inner = norm(block.norm, dtype)
+    inner, out = norm(block.norm, dtype), step(block.proj, dtype)
     mlp = None if block.mlp is None else _mlp(block.mlp.fc1, block.mlp.act, block.mlp.fc2, dtype)
-    out = stage(block.proj, dtype)
     if not isinstance(out, Affine) or inner is None or (block.mlp is not None and mlp is None):
         return None
-    query = precise(block.q, dtype)(precise(block.latent, dtype))[0, 0]
-    both, biases = precise(block.kv.weight, dtype).chunk(2), (None, None)
-    if block.kv.bias is not None:
-        biases = precise(block.kv.bias, dtype).chunk(2)
-    key, value = (Affine(w, b) for w, b in zip(both, biases, strict=True))
+    query = module_in(block.q, dtype)(block.latent.detach().to(dtype))[0, 0]
+    biases = (None, None) if block.kv.bias is None else block.kv.bias.chunk(2)
+    key, value = (affine(w, b, dtype) for w, b in zip(block.kv.weight.chunk(2), biases, strict=True))
     tail: Step = Chain(()) if mlp is None else Residual(Chain([inner, mlp]))
-    asked = _asked(query, key.weight.shape[1])
-    return {"query": asked, "key": key, "value": value, "out": out, "heads": block.num_heads, "tail": tail}
+    return PooledBlock(0, _constant(query, key.weight.shape[1]), key, value, out, block.num_heads, tail, residual=False)
