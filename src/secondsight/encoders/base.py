@@ -202,7 +202,7 @@ class Encoder(ABC):
                 bare = tensor.detach().to("meta")
                 memo[id(tensor)] = nn.Parameter(bare, False) if isinstance(tensor, nn.Parameter) else bare
         encoder = copy.copy(self)
-        encoder._references, encoder._copies = OrderedDict(), {}
+        encoder._references, encoder._copies, encoder.input_encoder = OrderedDict(), {}, None
         return copy.deepcopy(encoder, memo)
 
     def _weights_version(self) -> int:

@@ -184,8 +184,8 @@ def _before_norm(
     return PooledBlock(0, *projections, heads, tail, norm=before, gain=first.factor if first else None)
 
 
-def _open_clip(block: ResidualAttentionBlock, dtype: torch.dtype) -> PooledBlock | None:
-    if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
+def _open_clip(block: nn.Module, dtype: torch.dtype) -> PooledBlock | None:
+    if not isinstance(block, ResidualAttentionBlock) or hasattr(block, "ln_1_kv"):
         return None
     parts = list(block.mlp.children())
     mlp = _mlp(parts[0], parts[1], parts[2], dtype) if len(parts) == 3 else None
