@@ -13,11 +13,14 @@ from secondsight.evaluation.studies.scenes import scenes_paper
 from secondsight.evaluation.tables import markdown
 from secondsight.support.errors import InputError
 
+SMALL = ("share=0.02", "masks=16", "nodes=2")
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     out = tmp_path_factory.mktemp("findings")
-    done = CliRunner().invoke(app, ["evaluate", "scenes-paper", "--out", str(out), "--option", "share=0.02"])
+    options = [part for option in SMALL for part in ("--option", option)]
+    done = CliRunner().invoke(app, ["evaluate", "scenes-paper", "--out", str(out), *options])
     assert done.exit_code == 0, done.output
     return out, done.output
 
@@ -46,7 +49,7 @@ def test_every_part_leaves_its_report_and_its_findings(small):
 def test_a_second_run_reads_the_first(small):
     out, _ = small
     before = (out / "findings.csv").read_bytes()
-    scenes_paper(out, share=0.02)
+    scenes_paper(out, share=0.02, masks=16, nodes=2)
     assert (out / "findings.csv").read_bytes() == before
 
 

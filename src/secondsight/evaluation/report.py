@@ -137,7 +137,7 @@ def _card(run: Run, record: Record) -> dict[str, Any] | None:
     if picture is None:
         return None
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG")
     caption, (start, end) = run.examples[record["key"]].caption, record["span"]
     return {
         "source": base64.b64encode(buffer.getvalue()).decode(),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -46,9 +46,6 @@ IN_PAPER = ("InteractionCAM", "ITSM-O", "ITSM-H", "ILIME")
 TUNING = "[M25] Table 1b, Fig. 5"
 NOT_IN_PAPER = "not in [M25]"
 
-PATH = IntegratedJacobian(steps=8)
-"""For earlier layers, which have no closed form: eight nodes, whatever their error."""
-
 SWAPS = {"swap_relation": "relation", "swap_size": "size", "swap_place": "background"}
 
 FACTS = {
@@ -73,21 +70,22 @@ def scenes_paper(
     *,
     model: str = "scenes",
     share: float = 1.0,
-    budget: int | None = None,
+    masks: int | None = None,
+    nodes: int = 8,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Run every experiment on the scenes' world and write findings.html, .csv, .json and .md under `out`.
 
     `model` is "scenes" or "scenes:WEIGHTS"; `share` scales the number of captions (1 takes under a quarter of an hour on
-    two cores) and `budget`, if given, is the number of masks of the methods that use masks. Continues where it was
-    stopped. Returns the findings as a table. Raises `InputError` for other models.
+    two cores), `masks` is the number of masks of each input (None: every method's own), `nodes` that of the paths from
+    earlier layers. Continues where it was stopped. Returns the findings as a table. Raises `InputError` for other models.
     """
     if model.partition(":")[0] != "scenes":
         raise InputError(f"'scenes-paper' needs the scenes model, not {model!r}: give scenes or scenes:WEIGHTS")
     if not 0 < share <= 10:
         raise InputError(f"share={share!r} must be above 0 and at most 10")
-    world = World(load(model), model, Path(out), seed, share, budget, progress)
+    world = World(load(model), model, Path(out), seed, share, masks, nodes, progress)
     findings: list[Finding] = []
     tables: Tables = {}
     for part in PARTS:
@@ -101,17 +99,16 @@ def scenes_paper(
 
 def compare_methods(world: World) -> Outcome:
     """Table 1a, Fig. 4: methods on the same cases."""
-    middle = world.model.left.encoder.depth // 2
-    lime = BilinearLime() if world.budget is None else BilinearLime(samples=world.budget)
+    lime = BilinearLime() if world.masks is None else BilinearLime(samples=world.masks)
     methods: list[tuple[str, Method]] = [
         (OURS, IntegratedJacobian()),
-        (f"{OURS}, layer {middle}", replace(PATH, layer=(middle, -1))),
+        (f"{OURS}, layer {world.middle}", world.path((world.middle, -1))),
         ("InteractionCAM", JacobianTimesInput(pool_gradients=True, relu=True)),
         ("ITSM-O", TokenEmbeddings()),
         ("ITSM-H", TokenEmbeddings(hidden=True)),
         ("ILIME", lime),
         ("occlusion", Occlusion()),
-        ("banzhaf", Banzhaf(budget=world.budget)),
+        ("banzhaf", Banzhaf(budget=world.masks)),
     ]
     finished, tables = world.run("compare", "noto", methods, part="methods", folder="methods")
     findings = []
@@ -128,7 +125,7 @@ def compare_layers(world: World) -> Outcome:
     # Each token embedding belongs to one word; tokens of later layers know of the words before them.
     depths = [*((k, -1) for k in range(depth)), *((k, 0) for k in range(depth // 2 - 1, depth))]
     finished, _ = world.run(
-        "pointing", "noto", [(OURS, PATH)], part="layers", folder="layers", layers=depths, rule="centre"
+        "pointing", "noto", [(OURS, world.path())], part="layers", folder="layers", layers=depths, rule="centre"
     )
     by_layer = (
         of_kind(finished.frame, "case")
@@ -331,14 +328,14 @@ def compare_paths(world: World) -> Outcome:
 
 def compare_masks(world: World) -> Outcome:
     """Faithfulness under masks and collages, against FIxLIP's game."""
-    middle = world.model.left.encoder.depth // 2
     methods: list[tuple[str, Method]] = [
         (OURS, IntegratedJacobian()),
-        (f"{OURS}, layer {middle}", replace(PATH, layer=(middle, -1))),
-        ("banzhaf", Banzhaf(budget=world.budget)),
-        (FIXLIP, Banzhaf(budget=world.budget, prior=False, smooth=False, ridge=0.0)),
+        (f"{OURS}, layer {world.middle}", world.path((world.middle, -1))),
+        ("banzhaf", Banzhaf(budget=world.masks)),
+        (FIXLIP, Banzhaf(budget=world.masks, prior=False, smooth=False, ridge=0.0)),
     ]
-    finished, faithfulness = world.run("faithfulness", "noto", methods, part="masks", folder="faithfulness")
+    options: dict[str, Any] = {} if world.masks is None else {"masks": world.masks}
+    finished, faithfulness = world.run("faithfulness", "noto", methods, part="masks", folder="faithfulness", **options)
     findings = []
     for name in (OURS, FIXLIP):
         sentence = f"Our mask regression predicts masked similarities better than {name}"

@@ -17,7 +17,7 @@ from secondsight.evaluation.experiments.base import of_kind
 from secondsight.evaluation.report import write_report
 from secondsight.evaluation.run import Progress, Run, run
 from secondsight.evaluation.setting import Layer, settings
-from secondsight.methods import Method
+from secondsight.methods import IntegratedJacobian, Method
 from secondsight.model import DualEncoder
 
 SIZES = {
@@ -37,9 +37,10 @@ Tables = dict[str, pd.DataFrame]
 
 @dataclass
 class World:
-    """The model under test and its name, the folder of all results, and how much each part looks at.
+    """The model under test and its name, the folder of all results, and how much is computed.
 
-    `budget` bounds the masks of each input for the methods that use masks; None is each method's own default.
+    `share` scales the number of captions, `masks` is the number of masks of each input (None: every method's and
+    experiment's own), `nodes` that of the paths from earlier layers, which have no closed form.
     """
 
     model: DualEncoder
@@ -47,12 +48,22 @@ class World:
     out: Path
     seed: int = 0
     share: float = 1.0
-    budget: int | None = None
+    masks: int | None = None
+    nodes: int = 8
     progress: Progress | None = None
 
     def size(self, part: str) -> int:
         """The number of captions of a part."""
         return max(round(SIZES[part] * self.share), 4)
+
+    @property
+    def middle(self) -> int:
+        """The middle layer of the image side."""
+        return self.model.left.encoder.depth // 2
+
+    def path(self, layer: Layer = -1) -> IntegratedJacobian:
+        """The method for earlier layers: a fixed number of nodes, whatever their error."""
+        return IntegratedJacobian(steps=self.nodes, layer=layer)
 
     def run(
         self,
