@@ -10,12 +10,14 @@ import re
 import statistics
 import sys
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 import torch
 from pycocotools.coco import COCO
 
 import secondsight as ss
+from secondsight.explanation import explain_prepared
 
 PATCHES = 196
 
@@ -33,23 +35,30 @@ def cases(folder: Path, split: str):
         for a in objects:
             name = instances.cats[a["category_id"]]["name"]
             x, y, w, h = a["bbox"]
-            found = re.search(rf"\b{re.escape(name)}(es|s)?\b", caption["caption"].lower())
-            alone = count[a["category_id"]] == 1 and not a["iscrowd"]
-            if found and alone and w * h >= image["width"] * image["height"] / PATCHES:
-                yield folder / split / image["file_name"], caption["caption"], found.span(), (x, y, x + w, y + h)
+            match = re.search(rf"\b{re.escape(name)}(es|s)?\b", caption["caption"].lower())
+            single = count[a["category_id"]] == 1 and not a["iscrowd"]
+            if match and single and w * h >= image["width"] * image["height"] / PATCHES:
+                yield folder / split / image["file_name"], caption["caption"], match.span(), (x, y, x + w, y + h)
 
 
-def measure(model: ss.DualEncoder, found) -> dict[str, float]:
+def measure(model: ss.DualEncoder, pointing_cases) -> dict[str, float]:
     """PGA, median PGE and chance over the cases."""
     hits, energies, areas = [], [], []
-    for file, caption, span, (x0, y0, x1, y1) in found:
-        heat = ss.explain(model, file, caption).heatmap(span)
-        box = torch.zeros_like(heat)
-        box[int(y0) : int(y1), int(x0) : int(x1)] = 1
-        positive = heat.clamp(min=0)
-        hits.append(float(box.flatten()[heat.flatten().argmax()]))
-        energies.append(float((positive * box).sum() / positive.sum().clamp(min=1e-12)))
-        areas.append(float(box.mean()))
+    for file, photo_cases in groupby(pointing_cases, key=lambda case: case[0]):
+        photo_cases = list(photo_cases)
+        # The photograph's path is computed once for all of its captions.
+        (image,) = model.left.prepare([file])
+        captions = list(dict.fromkeys(caption for _, caption, _, _ in photo_cases))
+        explanations = explain_prepared(model, image, model.right.prepare(captions), ss.IntegratedJacobian())
+        by_caption = dict(zip(captions, explanations, strict=True))
+        for _, caption, span, (x0, y0, x1, y1) in photo_cases:
+            heat = by_caption[caption].heatmap(span)
+            box = torch.zeros_like(heat)
+            box[int(y0) : int(y1), int(x0) : int(x1)] = 1
+            positive = heat.clamp(min=0)
+            hits.append(float(box.flatten()[heat.flatten().argmax()]))
+            energies.append(float((positive * box).sum() / positive.sum().clamp(min=1e-12)))
+            areas.append(float(box.mean()))
     return {
         "cases": len(hits),
         "PGA": statistics.mean(hits),

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,7 +24,7 @@ from secondsight.inputs.images import open_image
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, ensure_folder
 from secondsight.visual import charts
-from secondsight.visual.colours import faded, limit_of, overlay
+from secondsight.visual.colours import map_over_photo
 from secondsight.visual.saving import written
 
 THUMBNAIL = 260
@@ -160,10 +159,7 @@ def thumbnail(run: Run, record: Record) -> Image.Image | None:
         heat = image_layout(e.left_layout).heatmap(e.toward_left(tuple(record["span"]))).double().numpy()
     except InputError:
         return None
-    pixels = faded(np.asarray(open_image(example.image), dtype=np.float64)).astype(np.float64)
-    colour = overlay(heat, limit_of(heat))
-    mixed = pixels * (1 - colour[..., 3:]) + 255 * colour[..., :3] * colour[..., 3:]
-    image = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+    image = Image.fromarray(map_over_photo(open_image(example.image), heat))
     scale = THUMBNAIL / image.width
     image = image.resize((THUMBNAIL, max(round(image.height * scale), 1)), Image.Resampling.LANCZOS)
     _draw_box(image, record["box"], scale)
