@@ -78,7 +78,7 @@ def test_the_tests_of_findings():
     assert hits.holds
     most = mostly("f", "s", [True] * 30 + [False] * 2)
     assert most.holds
-    assert most.here == "93.8% of the cases"
+    assert most.observation == "93.8% of the cases"
     few = mostly("f", "s", [True, True, False])
     assert few.p > LEVEL
     assert few.verdict == "unclear"

@@ -123,13 +123,13 @@ class Coco(GroundedDataset):
         return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
 
 
-def _splits(folder: Path, split: str | None, several: bool) -> list[str]:
-    """The splits to read: the given one, or the only one, or all if there may be `several`."""
+def _splits(folder: Path, split: str | None, allow_several: bool) -> list[str]:
+    """The splits to read: the given one, or the only one, or all if `allow_several`."""
     annotations = folder / "annotations"
     available = sorted(file.stem.removeprefix("captions_") for file in annotations.glob("captions_*.json"))
     if not available:
         raise InputError(f"COCO: {str(annotations)!r} has no captions_*.json")
-    if split is None and len(available) > 1 and not several:
+    if split is None and len(available) > 1 and not allow_several:
         raise InputError(f"COCO: {str(folder)!r} has several splits; choose one of {', '.join(available)}")
     if split is not None and split not in available:
         raise InputError(f"COCO: unknown split {split!r}; known: {', '.join(available)}")

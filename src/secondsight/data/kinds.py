@@ -56,5 +56,5 @@ def recognise(spec: str) -> str:
         return "coco"
     if (path / "Sentences").is_dir():
         return "flickr30k"
-    known = ", ".join(kind.help for kind in KINDS.values())
-    raise InputError(f"cannot recognise the data in {str(path)!r} from its files; name its kind: {known}")
+    names = ", ".join(kind.help for kind in KINDS.values())
+    raise InputError(f"cannot recognise the data in {str(path)!r} from its files; name its kind: {names}")

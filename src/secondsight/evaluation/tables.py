@@ -43,7 +43,7 @@ def is_number(value: Any) -> bool:
 
 def markdown(table: pd.DataFrame) -> str:
     """A table in GitHub's Markdown."""
-    named = with_row_names(table)
-    rows = [[str(column) for column in named.columns], ["---"] * len(named.columns)]
-    rows += [[cell_text(value) for value in row] for row in named.itertuples(index=False)]
+    readable = with_row_names(table)
+    rows = [[str(column) for column in readable.columns], ["---"] * len(readable.columns)]
+    rows += [[cell_text(value) for value in row] for row in readable.itertuples(index=False)]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)

@@ -26,7 +26,7 @@ class Finding:
 
     finding: str
     source: str
-    here: str
+    observation: str
     cases: int
     p: float
     direction: bool
@@ -48,8 +48,8 @@ def higher(finding: str, source: str, measure: str, a: Any, b: Any) -> Finding:
     differ = bool(np.any(a != b))
     p = float(stats.wilcoxon(a, b).pvalue) if len(a) > 5 and differ else 1.0
     median, mean = float(np.median(a - b)), float(np.mean(a - b))
-    here = f"median {measure} {cell_text(float(np.median(a)))} against {cell_text(float(np.median(b)))}"
-    return Finding(finding, source, here, len(a), p, median > 0 or (median == 0 and mean > 0))
+    observation = f"median {measure} {cell_text(float(np.median(a)))} against {cell_text(float(np.median(b)))}"
+    return Finding(finding, source, observation, len(a), p, median > 0 or (median == 0 and mean > 0))
 
 
 def more_hits(finding: str, source: str, a: Any, b: Any) -> Finding:
@@ -72,7 +72,14 @@ def as_table(findings: Sequence[Finding]) -> pd.DataFrame:
     """Findings with their verdicts, one in each row."""
     return pd.DataFrame(
         [
-            {"finding": f.finding, "source": f.source, "here": f.here, "cases": f.cases, "p": f.p, "holds": f.verdict}
+            {
+                "finding": f.finding,
+                "source": f.source,
+                "here": f.observation,
+                "cases": f.cases,
+                "p": f.p,
+                "holds": f.verdict,
+            }
             for f in findings
         ]
     )

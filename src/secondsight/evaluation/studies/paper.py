@@ -124,17 +124,17 @@ def paper(
     .json, with the published number if the paper's text states one. Weights that are not cached come from the hub; an
     `InputError` names those that cannot be fetched.
     """
-    known = configuration(config)
+    plan = configuration(config)
     # Data before weights, as a mistake in its name shows at once.
     datasets = _open_datasets(data)
     training = open_data(train) if train else None
     folder = Path(out)
     rows: list[dict[str, Any]] = []
     energies: Energies = {}
-    for name, spec in (models or known["models"]).items():
+    for name, spec in (models or plan["models"]).items():
         for state, checkpoint in _states(spec, training, folder / "tuned" / slug(name), recipe, seed):
             model, label = load(checkpoint), f"{name}, {state}"
-            for kind, experiment in _pairs(datasets, known):
+            for kind, experiment in _pairs(datasets, plan):
                 results = evaluate(
                     experiment,
                     datasets[kind],
@@ -151,7 +151,7 @@ def paper(
                 rows += [{**row, "measure": measure, "ours": float(overall[measure])} for measure in measures]
                 if experiment == "pointing":
                     energies.setdefault(kind, {})[label] = results.records.energy.dropna().to_numpy()
-    table = with_published(pd.DataFrame(rows), known["published"])
+    table = with_published(pd.DataFrame(rows), plan["published"])
     _write_table(folder, table, energies)
     return table
 
@@ -178,10 +178,10 @@ def _states(
     return [("before", spec), ("after", tuned_name(spec, checkpoint))]
 
 
-def _pairs(datasets: Mapping[str, GroundedDataset], known: Configuration) -> Iterator[tuple[str, str]]:
+def _pairs(datasets: Mapping[str, GroundedDataset], plan: Configuration) -> Iterator[tuple[str, str]]:
     """Every kind of data with each of its experiments."""
     for kind in datasets:
-        for experiment in known["experiments"].get(kind, ["pointing"]):
+        for experiment in plan["experiments"].get(kind, ["pointing"]):
             yield kind, experiment
 
 

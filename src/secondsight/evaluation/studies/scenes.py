@@ -192,9 +192,9 @@ def recovery(before: Tables, after: Tables) -> list[Finding]:
             for cases in (before["twemoji"], after["twemoji"], before["noto"])
         )
         share = (end - start) / (home - start) if home > start else float("nan")
-        here = f"{start:.2f} to {end:.2f} of {home:.2f} in the domain: {share:.0%}"
+        observation = f"{start:.2f} to {end:.2f} of {home:.2f} in the domain: {share:.0%}"
         sentence = f"Fine-tuning recovers at least half of the lost {measure}"
-        findings.append(Finding(sentence, "ours", here, len(a), raised.p, share >= 0.5))
+        findings.append(Finding(sentence, "ours", observation, len(a), raised.p, share >= 0.5))
     return findings
 
 
@@ -204,9 +204,9 @@ def compare_classes(before: Tables, after: Tables) -> Outcome:
     scores = [group.energy.to_numpy() for _, group in home.groupby("label") if len(group) > 2]
     p = float(stats.kruskal(*scores).pvalue) if len(scores) > 1 else 1.0
     means = home.groupby("label").energy.mean()
-    here = f"mean PGE by class from {means.min():.2f} to {means.max():.2f}"
+    observation = f"mean PGE by class from {means.min():.2f} to {means.max():.2f}"
     sentence = "Classes differ widely in how well they are grounded"
-    differ = Finding(sentence, "[M25] Fig. 6", here, len(home), p, True)
+    differ = Finding(sentence, "[M25] Fig. 6", observation, len(home), p, True)
 
     a, b = on_common_cases(after["twemoji"], before["twemoji"])
     labels = b.label.to_numpy()
@@ -216,9 +216,9 @@ def compare_classes(before: Tables, after: Tables) -> Outcome:
     table = table.sort_values("gain", ascending=False).rename_axis("class").reset_index()
     test = stats.spearmanr(start, gain) if len(start) > 3 else None
     rank, p = (float(test.statistic), float(test.pvalue)) if test is not None else (float("nan"), 1.0)
-    here = f"rank correlation of PGE before with gain {rank:+.2f}"
+    observation = f"rank correlation of PGE before with gain {rank:+.2f}"
     sentence = "Classes that were grounded badly gain most from fine-tuning"
-    return [differ, Finding(sentence, "[M25] Fig. 6", here, len(start), p, rank < 0)], {"classes by gain": table}
+    return [differ, Finding(sentence, "[M25] Fig. 6", observation, len(start), p, rank < 0)], {"classes by gain": table}
 
 
 def tell_objects_apart(world: World) -> Outcome:
@@ -271,9 +271,9 @@ def explain_failures(world: World) -> Outcome:
         rows.append(
             {"cases where": words, "count": len(yes), "failures": share, "failures elsewhere": elsewhere, "p": p}
         )
-        here = f"{share:.0%} of {len(yes)} against {elsewhere:.0%} of {len(no)} cases"
+        observation = f"{share:.0%} of {len(yes)} against {elsewhere:.0%} of {len(no)} cases"
         sentence = f"Grounding fails more often where {words}"
-        findings.append(Finding(sentence, "[M25] Fig. 9", here, len(cases), p, share > elsewhere))
+        findings.append(Finding(sentence, "[M25] Fig. 9", observation, len(cases), p, share > elsewhere))
     tables["failures by what is true (noto and twemoji)"] = pd.DataFrame(rows)
     return findings, tables
 
