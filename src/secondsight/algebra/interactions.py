@@ -73,7 +73,7 @@ class Interactions:
     computes them when they are needed; `matrix` is always the tensor. All are in units of the similarity.
     `standard_errors` (left, right) are those of the matrix where a method samples, else None. `outcomes` says how the
     computation of each side went. `left_contributions` and `right_contributions` are the two sides whose product this is;
-    None for pairs that were fitted jointly, scaled, subtracted, or read from a file.
+    None for pairs that were fitted jointly, subtracted, or read from a file.
     """
 
     attributions: Float[Tensor, "left right"] | FactoredMatrix
