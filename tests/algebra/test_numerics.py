@@ -49,8 +49,8 @@ def test_a_pair_is_linear_in_either_side(a, b, c, x, y):
     joined, first, second = u @ (v * x + w * y), u @ v, u @ w
     assert joined.similarity == pytest.approx(x * first.similarity + y * second.similarity, abs=1e-9)
     for term in ("base", "left", "right", "interaction"):
-        wanted = x * getattr(first.terms, term) + y * getattr(second.terms, term)
-        assert getattr(joined.terms, term) == pytest.approx(wanted, abs=1e-9)
+        expected = x * getattr(first.terms, term) + y * getattr(second.terms, term)
+        assert getattr(joined.terms, term) == pytest.approx(expected, abs=1e-9)
     assert torch.allclose(joined.matrix, torch.cat([x * first.matrix, y * second.matrix], 1), atol=1e-10)
     assert torch.allclose(((v * x + w * y) @ u).matrix, joined.matrix.T, atol=1e-10)
 
@@ -60,9 +60,9 @@ def test_a_pair_is_linear_in_either_side(a, b, c, x, y):
 def test_selections_add_up(a, b, data):
     """Attribution toward disjoint selections adds up to that toward both; toward everything it is the matrix's sum."""
     e = random_side(image_layout(), a, torch.float64) @ random_side(text_layout(), b, torch.float64)
-    chosen = data.draw(st.sets(st.sampled_from(range(1, 9)), min_size=1, max_size=7))
-    rest = sorted(set(range(1, 9)) - chosen)
-    assert torch.allclose(e.toward_left(sorted(chosen)) + e.toward_left(rest), e.toward_left(None), atol=1e-12)
+    selection = data.draw(st.sets(st.sampled_from(range(1, 9)), min_size=1, max_size=7))
+    rest = sorted(set(range(1, 9)) - selection)
+    assert torch.allclose(e.toward_left(sorted(selection)) + e.toward_left(rest), e.toward_left(None), atol=1e-12)
     visible = e.matrix[e.left_layout.visible][:, e.right_layout.visible]
     assert float(e.toward_left(None)[e.left_layout.visible].sum()) == pytest.approx(float(visible.sum()), abs=1e-10)
     assert e.terms.interaction == pytest.approx(float(e.matrix.sum()), abs=1e-10)
@@ -207,13 +207,13 @@ def test_captions_of_one_token(method):
 )
 def test_the_order_of_a_batch_does_not_matter(method):
     model, inputs = ss.wrap(clip()), [pixels(seed=s) for s in range(5)]
-    straight = model.left.contributions(torch.cat(inputs), METHODS[method])
+    batch = model.left.contributions(torch.cat(inputs), METHODS[method])
     order = [3, 0, 4, 2, 1]
-    turned = model.left.contributions(torch.cat([inputs[i] for i in order]), METHODS[method])
-    alone = [model.left.contributions(one, METHODS[method])[0] for one in inputs]
+    reordered = model.left.contributions(torch.cat([inputs[i] for i in order]), METHODS[method])
+    single = [model.left.contributions(image, METHODS[method])[0] for image in inputs]
     for place, i in enumerate(order):
-        assert_close(turned[place].vectors, straight[i].vectors, 1e-10)
-        assert_close(alone[i].vectors, straight[i].vectors, 1e-10)
+        assert_close(reordered[place].vectors, batch[i].vectors, 1e-10)
+        assert_close(single[i].vectors, batch[i].vectors, 1e-10)
 
 
 # Memory that runs out, as a device's allocator says it
@@ -235,24 +235,24 @@ class Narrow:
 def test_memory_that_runs_out_is_met_by_smaller_chunks(monkeypatch):
     host = clip()
     model, method = ss.wrap(host), ss.IntegratedJacobian(layer=1, steps=8, strategy="forward")
-    wanted = model.left.contributions(pixels(), method)[0].vectors
+    expected = model.left.contributions(pixels(), method)[0].vectors
     narrow = Narrow(host.visual.transformer.resblocks[2].mlp, 17 * 32 * 4)
     monkeypatch.setattr("secondsight.paths.line._WORKING_FLOATS", 2**18)
-    got = model.left.contributions(pixels(), method)[0].vectors
+    result = model.left.contributions(pixels(), method)[0].vectors
     assert narrow.refused
-    assert_close(got, wanted, 1e-12)
+    assert_close(result, expected, 1e-12)
 
 
 def test_memory_that_runs_out_in_a_batch_is_met_one_by_one():
     host = clip()
     model, inputs = ss.wrap(host), torch.cat([pixels(seed=s) for s in range(4)])
-    wanted = model.left.contributions(inputs)
+    expected = model.left.contributions(inputs)
     narrow = Narrow(host.visual.transformer.resblocks[0], 17 * 32 * 2)
-    got = model.left.contributions(inputs)
+    result = model.left.contributions(inputs)
     assert narrow.refused == 1
     assert all(
         torch.equal(a.vectors, b.vectors) or torch.allclose(a.vectors, b.vectors)
-        for a, b in zip(got, wanted, strict=True)
+        for a, b in zip(result, expected, strict=True)
     )
 
 

@@ -121,7 +121,11 @@ def test_sound_is_explained_over_time_and_frequency(clap):
         torch.ones(bands, frames) * (torch.arange(frames) < frames // 2),
     )
     assert e.terms.audio == e.terms.left
-    for bad, words in (((0.5, 0.2), "start < end"), ((2.0, 3.0), "outside the sound"), ("dog", "cannot select")):
+    for bad, words in (
+        ((0.5, 0.2), "start less than end"),
+        ((2.0, 3.0), "outside the sound"),
+        ("dog", "cannot select"),
+    ):
         with pytest.raises(ss.InputError, match=words):
             e.toward_right(bad)
 

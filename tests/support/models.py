@@ -17,6 +17,7 @@ START, END = 62, 63
 def clip(
     dtype: torch.dtype = torch.float64, *, seed: int = 0, quick_gelu: bool = False, vision=(), text=()
 ) -> nn.Module:
+    """A CLIP with towers of three blocks; `vision` and `text` change their configurations."""
     torch.manual_seed(seed)
     model = open_clip.CLIP(16, {**VISION, **dict(vision)}, {**TEXT, **dict(text)}, quick_gelu=quick_gelu)
     _sharpen(model)
@@ -24,6 +25,7 @@ def clip(
 
 
 def resnet(dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Module:
+    """A CLIP whose image tower is a ResNet of one block per stage, with batch norms that do something."""
     vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "head_width": 32}
     model = clip(dtype, seed=seed, vision=vision)
     for module in model.visual.modules():
@@ -58,10 +60,12 @@ def _sharpen(model: nn.Module) -> None:
 
 
 def pixels(size: int = 32, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
+    """A random image as the model takes it."""
     return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def tokens(*ids: int, length: int = 12) -> Tensor:
+    """A text of these token ids between start and end, padded to `length`."""
     ids = ids or (5, 17, 3, 42, 8)
     row = [START, *ids, END]
     return torch.tensor([row + [0] * (length - len(row))])

@@ -19,8 +19,8 @@ CORPUS = (
 )
 
 
-def _fast(tokenizer: Tokenizer, **named: str) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
+def _fast(tokenizer: Tokenizer, **special_tokens: str | int) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special_tokens)
 
 
 @cache
@@ -36,6 +36,7 @@ def clip() -> CLIPTokenizer:
 
 @cache
 def bert() -> PreTrainedTokenizerFast:
+    """Pieces of lower-case words between [CLS] and [SEP]."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -51,6 +52,7 @@ def bert() -> PreTrainedTokenizerFast:
 
 @cache
 def roberta() -> PreTrainedTokenizerFast:
+    """Pairs of bytes between <s> and </s>, spaces being part of the words behind them."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
