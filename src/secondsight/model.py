@@ -61,7 +61,7 @@ class Side:
         prepared = self.prepare(inputs, truncate=truncate)
 
         def compute(batches: Sequence[Sequence[Prepared]]) -> list[Contributions]:
-            # Vectors are computed now: nobody expects the model to be needed later, or errors to come then.
+            # Computed now, so that neither the model nor errors come up later.
             return [c.dense() for batch in batches for c in used_method.contributions(self, batch)]
 
         return retry_smaller(lambda: compute([prepared]), lambda: compute([[p] for p in prepared]))

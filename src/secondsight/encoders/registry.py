@@ -99,8 +99,8 @@ def known_name(name: str) -> Family:
     for family in FAMILIES:
         if name.startswith(family.prefix) if family.prefix.endswith(":") else name == family.prefix:
             return family
-    known = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
-    raise InputError(f"unknown model {name!r}; known: {known} (such as 'open_clip:ViT-B-16/openai')")
+    names = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
+    raise InputError(f"unknown model {name!r}; known: {names} (such as 'open_clip:ViT-B-16/openai')")
 
 
 def wrap(model: Any, preprocess: Any = None, tokenizer: Any = None, *, name: str | None = None) -> DualEncoder:

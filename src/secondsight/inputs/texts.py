@@ -37,7 +37,7 @@ def check_ids(raw: Tensor) -> Tensor:
     ids = raw[None] if raw.ndim == 1 else raw
     if ids.ndim != 2 or len(ids) != 1 or ids.is_floating_point() or ids.shape[1] == 0:
         raise InputError(
-            f"a tensor {tuple(raw.shape)} of {raw.dtype} is no model-ready text: (1, length) token ids are needed"
+            f"a tensor {tuple(raw.shape)} of {raw.dtype} is not a model-ready text: (1, length) token ids are needed"
         )
     return ids
 

@@ -215,5 +215,5 @@ def _smooth_kernels(layout: Layout) -> tuple[Tensor, ...]:
     ).reshape(-1, 2)
     at = places[layout.visible]
     squared = torch.cdist(at, at).square()
-    own = 0.1 * torch.eye(len(at), dtype=torch.float64)
-    return tuple(0.9 * torch.exp(-squared / (2 * length**2)) + own for length in _LENGTHS)
+    independent = 0.1 * torch.eye(len(at), dtype=torch.float64)
+    return tuple(0.9 * torch.exp(-squared / (2 * length**2)) + independent for length in _LENGTHS)

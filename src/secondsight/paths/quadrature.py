@@ -68,7 +68,7 @@ def rule(quadrature: str, steps: int) -> Rule:
     code; "gauss-kronrod" puts 15 nodes on each of steps/15 equal panels. Raises `InputError` for other names and counts.
     """
     if steps < 1:
-        raise InputError(f"steps={steps} is no number of nodes: at least 1 is needed")
+        raise InputError(f"steps={steps} must be at least 1")
     if quadrature == "gauss-legendre":
         x, w = np.polynomial.legendre.leggauss(steps)
         return _rule((x + 1) / 2, w / 2)

@@ -32,7 +32,7 @@ _STYLE: Any = {
     "legend.fontsize": 7,
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.2,
-    # Names of models, classes and settings are nobody's formulas.
+    # Names of models, classes and settings are not mathtext.
     "text.parse_math": False,
 }
 """What papers ask for: type of 7 to 8 points."""
@@ -76,10 +76,10 @@ def _legend(axes: Any, title: str = "") -> None:
 
 
 @styled
-def distributions(named: Mapping[Any, Any], label: str, low: float = 0.0) -> Figure:
+def distributions(series: Mapping[Any, Any], label: str, low: float = 0.0) -> Figure:
     """Cumulative distributions: the share of cases at or below every value."""
     figure, axes = _axes()
-    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+    for (name, values), colour in zip(series.items(), _cycle(len(series)), strict=True):
         x = np.sort(np.asarray(values, float))
         axes.step([low, *x, 1.0], [0.0, *(np.arange(1, len(x) + 1) / len(x)), 1.0], where="post", color=colour,
                   label=f"{printable(name)} (median {np.median(x):.2f}, n = {len(x)})")  # fmt: skip
@@ -89,16 +89,16 @@ def distributions(named: Mapping[Any, Any], label: str, low: float = 0.0) -> Fig
 
 
 @styled
-def histograms(named: Mapping[str, Any], label: str, title: str) -> Figure:
+def histograms(series: Mapping[str, Any], label: str, title: str) -> Figure:
     """Overlaid histograms on common bins, zero marked."""
     figure, axes = _axes()
-    everything = np.concatenate([np.asarray(v, float) for v in named.values()])
+    everything = np.concatenate([np.asarray(v, float) for v in series.values()])
     low, high = min(everything.min(), 0.0), max(everything.max(), 0.0)
     # Zero is an edge, so that no bar has both signs.
     width = (high - low) / 40 if high > low else 1e-6
     first = np.floor(low / width)
     bins = np.arange(first, max(np.ceil(high / width), first + 1) + 1) * width
-    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+    for (name, values), colour in zip(series.items(), _cycle(len(series)), strict=True):
         v = np.asarray(values, float)
         axes.hist(v, bins=bins, color=colour, alpha=0.5, label=f"{printable(name)} ({(v < 0).mean():.0%} negative)")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -109,23 +109,23 @@ def histograms(named: Mapping[str, Any], label: str, title: str) -> Figure:
 
 @styled
 def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> Figure:
-    """Classes with most cases, mean ± sd, a bar a setting."""
+    """The classes with most cases: mean ± standard deviation, one bar for each setting."""
     counts = table.groupby("class").cases.max().sort_values(ascending=False, kind="stable")
-    chosen = list(counts.index[:most])
+    classes = list(counts.index[:most])
     settings = list(dict.fromkeys(table.setting))
     means = table[table.setting == settings[0]].set_index("class")[value]
-    chosen.sort(key=lambda name: (-means.get(name, -1.0), name))
-    figure, axes = _axes(6.4, 1.0 + 0.17 * len(chosen) * max(len(settings), 1.4))
+    classes.sort(key=lambda name: (-means.get(name, -1.0), name))
+    figure, axes = _axes(6.4, 1.0 + 0.17 * len(classes) * max(len(settings), 1.4))
     thick = 0.8 / len(settings)
     for i, (setting, colour) in enumerate(zip(settings, _cycle(len(settings)), strict=True)):
-        own = table[table.setting == setting].set_index("class")
-        at = [k + (i - (len(settings) - 1) / 2) * thick for k, name in enumerate(chosen) if name in own.index]
-        there = [name for name in chosen if name in own.index]
-        axes.barh(at, own.loc[there, value], thick, xerr=own.loc[there, spread], color=colour, label=printable(setting),
+        rows = table[table.setting == setting].set_index("class")
+        at = [k + (i - (len(settings) - 1) / 2) * thick for k, name in enumerate(classes) if name in rows.index]
+        present = [name for name in classes if name in rows.index]
+        axes.barh(at, rows.loc[present, value], thick, xerr=rows.loc[present, spread], color=colour, label=printable(setting),
                   error_kw={"elinewidth": 0.6, "ecolor": "#555555"})  # fmt: skip
-    axes.set_yticks(range(len(chosen)), [f"{printable(name)} ({counts[name]})" for name in chosen], fontsize=7)
+    axes.set_yticks(range(len(classes)), [f"{printable(name)} ({counts[name]})" for name in classes], fontsize=7)
     axes.set(xlabel=f"{value} ± sd (cases in brackets)", xlim=(0, 1))
-    axes.set_ylim(len(chosen) - 0.4, -0.6)
+    axes.set_ylim(len(classes) - 0.4, -0.6)
     if len(settings) > 1:
         _legend(axes)
     return figure
@@ -139,8 +139,8 @@ def bars(table: pd.DataFrame, label: str) -> Figure:
     for i, (column, colour) in enumerate(zip(table.columns, _cycle(table.shape[1]), strict=True)):
         at = np.arange(len(table)) + (i - (table.shape[1] - 1) / 2) * thick
         drawn = axes.barh(at, table[column].fillna(0).to_numpy(float), thick, color=colour, label=printable(column))
-        shown = ["" if np.isnan(v) else f"{v:.2f}" for v in table[column].to_numpy(float)]
-        axes.bar_label(drawn, shown, fontsize=7, padding=2)
+        labels = ["" if np.isnan(v) else f"{v:.2f}" for v in table[column].to_numpy(float)]
+        axes.bar_label(drawn, labels, fontsize=7, padding=2)
     axes.set_yticks(range(len(table)), [printable(name) for name in table.index], fontsize=8)
     axes.set(xlabel=label)
     axes.set_ylim(len(table) - 0.4, -0.6)
@@ -149,10 +149,10 @@ def bars(table: pd.DataFrame, label: str) -> Figure:
 
 
 @styled
-def curves(named: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
-    """Mean curves over shares 0 … 1 with a standard deviation to either side; `named` has (pair, share) arrays."""
+def curves(series: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
+    """Mean curves over shares 0 … 1 with a standard deviation to either side; `series` has (pair, share) arrays."""
     figure, axes = _axes()
-    for (name, values), colour in zip(named.items(), _cycle(len(named)), strict=True):
+    for (name, values), colour in zip(series.items(), _cycle(len(series)), strict=True):
         v = np.asarray(values, float)
         at, mean = np.linspace(0, 1, v.shape[1]), v.mean(0)
         spread = v.std(0)
@@ -164,10 +164,12 @@ def curves(named: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
 
 
 @styled
-def lines(named: Mapping[str, tuple[Sequence[float], Any]], x: str, y: str, title: str, *, log: bool = False) -> Figure:
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Any]], x: str, y: str, title: str, *, log: bool = False
+) -> Figure:
     """Plain lines with points, on doubly logarithmic axes where `log`."""
     figure, axes = _axes()
-    for (name, (at, values)), colour in zip(named.items(), _cycle(len(named)), strict=True):
+    for (name, (at, values)), colour in zip(series.items(), _cycle(len(series)), strict=True):
         axes.plot(at, values, marker="o", markersize=3, color=colour, label=printable(name))
     if log:
         axes.set_xscale("log", base=2)
@@ -201,15 +203,15 @@ def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[st
     spread = evidence.std(0)
     x = (evidence - evidence.mean(0)) / np.where(spread > 0, spread, 1)
     _, _, directions = np.linalg.svd(x, full_matrices=False)
-    # A direction's sign is nobody's choice but must be the same on every machine.
+    # A direction's sign is arbitrary; fixed here so that every machine draws the same figure.
     directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[:, None]
     at = x @ directions[:2].T
     figure, axes = _axes(6.4, 4.6)
     for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
-        chosen = [i for i, own in enumerate(categories) if own == kind]
-        if not chosen:
+        members = [i for i, category in enumerate(categories) if category == kind]
+        if not members:
             continue
-        axes.scatter(at[chosen, 0], at[chosen, 1], color=colour, s=18, label=kind)
+        axes.scatter(at[members, 0], at[members, 1], color=colour, s=18, label=kind)
     for i, name in list(enumerate(names))[:80]:
         axes.annotate(printable(name), at[i], fontsize=5, xytext=(2, 2), textcoords="offset points", color="#444444")
     axes.set(xlabel="evidence, first principal direction", ylabel="second")
@@ -222,17 +224,17 @@ def _cycle(count: int) -> list[str]:
 
 
 @styled
-def gallery(shown: Sequence[tuple[Image.Image, str]], columns: int = 4) -> Figure:
-    """Pictures in rows, each with a line or two of text below; such as maps of failures with what went wrong."""
-    if not shown:
+def gallery(pictures: Sequence[tuple[Image.Image, str]], columns: int = 4) -> Figure:
+    """Pictures in rows, each with a line or two of text below, such as maps of failures with what went wrong."""
+    if not pictures:
         raise InputError("a gallery needs at least one picture")
-    columns = min(columns, len(shown))
-    rows = -(-len(shown) // columns)
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(1.7 * columns, 1.95 * rows), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in places:
         axes.set_axis_off()
-    for axes, (picture, text) in zip(places, shown, strict=False):
+    for axes, (picture, text) in zip(places, pictures, strict=False):
         axes.imshow(np.asarray(picture.convert("RGB")))
         axes.text(0.5, -0.03, fill(printable(text), 30), transform=axes.transAxes, ha="center", va="top", fontsize=7)
     return figure

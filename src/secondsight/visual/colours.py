@@ -14,7 +14,7 @@ SCALES = {
 """sRGB of the positive and the negative end: equally light, and told apart with every kind of colour blindness."""
 
 POSITIVE, NEGATIVE = SCALES["red and blue"]
-"""The ends of the scale that everything uses where nobody chose one."""
+"""The ends of the scale that everything uses by default."""
 
 
 def overlay(values: np.ndarray, limit: float, strength: float = 0.82) -> np.ndarray:

@@ -49,8 +49,8 @@ _SCALE = LinearSegmentedColormap.from_list(
 def plot(e: Explanation, selection: Any = None, *, box: Box | None = None) -> Figure:
     """A matplotlib figure of an explanation.
 
-    `selection` of the right side (a span) decides the heatmap on the left, `box` of the left image (x0, y0, x1, y1 in
-    original pixels) the colours of the caption; what is not given is everything. Red is positive, blue negative.
+    `selection` of the right side (a span) sets the heatmap on the left, `box` of the left image (x0, y0, x1, y1 in
+    original pixels) the colours of the caption; None selects everything. Red is positive, blue negative.
     """
     import matplotlib.pyplot as plt
 
@@ -61,7 +61,7 @@ def plot(e: Explanation, selection: Any = None, *, box: Box | None = None) -> Fi
         plt.close(figure)
         raise
     if "inline" in str(rcParams["backend"]):
-        # The notebook shows the returned figure; left open it would be shown a second time.
+        # The notebook shows the returned figure; an open one would be shown twice.
         plt.close(figure)
     return figure
 
@@ -78,11 +78,11 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     """Draw an explanation into an empty figure, whose size is set to fit."""
     toward_left = e.toward_left(selection)
     toward_right = e.toward_right(box) if box is not None else e.toward_right(None)
-    chosen = e.right_layout.select(selection) if selection is not None else None
+    selected = e.right_layout.select(selection) if selection is not None else None
     region = selection if isinstance(selection, tuple) and isinstance(e.right_layout, GridLayout) else None
     upper = _Panel(e.left_layout, e.left_input, toward_left, box, None)
-    lower = _Panel(e.right_layout, e.right_input, toward_right, region, chosen)
-    # A single picture has the page's width; two share its height.
+    lower = _Panel(e.right_layout, e.right_input, toward_right, region, selected)
+    # A single picture may be taller than two that share the page.
     most = 7.0 if upper.pictures + lower.pictures < 2 else 3.6
     tops, bottoms = upper.height(most), lower.height(most)
     height = tops + bottoms + 0.75
@@ -95,36 +95,36 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777", parse_math=False)
 
 
-def pairs(shown: Sequence[tuple[Explanation, Any]], columns: int = 3) -> Figure:
+def pairs(explanations: Sequence[tuple[Explanation, Any]], columns: int = 3) -> Figure:
     """Several explanations side by side, as in [M25] Figure 1: what each word, or each box, matched.
 
     Every entry is an explanation and what is picked of it: a span of its right side, whose map is drawn, or a box (x0, y0,
     x1, y1) of its left image, which is framed and colours the words; None shows everything. Maps have colour scales of
     their own. Raises `InputError` where nothing is given.
     """
-    if not shown:
+    if not explanations:
         raise InputError("a figure of pairs needs at least one explanation")
-    columns = min(columns, len(shown))
-    rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
+    columns = min(columns, len(explanations))
+    rows = [explanations[i : i + columns] for i in range(0, len(explanations), columns)]
     share, wide = 1 / columns, _COLUMN
     panels, tall = [], []
     for row in rows:
-        made = []
+        panel_row = []
         for column, (e, picked) in enumerate(row):
             box = picked if isinstance(picked, tuple) and len(picked) == 4 else None
             span = None if box is not None else picked
-            chosen = None if span is None else e.right_layout.select(span)
+            selected = None if span is None else e.right_layout.select(span)
             upper = _Panel(e.left_layout, e.left_input, e.toward_left(span), box, None, column * share, share)
-            lower = _Panel(e.right_layout, e.right_input, e.toward_right(box), None, chosen, column * share, share)
-            made.append((upper, lower))
-        panels.append(made)
-        tall.append([max(two[side].height(7.0, wide) for two in made) for side in (0, 1)])
-    figure = Figure(figsize=(wide * columns, sum(sum(two) for two in tall) + 0.1 * len(rows)))
+            lower = _Panel(e.right_layout, e.right_input, e.toward_right(box), None, selected, column * share, share)
+            panel_row.append((upper, lower))
+        panels.append(panel_row)
+        tall.append([max(pair[side].height(7.0, wide) for pair in panel_row) for side in (0, 1)])
+    figure = Figure(figsize=(wide * columns, sum(sum(pair) for pair in tall) + 0.1 * len(rows)))
     FigureCanvasAgg(figure)
     whole = float(figure.get_size_inches()[1])
     top = whole
-    for made, (above, below) in zip(panels, tall, strict=True):
-        for upper, lower in made:
+    for panel_row, (above, below) in zip(panels, tall, strict=True):
+        for upper, lower in panel_row:
             upper.draw(figure, (top - above) / whole, above / whole)
             lower.draw(figure, (top - above - below) / whole, below / whole)
         top -= above + below + 0.1
@@ -135,7 +135,7 @@ def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) 
     """One pair by several methods, as in [M25] Figure 12: a column for every explanation, a row for every selection.
 
     Every map has a colour scale of its own, red positive and blue negative, because methods differ in their units of
-    effect; its end stands in the corner. Raises `InputError` where the left sides are no images.
+    effect; its end stands in the corner. Raises `InputError` where a left side is not an image.
     """
     if not explanations or not selections:
         raise InputError("a grid needs at least one explanation and one selection")
@@ -173,7 +173,7 @@ def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) 
 
 
 def _titled(e: Explanation) -> str:
-    """The method's name and, for the one whose layer readers vary, the layer."""
+    """The method's name, with the layer for integrated Jacobians, which are compared across layers."""
     name, outcome = str(e.about.get("method", "")), e.outcomes[0]
     return f"{name}\n(layer {outcome.layer})" if name == "integrated-jacobian" and outcome is not None else name
 
@@ -199,10 +199,10 @@ class _Panel:
     """
 
     layout: Layout
-    shown: Any
+    display: Any
     values: Tensor
     box: Box | None
-    chosen: Tensor | None
+    selected: Tensor | None
     left: float = 0.0
     share: float = 1.0
 
@@ -210,12 +210,12 @@ class _Panel:
     def parts(self) -> list[tuple[Layout, Any, Tensor, Tensor | None, str]]:
         """(layout, what to show, values, chosen, sign) of every input that the side joins."""
         if len(self.layout.parts) == 1:
-            return [(self.layout, self.shown, self.values, self.chosen, "")]
+            return [(self.layout, self.display, self.values, self.selected, "")]
         count = len(self.layout.parts)
-        shown = self.layout.each(self.shown)
-        chosen = [None] * count if self.chosen is None else self.layout.split(self.chosen)
+        display = self.layout.each(self.display)
+        selected = [None] * count if self.selected is None else self.layout.split(self.selected)
         signs = ["+" if sign > 0 else "−" for sign in self.layout.signs]
-        return list(zip(self.layout.parts, shown, self.layout.split(self.values), chosen, signs, strict=True))
+        return list(zip(self.layout.parts, display, self.layout.split(self.values), selected, signs, strict=True))
 
     @property
     def pictures(self) -> int:
@@ -224,7 +224,7 @@ class _Panel:
     def height(self, most: float, wide: float = _WIDTH) -> float:
         """Inches at a width of `wide`: pictures, `most` tall, stand side by side, texts below one another."""
         share = self._pictured * wide / max(self.pictures, 1)
-        tall = [min(share / _ratio(layout, shown), most) for layout, shown, *_ in self.parts if _pictured(layout)]
+        tall = [min(share / _ratio(layout, display), most) for layout, display, *_ in self.parts if _pictured(layout)]
         return max(tall, default=0.0) + self._texts(wide)
 
     @property
@@ -242,20 +242,20 @@ class _Panel:
         wide *= self.share
         texts = self._texts(wide) / inches
         place, line = 0, bottom + texts
-        for layout, shown, values, chosen, sign in self.parts:
+        for layout, display, values, selected, sign in self.parts:
             if _pictured(layout):
                 x, across = self._across(0.02 + self._pictured * place / self.pictures, self._pictured / self.pictures)
                 rect = (x, bottom + texts, across, height - texts)
                 axes = figure.add_axes(rect)
-                _picture(axes, layout, shown, values, limit, self.box, sign)
+                _picture(axes, layout, display, values, limit, self.box, sign)
                 if self.share < 1:
                     _corner(axes, limit)
                 place += 1
             else:
-                own = _text_height(layout, wide) / inches
-                line -= own
+                text_height = _text_height(layout, wide) / inches
+                line -= text_height
                 x, across = self._across(0.02, 0.96)
-                _flow(figure.add_axes((x, line, across, own)), _items(layout, values, chosen), limit, sign)
+                _flow(figure.add_axes((x, line, across, text_height)), _items(layout, values, selected), limit, sign)
         if self.pictures and self.share == 1:
             _bar(figure, limit, (0.875, bottom + texts + 0.1 * (height - texts), 0.018, 0.8 * (height - texts)))
 
@@ -267,7 +267,7 @@ def _pictured(layout: Layout) -> bool:
     return layout.cells.ndim == 2
 
 
-def _ratio(layout: Layout, shown: Any) -> float:
+def _ratio(layout: Layout, display: Any) -> float:
     """Width over height as drawn."""
     if isinstance(layout, GridLayout):
         return layout.image_size[0] / layout.image_size[1]
@@ -275,7 +275,7 @@ def _ratio(layout: Layout, shown: Any) -> float:
 
 
 def _amounts(layout: Layout, values: Tensor) -> list[float]:
-    """What the colour scale spans: visible features, or words, which sum their tokens."""
+    """The values that the colour scale spans: of visible features, or of words, which sum their tokens."""
     words = layout.words
     if words:
         return [value for _, value in word_scores(layout, values)]
@@ -301,11 +301,11 @@ def _text_height(layout: Layout, wide: float) -> float:
     return 0.16 + 0.3 * (1 + int(length / (62 * wide / _WIDTH)))
 
 
-def _picture(axes: Axes, layout: Layout, shown: Any, values: Tensor, limit: float, box: Any, sign: str) -> None:
+def _picture(axes: Axes, layout: Layout, display: Any, values: Tensor, limit: float, box: Any, sign: str) -> None:
     """A photograph or spectrogram under its map."""
     values = values.detach().cpu()
     if isinstance(layout, SpectrogramLayout):
-        _spectrogram(axes, layout, np.asarray(shown, dtype=float), values, limit)
+        _spectrogram(axes, layout, np.asarray(display, dtype=float), values, limit)
     else:
         assert isinstance(layout, GridLayout)
         axes.set_axis_off()
@@ -313,7 +313,7 @@ def _picture(axes: Axes, layout: Layout, shown: Any, values: Tensor, limit: floa
         width, height = layout.image_size
         shrink = min(1.0, _PIXELS / max(width, height))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        photo = shown if shrink == 1 else shown.resize(size, Image.Resampling.LANCZOS)
+        photo = display if shrink == 1 else display.resize(size, Image.Resampling.LANCZOS)
         extent = (0.0, float(width), float(height), 0.0)
         axes.imshow(map_over_photo(photo, layout.heatmap(values, size[::-1]).numpy(), limit), extent=extent)
     if isinstance(box, tuple):
@@ -343,17 +343,17 @@ def _spectrogram(axes: Axes, layout: SpectrogramLayout, levels: np.ndarray, valu
     axes.text(0.99, 0.03, unit, transform=axes.transAxes, ha="right", fontsize=6, color="white")
 
 
-def _items(layout: Layout, values: Tensor, chosen: Tensor | None) -> list[tuple[str, float, bool]]:
-    """(text, value, chosen) of every word, or of every feature where there are no words."""
+def _items(layout: Layout, values: Tensor, selected: Tensor | None) -> list[tuple[str, float, bool]]:
+    """(text, value, picked) of every word, or of every feature where there are no words."""
     words = layout.words
     if not words:
         return [(str(i), float(values[i]), False) for i in layout.visible]
-    picked = [chosen is not None and bool(chosen[list(w.features)].any()) for w in words]
+    picked = [selected is not None and bool(selected[list(w.features)].any()) for w in words]
     return [(w, v, p) for (w, v), p in zip(word_scores(layout, values), picked, strict=True)]
 
 
 def _renderer(figure: Any) -> Any:
-    """What measures text; the figure keeps the canvas that somebody's window may be."""
+    """A renderer to measure text with; the figure keeps its canvas, which may belong to a window."""
     canvas = figure.canvas
     if hasattr(canvas, "get_renderer"):
         return canvas.get_renderer()
@@ -363,7 +363,7 @@ def _renderer(figure: Any) -> Any:
 
 
 def _flow(axes: Axes, items: list[tuple[str, float, bool]], limit: float, sign: str) -> None:
-    """Words from left to right, wrapped, each on its colour; chosen ones are framed; after a sign if there is one."""
+    """Words from left to right, wrapped, each on its colour; picked words are framed; a sign comes first where there is one."""
     axes.set_axis_off()
     figure = axes.figure
     renderer = _renderer(figure)

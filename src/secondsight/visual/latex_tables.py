@@ -31,28 +31,28 @@ def latex(e: Explanation, selection: Any = None, *, box: Box | None = None) -> s
     if not words:
         raise InputError(f"the right side is {e.right_layout.modality}, not text: use e.T for the other one")
     values = [value for _, value in word_scores(e.right_layout, e.toward_right(box))]
-    chosen = None if selection is None else e.right_layout.select(selection)
-    limit, made = limit_of(values), []
+    selected = None if selection is None else e.right_layout.select(selection)
+    limit, boxes = limit_of(values), []
     for word, value in zip(words, values, strict=True):
         *colour, alpha = overlay(np.array(value), limit, 0.75)
         red, green, blue = (1 - alpha + alpha * c for c in colour)
         ink = r"\color{white}" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.4 else ""
         shade = f"{{{red:.3f},{green:.3f},{blue:.3f}}}"
         text = "".join(_SPECIAL.get(c, c) for c in word.text)
-        picked = chosen is not None and bool(chosen[list(word.features)].any())
+        picked = selected is not None and bool(selected[list(word.features)].any())
         framed = r"\fcolorbox[rgb]{0.2,0.2,0.2}" if picked else r"\colorbox[rgb]"
-        made.append(f"{framed}{shade}{{{ink}\\strut {text}}}")
-    several = len(e.right_layout.parts) > 1
-    lines = _by_part(e, made) if several else [made]
+        boxes.append(f"{framed}{shade}{{{ink}\\strut {text}}}")
+    joined = len(e.right_layout.parts) > 1
+    lines = _by_part(e, boxes) if joined else [boxes]
     body = "\\\\\n".join(" ".join(line) for line in lines)
     return "{\\setlength{\\fboxsep}{1.5pt}%\n" + body + "}"
 
 
-def _by_part(e: Explanation, made: list[str]) -> list[list[str]]:
+def _by_part(e: Explanation, boxes: list[str]) -> list[list[str]]:
     """The words of every text that the side joins on a line of their own."""
     lines, first = [], 0
     for part in e.right_layout.parts:
         count = len(part.words)
-        lines.append(made[first : first + count])
+        lines.append(boxes[first : first + count])
         first += count
     return lines

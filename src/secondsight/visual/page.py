@@ -42,31 +42,35 @@ _LONGEST = 1280
 
 
 def page_data(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> dict[str, Any]:
-    """What the view shows, as plain data: every case with both sides, its matrix over cells and words, its terms.
+    """The view's content as plain data: every case with both sides, its matrix over cells and words, and its terms.
 
-    Several explanations, as of several captions, are cases that the reader switches between; two of one left input get
-    their difference as well, and so does a margin get the two that it is made of. Groups are grid cells, or words (sums
-    over their tokens); special features are left out and their share is noted. `selection` and `box` are what the right
-    and the left side begin with. Matrices are base64 of little-endian float32, row by row.
+    Several explanations, as of several captions, are cases that the reader switches between. Two explanations of one left
+    input come with their difference, and a margin with the two explanations it is made of.
+
+    Groups are grid cells, or words (sums over their tokens); special features are left out and their share is noted. `selection` and `box` are picked
+    on the right and the left side at first. Matrices are base64 of little-endian float32, row by row.
     """
-    shown, pictures = _cases(e), _Pictures()
-    made = [_case(one, name, pictures, selection if i == 0 else None, box) for i, (name, one) in enumerate(shown)]
+    named_explanations, pictures = _cases(e), _Pictures()
+    cases = [
+        _case(explanation, name, pictures, selection if i == 0 else None, box)
+        for i, (name, explanation) in enumerate(named_explanations)
+    ]
     scales = [{"name": name, "positive": plus, "negative": minus} for name, (plus, minus) in SCALES.items()]
-    return {"cases": made, "pictures": pictures.sources, "scales": scales}
+    return {"cases": cases, "pictures": pictures.sources, "scales": scales}
 
 
 def _cases(e: Explanation | Sequence[Explanation]) -> list[tuple[str, Explanation]]:
-    """What can be shown, each with the name that the reader chooses it by."""
-    given = [e] if not isinstance(e, Sequence) else list(e)
-    if not given:
+    """The explanations to choose from, with their names."""
+    explanations = [e] if not isinstance(e, Sequence) else list(e)
+    if not explanations:
         raise InputError("a page needs at least one explanation")
-    if len(given) == 1 and given[0].parts:
-        return [("difference", given[0]), *((_name(part), part) for part in given[0].parts)]
-    cases = [(_name(one), one) for one in given]
-    if len(given) == 2 and all(len(one.right_layout.parts) == 1 for one in given):
-        first, second = given
+    if len(explanations) == 1 and explanations[0].parts:
+        return [("difference", explanations[0]), *((_name(part), part) for part in explanations[0].parts)]
+    cases = [(_name(explanation), explanation) for explanation in explanations]
+    if len(explanations) == 2 and all(len(explanation.right_layout.parts) == 1 for explanation in explanations):
+        first, second = explanations
         if comparable(first, second):
-            # Computed once, before the difference takes hold of them; each is shown anyway.
+            # Both matrices are shown anyway; computed first, they serve the difference too.
             _ = first.matrix, second.matrix
             cases.append(("difference", contrast(first, second)))
     return cases
@@ -85,16 +89,16 @@ class _Pictures:
         self._known: dict[int, int] = {}
         self._kept: list[Any] = []
 
-    def add(self, shown: Image.Image) -> int:
-        """Its place in `sources`."""
-        if id(shown) not in self._known:
-            # Kept, so that no other picture gets its id; equal ones of other explanations are the same file.
-            self._kept.append(shown)
-            source = _picture(shown)
+    def add(self, display: Image.Image) -> int:
+        """The picture's index in `sources`."""
+        if id(display) not in self._known:
+            # A reference is held so that no later picture gets the same id; equal pictures share one source.
+            self._kept.append(display)
+            source = _picture(display)
             if source not in self.sources:
                 self.sources.append(source)
-            self._known[id(shown)] = self.sources.index(source)
-        return self._known[id(shown)]
+            self._known[id(display)] = self.sources.index(source)
+        return self._known[id(display)]
 
 
 def _case(e: Explanation, name: str, pictures: _Pictures, selection: Any, box: Any) -> dict[str, Any]:
@@ -125,49 +129,51 @@ def _packed(values: Tensor) -> str:
 
 
 def start_of(layout: Layout, side: dict[str, Any], selection: Any, weights: Tensor | None = None) -> Any:
-    """What a side begins with: a box, words, one of these for each input that it joins, or nothing."""
+    """What is picked on a side at first: a box, words, a list of these for joined inputs, or None."""
     if selection is None and weights is None:
         return None
     weights = layout.select(selection) if weights is None else weights
     if len(layout.parts) > 1:
         split = zip(layout.parts, side["parts"], layout.split(weights), strict=True)
-        return [start_of(part, own, None, weight) if bool(weight.any()) else None for part, own, weight in split]
+        return [
+            start_of(part, part_side, None, weight) if bool(weight.any()) else None for part, part_side, weight in split
+        ]
     if side["kind"] == "text":
         return [i for i, features in enumerate(_members(layout)) if features and bool(weights[features].any())]
     if isinstance(layout, GridLayout) and isinstance(selection, tuple):
         return [float(v) for v in selection]
     heights = weights.detach().cpu()
-    seen = layout.view(heights).flip(0) if isinstance(layout, SpectrogramLayout) else layout.view(heights)
-    rows, columns = seen.any(1).nonzero().flatten().tolist(), seen.any(0).nonzero().flatten().tolist()
+    view = layout.view(heights).flip(0) if isinstance(layout, SpectrogramLayout) else layout.view(heights)
+    rows, columns = view.any(1).nonzero().flatten().tolist(), view.any(0).nonzero().flatten().tolist()
     if not rows:
         # Special features have no place to be framed.
         return None
-    (x0, y0, x1, y1), (down, across) = side["frame"], seen.shape
+    (x0, y0, x1, y1), (down, across) = side["frame"], view.shape
     wide, tall = (x1 - x0) / across, (y1 - y0) / down
     return [x0 + columns[0] * wide, y0 + rows[0] * tall, x0 + (columns[-1] + 1) * wide, y0 + (rows[-1] + 1) * tall]
 
 
 def _grouped(values: Tensor, owner: Tensor, groups: int) -> Tensor:
-    """Rows summed by their group; those that belong to none are left out."""
+    """Rows summed by group; rows without a group are left out."""
     out = values.new_zeros(groups + 1, *values.shape[1:])
     return out.index_add(0, owner, values)[:groups]
 
 
-def _side(layout: Layout, shown: Any, pictures: _Pictures) -> tuple[dict[str, Any], Tensor]:
+def _side(layout: Layout, display: Any, pictures: _Pictures) -> tuple[dict[str, Any], Tensor]:
     """A side as plain data, and the group of every feature; the number of groups where it belongs to none."""
     if len(layout.parts) > 1:
-        return _joined_side(layout, shown, pictures)
+        return _joined_side(layout, display, pictures)
     if isinstance(layout, GridLayout):
         # All coarser cells hold equally many finer ones, as sums over more cells would look like stronger ones.
         coarse = layout.coarsen(_FINEST)
-        side = _grid_side(coarse.grid, layout.image_size, layout.frame, pictures.add(shown), "the explained picture")
+        side = _grid_side(coarse.grid, layout.image_size, layout.frame, pictures.add(display), "the explained picture")
         return {**side, "groups": coarse.size}, owners_in(layout, coarse)
     if isinstance(layout, SpectrogramLayout):
         spectrum = layout.coarsen(_FINEST)
         # Pictures begin at the top, spectrograms at the lowest band.
         groups = torch.full((spectrum.size + 1,), spectrum.size)
         groups[spectrum.cells.flip(0).flatten()] = torch.arange(spectrum.size)
-        side = _sound_side(layout, spectrum.grid, shown, pictures)
+        side = _sound_side(layout, spectrum.grid, display, pictures)
         return {**side, "groups": spectrum.size}, groups[owners_in(layout, spectrum)]
     members, side = _text_side(layout)
     owner = torch.full((layout.size,), len(members))
@@ -178,7 +184,7 @@ def _side(layout: Layout, shown: Any, pictures: _Pictures) -> tuple[dict[str, An
 
 def _joined_side(layout: Layout, inputs: Any, pictures: _Pictures) -> tuple[dict[str, Any], Tensor]:
     """The sides of all parts, their groups one after another, and the group of every feature."""
-    parts = [_side(part, shown, pictures) for part, shown in zip(layout.parts, layout.each(inputs), strict=True)]
+    parts = [_side(part, display, pictures) for part, display in zip(layout.parts, layout.each(inputs), strict=True)]
     sides = [{**side, "sign": sign} for (side, _), sign in zip(parts, layout.signs, strict=True)]
     count, first = sum(side["groups"] for side in sides), 0
     owner = torch.full((layout.size,), count)
@@ -219,12 +225,12 @@ def _members(layout: Layout) -> list[list[int]]:
 
 def _text_side(layout: Layout) -> tuple[list[list[int]], dict[str, Any]]:
     members, text = _members(layout), layout.text
-    named = [(w.text, w.start, w.end) for w in layout.words] or [(str(i), 0, 0) for i in layout.visible]
-    seen = max((offset[1] for offset in layout.offsets if offset is not None), default=0)
+    words = [(w.text, w.start, w.end) for w in layout.words] or [(str(i), 0, 0) for i in layout.visible]
+    end_of_tokens = max((offset[1] for offset in layout.offsets if offset is not None), default=0)
     return members, {
         "kind": "text",
         "text": text,
-        # Offsets count characters, as JavaScript's do outside the rarer planes; see _utf16.
+        # JavaScript counts UTF-16 units; see _utf16.
         "words": [
             {
                 "text": word,
@@ -232,9 +238,9 @@ def _text_side(layout: Layout) -> tuple[list[list[int]], dict[str, Any]]:
                 "end": _utf16(text, end),
                 "cut": not features,
                 # A word may have no token of its own because its letters are part of a neighbour's.
-                "shared": not features and start < seen,
+                "shared": not features and start < end_of_tokens,
             }
-            for (word, start, end), features in zip(named, members, strict=True)
+            for (word, start, end), features in zip(words, members, strict=True)
         ],
     }
 
@@ -244,8 +250,8 @@ def _utf16(text: str | None, offset: int) -> int:
     return offset if text is None else len(text[:offset].encode("utf-16-le")) // 2
 
 
-def _picture(shown: Image.Image) -> str:
-    picture = shown.copy()
+def _picture(display: Image.Image) -> str:
+    picture = display.copy()
     picture.thumbnail((_LONGEST, _LONGEST), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
@@ -256,20 +262,20 @@ def _note(e: Explanation) -> str:
     left, right = e.special_share()
     about = e.about
     kinds = e.left_layout.modality, e.right_layout.modality
-    named = kinds if kinds[0] != kinds[1] else (f"left {kinds[0]}", f"right {kinds[1]}")
+    names = kinds if kinds[0] != kinds[1] else (f"left {kinds[0]}", f"right {kinds[1]}")
     sides = [
         f"{name} layer {outcome.layer}, {outcome.nodes} nodes"
-        for outcome, name in zip(e.outcomes, named, strict=True)
+        for outcome, name in zip(e.outcomes, names, strict=True)
         if outcome is not None and outcome.nodes is not None
     ]
     hidden = [
-        f"{share:.0%} of all interaction (by size) lies in {name} positions that are no {_PARTS.get(kind, 'word')}"
-        for share, kind, name in zip((left, right), kinds, named, strict=True)
+        f"{share:.0%} of all interaction (by size) lies in {name} positions that are not a {_PARTS.get(kind, 'word')}"
+        for share, kind, name in zip((left, right), kinds, names, strict=True)
         if share > 0.005
     ]
-    what = f"{about.get('model', 'model')}, {about.get('method', 'method')}"
+    origin = f"{about.get('model', 'model')}, {about.get('method', 'method')}"
     signs = f"Red or orange raises the {e.quantity}, blue or purple lowers it."
-    return ". ".join([", ".join([what, *sides]), *hidden, signs])
+    return ". ".join([", ".join([origin, *sides]), *hidden, signs])
 
 
 def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
@@ -323,8 +329,8 @@ def _read(name: str) -> str:
     return (files("secondsight.visual") / "web" / name).read_text(encoding="utf-8")
 
 
-def _inputs(shown: Any) -> tuple[Any, ...]:
-    return shown if isinstance(shown, tuple) else (shown,)
+def _inputs(display: Any) -> tuple[Any, ...]:
+    return display if isinstance(display, tuple) else (display,)
 
 
 def save_page(

@@ -49,20 +49,20 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
         Raises `InputError` for what is not there.
         """
         case = self.state.get("case", 0)
-        shown = self.data["cases"][case]
+        case_data = self.data["cases"][case]
         # A difference that the page made itself has the sides of its data only.
         layouts = [self._shown[case].left_layout, self._shown[case].right_layout] if case < len(self._shown) else None
-        wanted = []
+        picks = []
         for place, (side, picked) in enumerate((("left", left), ("right", right))):
             words = isinstance(picked, Sequence) and not isinstance(picked, (str, tuple))
             if picked is None or words or layouts is None:
-                wanted.append(picked if picked is None else list(picked))
+                picks.append(picked if picked is None else list(picked))
             else:
-                wanted.append(start_of(layouts[place], shown[side], picked))
-        self.state = {"case": case, "left": wanted[0], "right": wanted[1]}
+                picks.append(start_of(layouts[place], case_data[side], picked))
+        self.state = {"case": case, "left": picks[0], "right": picks[1]}
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        made = super()._repr_mimebundle_(**options)
-        data, *rest = made if isinstance(made, tuple) else (made,)
+        bundle = super()._repr_mimebundle_(**options)
+        data, *rest = bundle if isinstance(bundle, tuple) else (bundle,)
         data = {**(data or {}), "text/html": self._fallback}
         return (data, *rest) if rest else data

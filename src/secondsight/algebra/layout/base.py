@@ -40,7 +40,7 @@ class Word:
 class Layout:
     """The features of one input, in the order of the rows of its contributions.
 
-    `size` counts them all. `special` names those that are no patch or word (class token, start, end, padding, mean
+    `size` counts them all. `special` names those that are not a patch or word (class token, start, end, padding, mean
     token): they keep their row so that sums stay exact, and views hide them.
 
     A subclass sets `kind`, by which `from_json` finds it, and overrides the members in which it differs.
@@ -151,18 +151,18 @@ class Layout:
         special = {**self.special, **{self.size + i: name for i, name in enumerate(names)}}
         return replace(self, size=self.size + len(names), special=special)
 
-    def common_layout(self, other: Layout) -> Layout:
+    def common_layout(self, target: Layout) -> Layout:
         """A layout for this input's features as well as another's of the same kind, its last feature for the rest.
 
         Raises `InputError` for layouts of different inputs.
         """
-        del other
+        del target
         raise InputError("the features of the two explanations differ and have no common layout")
 
-    def shares_in(self, other: Layout) -> Float[Tensor, "other feature"]:
+    def shares_in(self, target: Layout) -> Float[Tensor, "other feature"]:
         """The share, in 0 … 1, of every feature that lies in every visible feature of another layout of this input."""
-        if self != other:
-            raise InputError(f"features of {self.kind} cannot be distributed over those of {other.kind}")
+        if self != target:
+            raise InputError(f"features of {self.kind} cannot be distributed over those of {target.kind}")
         return torch.eye(self.size, dtype=torch.float64)
 
     def indicator(self, indices: Sequence[int] | range) -> Float[Tensor, " feature"]:

@@ -107,32 +107,32 @@ class GridLayout(Layout):
         grid = coarser_grid(self.grid, most)
         return GridLayout(grid[0] * grid[1], {}, grid, self.image_size, self.frame)
 
-    def common_layout(self, other: Layout) -> GridLayout:
+    def common_layout(self, target: Layout) -> GridLayout:
         """The finer of both grids, and a last feature for special positions and what lies outside the grid."""
-        assert isinstance(other, GridLayout)  # of the same kind
-        if self.image_size != other.image_size:
+        assert isinstance(target, GridLayout)  # of the same kind
+        if self.image_size != target.image_size:
             raise InputError(
                 f"the two explanations show images of {self.image_size[0]}×{self.image_size[1]} and "
-                f"{other.image_size[0]}×{other.image_size[1]} pixels: both must be of the same photograph"
+                f"{target.image_size[0]}×{target.image_size[1]} pixels: both must be of the same photograph"
             )
-        if max(len(self.visible), len(other.visible)) > MAX_CELLS:
+        if max(len(self.visible), len(target.visible)) > MAX_CELLS:
             raise InputError(
-                f"grids of {self.grid[0]}×{self.grid[1]} and {other.grid[0]}×{other.grid[1]} are too fine to be laid "
+                f"grids of {self.grid[0]}×{self.grid[1]} and {target.grid[0]}×{target.grid[1]} are too fine to be laid "
                 "onto one another: explain at a block's input instead of layer='input'"
             )
-        finer = self if len(self.visible) >= len(other.visible) else other
+        finer = self if len(self.visible) >= len(target.visible) else target
         cells = len(finer.visible)
         return GridLayout(cells + 1, {cells: "special"}, finer.grid, finer.image_size, finer.frame)
 
-    def shares_in(self, other: Layout) -> Float[Tensor, "other feature"]:
+    def shares_in(self, target: Layout) -> Float[Tensor, "other feature"]:
         """Share of every cell's area that lies in every cell of another grid on the same image."""
-        if not isinstance(other, GridLayout):
-            return super().shares_in(other)
-        a, b = self.cell_boxes().double(), other.cell_boxes().double()
+        if not isinstance(target, GridLayout):
+            return super().shares_in(target)
+        a, b = self.cell_boxes().double(), target.cell_boxes().double()
         low, high = torch.maximum(a[None, :, :2], b[:, None, :2]), torch.minimum(a[None, :, 2:], b[:, None, 2:])
         area = (a[:, 2:] - a[:, :2]).prod(-1)
-        shares = torch.zeros(other.size, self.size, dtype=torch.float64)
-        shares[other.cells.reshape(-1, 1), self.cells.reshape(1, -1)] = (high - low).clamp(min=0).prod(-1) / area
+        shares = torch.zeros(target.size, self.size, dtype=torch.float64)
+        shares[target.cells.reshape(-1, 1), self.cells.reshape(1, -1)] = (high - low).clamp(min=0).prod(-1) / area
         return shares
 
     def to_json(self) -> dict[str, Any]:

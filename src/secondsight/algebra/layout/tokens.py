@@ -106,23 +106,23 @@ class TokenLayout(Layout):
         special = {**self.special, **{self.size + i: name for i, name in enumerate(names)}}
         return TokenLayout(size, special, (*self.tokens, *names), (*self.offsets, *[None] * len(names)), self.text)
 
-    def common_layout(self, other: Layout) -> TokenLayout:
+    def common_layout(self, target: Layout) -> TokenLayout:
         """The words of the text, and a last feature for special tokens and characters that are in no word."""
-        if self.text is None or other.text is None:
+        if self.text is None or target.text is None:
             raise InputError(
                 "token ids without their text cannot be compared across tokenizers: give the caption itself"
             )
-        if self.text != other.text:
-            raise InputError(f"the two explanations are of different texts, {self.text!r} and {other.text!r}")
+        if self.text != target.text:
+            raise InputError(f"the two explanations are of different texts, {self.text!r} and {target.text!r}")
         tokens, offsets = (*(w.text for w in self.words), "…"), (*((w.start, w.end) for w in self.words), None)
         return TokenLayout(len(tokens), {len(tokens) - 1: "special"}, tokens, offsets, self.text)
 
-    def shares_in(self, other: Layout) -> Float[Tensor, "other feature"]:
+    def shares_in(self, target: Layout) -> Float[Tensor, "other feature"]:
         """1 where a token belongs to a word that is a feature of the other layout."""
-        if not isinstance(other, TokenLayout):
-            return super().shares_in(other)
-        shares = torch.zeros(other.size, self.size, dtype=torch.float64)
-        features = {offset: i for i, offset in enumerate(other.offsets) if offset is not None}
+        if not isinstance(target, TokenLayout):
+            return super().shares_in(target)
+        shares = torch.zeros(target.size, self.size, dtype=torch.float64)
+        features = {offset: i for i, offset in enumerate(target.offsets) if offset is not None}
         for word in self.words:
             if (word.start, word.end) in features:
                 shares[features[word.start, word.end], list(word.features)] = 1.0
