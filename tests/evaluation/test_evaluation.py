@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from models import small
 from secondsight.algebra.layout import GridLayout
 from secondsight.data import GroundedCaption, Jsonl, Phrase, Region
 from secondsight.encoders.fingerprint import fingerprint
-from secondsight.evaluation import EXPERIMENTS, evaluate, measures, settings
+from secondsight.evaluation import EXPERIMENTS, evaluate, experiments, measures, settings
 from secondsight.evaluation.cases import find_cases
 from secondsight.evaluation.experiments.collage import draw_collage
 from secondsight.evaluation.experiments.failures import propose
@@ -533,10 +534,18 @@ def test_wrong_requests(model, data, tmp_path, change, words):
 
 
 def test_every_experiment_is_listed():
-    wanted = "approximation collage compare discrimination failures faithfulness hard-negatives perturbation pointing "
+    """Those of the paper, and each file of the folder has one: a new file is a new experiment."""
+    of_the_paper = (
+        "approximation collage compare discrimination failures faithfulness hard-negatives perturbation pointing "
+    )
+    assert {*of_the_paper.split(), "references", "sanity"} <= set(EXPERIMENTS)
     # Tests of the documentation define further ones.
-    packaged = [name for name, cls in EXPERIMENTS.items() if cls.__module__.startswith("secondsight.")]
-    assert sorted(packaged) == (wanted + "references sanity").split()
+    modules = {cls.__module__ for cls in EXPERIMENTS.values() if cls.__module__.startswith("secondsight.")}
+    folder = Path(experiments.__file__).parent
+    files = {
+        file.stem for file in folder.glob("*.py") if re.search(r"^    name: ClassVar\[str\] = ", file.read_text(), re.M)
+    }
+    assert {module.rpartition(".")[2] for module in modules} == files
 
 
 def test_histograms_have_zero_between_their_bars():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,6 @@ from secondsight.methods.integrated_jacobian import IntegratedJacobian
 from secondsight.methods.mask_regression import Fit, all_masks, banzhaf_weights, bernoulli_masks, fit_masks
 from secondsight.support.errors import InputError
 from secondsight.support.guard import untouched
-
-if TYPE_CHECKING:
-    pass
 
 _LENGTHS = (0.7, 1.0, 1.5)
 """Over how many cells vectors of a grid may be alike."""

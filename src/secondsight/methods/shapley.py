@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from secondsight.algebra.contributions import Contributions
 from secondsight.methods.base import Layer, Sides, one_of
 from secondsight.methods.game import Game, MaskingMethod
 from secondsight.support.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)

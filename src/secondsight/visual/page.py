@@ -47,8 +47,9 @@ def page_data(e: Explanation | Sequence[Explanation], selection: Any = None, box
     Several explanations, as of several captions, are cases that the reader switches between. Two explanations of one left
     input come with their difference, and a margin with the two explanations it is made of.
 
-    Groups are grid cells, or words (sums over their tokens); special features are left out and their share is noted. `selection` and `box` are picked
-    on the right and the left side at first. Matrices are base64 of little-endian float32, row by row.
+    Groups are grid cells, or words (sums over their tokens); special features are left out and their share is noted.
+    `selection` and `box` are picked on the right and the left side at first. Matrices are base64 of little-endian float32,
+    row by row.
     """
     named_explanations, pictures = _cases(e), _Pictures()
     cases = [
