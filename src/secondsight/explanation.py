@@ -190,10 +190,13 @@ def _with_facts(
     facts = {"method": method.name, "model": model.name, "scale": scale, "seconds": round(seconds, 4)}
     explanations = []
     for pair, b in zip(pairs, partners, strict=True):
-        if not pair.converged and all(outcome is None or outcome.converged for outcome in pair.outcomes):
+        fixed = [outcome for outcome in pair.outcomes if outcome is not None and outcome.fixed_nodes]
+        if fixed and not pair.converged:
+            residual = max(outcome.residual for outcome in fixed)
             warnings.warn(
-                f"the fixed number of nodes leaves an error of {pair.error:.1e}, more than a tenth of the interaction "
-                f"({pair.terms.interaction:.1e}): use more steps, or steps=None for as many as the tolerance needs",
+                f"the fixed number of nodes leaves an error of {pair.error:.1e} beside an interaction of "
+                f"{pair.terms.interaction:.1e}, and a relative residual of {residual:.1e}: use more steps, or steps=None for "
+                "as many as the tolerance needs",
                 ConvergenceWarning,
                 stacklevel=3,
             )

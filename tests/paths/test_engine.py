@@ -286,7 +286,9 @@ def test_a_missed_tolerance_is_in_the_value():
 
 def test_tolerances_below_the_precision_are_capped_or_refused():
     model = ss.wrap(clip().float())
-    with pytest.warns(ss.ConvergenceWarning, match="float32 sums reach 2e-07: raise tol, or use the model in float64"):
+    with pytest.warns(
+        ss.ConvergenceWarning, match="float32 sums reach about 2e-07: raise tol, or use the model in float64"
+    ):
         e = ss.explain(model, pixels().float(), tokens(), ss.IntegratedJacobian(tol=1e-12))
     assert e.outcomes[0].tolerance == 2 * torch.finfo(torch.float32).eps
     assert max(outcome.nodes for outcome in e.outcomes) < 64

@@ -15,15 +15,12 @@ from torch import Tensor
 from secondsight.algebra.factors import JoinedFactor
 from secondsight.algebra.layout import JoinedLayout, Layout, word_scores
 from secondsight.algebra.matrix import FactoredMatrix
-from secondsight.algebra.outcome import Outcome, joint_outcome
+from secondsight.algebra.outcome import LARGE_ERROR, Outcome, joint_outcome
 from secondsight.support.errors import InputError
 from secondsight.support.files import json_record, load_record, reading, save_record
 
 if TYPE_CHECKING:
     from secondsight.algebra.contributions import Contributions
-
-LARGE_ERROR = 0.1
-"""Share of the interaction above which the error of a pair with a fixed number of nodes is reported."""
 
 _FORMAT = "secondsight-interactions-2"
 
@@ -147,12 +144,14 @@ class Interactions:
 
     @property
     def converged(self) -> bool:
-        """Whether both sides reached their tolerance; with a fixed number of nodes, whether the error is at most a tenth of the
-        interaction."""
+        """Whether both sides reached their tolerance.
+
+        With a fixed number of nodes: whether both residuals are at most a tenth, and the error a tenth of the interaction.
+        """
         outcomes = [outcome for outcome in self.outcomes if outcome is not None]
         if not all(outcome.converged for outcome in outcomes):
             return False
-        fixed = any(outcome.nodes is not None and outcome.tolerance is None for outcome in outcomes)
+        fixed = any(outcome.fixed_nodes for outcome in outcomes)
         return not fixed or self.error <= LARGE_ERROR * abs(self.terms.interaction)
 
     def toward_left(self, selection: Any = None) -> Float[Tensor, " left"]:

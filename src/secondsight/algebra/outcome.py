@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+LARGE_ERROR = 0.1
+"""With fixed nodes: the largest relative residual of a side, and the largest error of a pair relative to its interaction."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -15,7 +18,8 @@ class Outcome:
     embeddings), `reference` the name of the reference, or "tensor" for the user's own. `residual` is
     ‖g(a) − g(r) − ΣU‖ / ‖g(a) − g(r)‖. `tolerance` is the residual that was aimed at and `nodes` the size of the quadrature;
     both are None where a method has no such goal. `cost` counts forward passes, derivatives along the path or encodings,
-    whatever the method spends. `converged` is False where a goal was missed.
+    whatever the method spends. `converged` is False where the tolerance was missed or, with a fixed number of nodes, where
+    the residual is above `LARGE_ERROR`.
     """
 
     method: str
@@ -26,6 +30,11 @@ class Outcome:
     tolerance: float | None = None
     nodes: int | None = None
     cost: int = 0
+
+    @property
+    def fixed_nodes(self) -> bool:
+        """Whether the number of nodes was given rather than a tolerance."""
+        return self.nodes is not None and self.tolerance is None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
-from secondsight.algebra.outcome import Outcome
+from secondsight.algebra.outcome import LARGE_ERROR, Outcome
 from secondsight.encoders.base import Encoder
 from secondsight.methods.base import Layer, Sides, one_of
 from secondsight.methods.layer_input import LayerInput, LayerMethod
@@ -123,7 +123,7 @@ class IntegratedJacobian(LayerMethod):
             layer=x.layer_label,
             reference=x.reference_label,
             residual=integral.residual,
-            converged=integral.converged,
+            converged=integral.converged if self.steps is None else integral.residual <= LARGE_ERROR,
             tolerance=tolerance,
             nodes=len(integral.rule),
             cost=integral.evaluations,
@@ -149,7 +149,9 @@ class IntegratedJacobian(LayerMethod):
         remedy = "raise max_steps or tol"
         if self.tol < smallest_tolerance(dtype):
             precision = str(dtype).removeprefix("torch.")
-            remedy = f"{precision} sums reach {smallest_tolerance(dtype):.0e}: raise tol, or use the model in float64"
+            remedy = (
+                f"{precision} sums reach about {smallest_tolerance(dtype):.0e}: raise tol, or use the model in float64"
+            )
         warnings.warn(
             f"{x.side.kind} side at layer {x.layer_label}: relative residual {integral.residual:.1e}{change} with "
             f"{len(integral.rule)} nodes misses tol={self.tol:.0e}; {remedy}",
