@@ -131,7 +131,7 @@ BAD = [
     ((PHOTO, "b.jpg"), "'b.jpg' does not exist"),
     ((PHOTO, CAPTION, "--against", "b.jpg"), "'b.jpg' does not exist"),
     ((PHOTO, CAPTION, "--against", " "), "is empty"),
-    (("a dog", CAPTION, "--box", "1,1,3,3"), "a box needs an image on the left side, which is text"),
+    (("a dog", CAPTION, "--box", "1,1,3,3"), "a box needs an image, not text"),
     ((PHOTO, PHOTO, "--select", "dog"), "--select 'dog' is not four numbers"),
     ((PHOTO, CAPTION, "--model", "hf:./folder"), "the folder './folder' does not exist"),
     ((PHOTO, CAPTION, "--model", "clip"), "unknown model 'clip'; known: builtin"),
