@@ -55,9 +55,9 @@ def test_the_four_terms_add_up_to_the_hosts_similarity(name):
     with torch.no_grad():
         g, h = e.host_left(e.left[0]).double(), e.host_right(e.right[1]).double()
     similarity = float(F.cosine_similarity(g, h, dim=0) if e.model.cosine else g @ h)
-    found = ss.explain(e.model, e.left[0], e.right[1], ss.IntegratedJacobian(tol=1e-5))
-    assert found.similarity == pytest.approx(similarity, abs=1e-6)
-    assert found.terms.total == pytest.approx(
+    explanation = ss.explain(e.model, e.left[0], e.right[1], ss.IntegratedJacobian(tol=1e-5))
+    assert explanation.similarity == pytest.approx(similarity, abs=1e-6)
+    assert explanation.terms.total == pytest.approx(
         similarity, abs=1e-4 * (1 if e.model.cosine else float(g.norm() * h.norm()))
     )
 

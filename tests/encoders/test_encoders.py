@@ -27,13 +27,13 @@ def test_every_head_reproduces_the_host_at_every_layer():
     for host, image in ((clip(), pixels()), (resnet(), pixels(64))):
         model = ss.wrap(host)
         with torch.no_grad():
-            wanted = host.encode_image(image)[0], host.encode_text(tokens())[0]
-        for side, value, expected in zip((model.left, model.right), (image, tokens()), wanted, strict=True):
+            embeddings = host.encode_image(image)[0], host.encode_text(tokens())[0]
+        for side, value, expected in zip((model.left, model.right), (image, tokens()), embeddings, strict=True):
             for layer in range(side.encoder.depth):
                 with untouched(host):
                     state = side.encoder.features(value, layer)[0]
-                    made = side.encoder.head(layer, state.context, torch.float64)(state.hidden[None])[0]
-                assert torch.allclose(made, expected, atol=1e-10), (side.kind, layer)
+                    embedding = side.encoder.head(layer, state.context, torch.float64)(state.hidden[None])[0]
+                assert torch.allclose(embedding, expected, atol=1e-10), (side.kind, layer)
 
 
 def test_caption_offsets_point_into_the_original_text(tokenized):

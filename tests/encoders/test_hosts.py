@@ -44,14 +44,16 @@ def test_open_clips_own_mixed_precision(dtype, layer):
 )
 def test_gradient_checkpointing_is_switched_off_and_on_again(name):
     example = FAMILIES[name](torch.float64)
-    wanted = ss.explain(
+    expected = ss.explain(
         example.model, example.left[0], example.right[0], ss.IntegratedJacobian(layer=0, steps=3)
     ).matrix
     switch = getattr(example.host, "set_grad_checkpointing", None) or example.host.gradient_checkpointing_enable
     switch()
     before = [{**vars(m), "_forward_hooks": dict(m._forward_hooks)} for m in example.host.modules()]
-    found = ss.explain(example.model, example.left[0], example.right[0], ss.IntegratedJacobian(layer=0, steps=3)).matrix
-    assert torch.allclose(found, wanted, atol=1e-10)
+    matrix = ss.explain(
+        example.model, example.left[0], example.right[0], ss.IntegratedJacobian(layer=0, steps=3)
+    ).matrix
+    assert torch.allclose(matrix, expected, atol=1e-10)
     after = [dict(vars(m)) for m in example.host.modules()]
     for a, b in zip(before, after, strict=True):
         for flag in ("grad_checkpointing", "gradient_checkpointing"):
@@ -69,12 +71,12 @@ def test_stereo_integers_are_scaled_like_mono_ones():
 def test_containers_of_inputs():
     example = FAMILIES["hf-clip"](torch.float64)
     side, tokenizer = example.model.right, example.parts[1]
-    wanted = side.embed(CAPTIONS)
-    made = tokenizer(CAPTIONS, return_tensors="pt", padding=True)
-    assert torch.allclose(side.embed(made), wanted, atol=1e-9)
+    embeddings = side.embed(CAPTIONS)
+    encoding = tokenizer(CAPTIONS, return_tensors="pt", padding=True)
+    assert torch.allclose(side.embed(encoding), embeddings, atol=1e-9)
     ids = tokenizer(CAPTIONS[0], return_tensors="pt")["input_ids"]
-    assert torch.allclose(side.embed(ids[0]), wanted[:1], atol=1e-9)
-    assert torch.allclose(side.embed(ids), wanted[:1], atol=1e-9)
+    assert torch.allclose(side.embed(ids[0]), embeddings[:1], atol=1e-9)
+    assert torch.allclose(side.embed(ids), embeddings[:1], atol=1e-9)
     for wrong in (np.zeros((50, 40, 3)), "a dog", 7):
         with pytest.raises(ss.InputError, match="give a list"):
             example.model.left.contributions(wrong)
@@ -84,9 +86,9 @@ def test_padding_that_a_model_reads_is_kept():
     example = FAMILIES["hf-siglip"](torch.float64)
     side, tokenizer = example.model.right, example.parts[1]
     length = example.host.config.text_config.max_position_embeddings
-    made = tokenizer([CAPTIONS[1]], return_tensors="pt", padding="max_length", max_length=length)
-    assert "attention_mask" in made
-    assert torch.allclose(side.embed(made), side.embed([CAPTIONS[1]]), atol=1e-9)
+    encoding = tokenizer([CAPTIONS[1]], return_tensors="pt", padding="max_length", max_length=length)
+    assert "attention_mask" in encoding
+    assert torch.allclose(side.embed(encoding), side.embed([CAPTIONS[1]]), atol=1e-9)
 
 
 def test_slow_tokenizers_know_where_their_tokens_lie():
@@ -113,11 +115,11 @@ def test_weights_that_change_are_seen():
     with torch.no_grad():
         host.logit_scale += 1
     assert model.logit_scale == pytest.approx(float(host.logit_scale.exp()))
-    other = clip(torch.float64, seed=3)
-    for p, q in zip(host.parameters(), other.parameters(), strict=True):
+    second = clip(torch.float64, seed=3)
+    for p, q in zip(host.parameters(), second.parameters(), strict=True):
         p.data.copy_(q.data)
-    wanted = ss.explain(ss.wrap(other), pixels(), tokens()).matrix
-    assert torch.allclose(ss.explain(model, pixels(), tokens()).matrix, wanted, atol=1e-12)
+    expected = ss.explain(ss.wrap(second), pixels(), tokens()).matrix
+    assert torch.allclose(ss.explain(model, pixels(), tokens()).matrix, expected, atol=1e-12)
 
 
 def test_a_dot_product_of_cut_unit_vectors():
@@ -212,8 +214,8 @@ def test_boxes_on_the_right_of_a_page_are_those_of_python():
     (data,) = page_data(e, box)["cases"]
     matrix = unpacked(data["matrix"], 16)
     # The view's own tests compare what it makes of a box; here cells are cells on both sides.
-    shown = matrix @ e.right_layout.cover(box)[e.right_layout.visible].numpy()
-    assert np.allclose(shown.reshape(4, 4), e[box].numpy(), atol=1e-6 * np.abs(matrix).max())
+    heat = matrix @ e.right_layout.cover(box)[e.right_layout.visible].numpy()
+    assert np.allclose(heat.reshape(4, 4), e[box].numpy(), atol=1e-6 * np.abs(matrix).max())
     assert data["start"] == [None, list(box)]
 
 

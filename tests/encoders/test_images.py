@@ -118,9 +118,9 @@ def clip_like(size, **options):
     ],
 )
 def test_any_preprocessing_is_measured(preprocess, size, frame):
-    found = measure(preprocess, size)
-    assert found.image_size == size
-    assert np.abs(np.array(found.frame) - frame).max() < max(0.6, 0.002 * max(size))
+    placement = measure(preprocess, size)
+    assert placement.image_size == size
+    assert np.abs(np.array(placement.frame) - frame).max() < max(0.6, 0.002 * max(size))
 
 
 @pytest.mark.parametrize(

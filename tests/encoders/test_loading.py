@@ -79,11 +79,11 @@ def test_sound_from_files_arrays_and_other_rates(clap, tmp_path):
     sound = 0.5 * clap.left[0]
     soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="DOUBLE")
     stereo = np.stack([sound, sound], 1)
-    wanted = clap.model.left.embed([sound])
-    for given in (tmp_path / "a.wav", str(tmp_path / "a.wav"), stereo, (sound, 8000)):
-        assert torch.allclose(clap.model.left.embed([given]), wanted, atol=1e-6), type(given)
+    expected = clap.model.left.embed([sound])
+    for raw in (tmp_path / "a.wav", str(tmp_path / "a.wav"), stereo, (sound, 8000)):
+        assert torch.allclose(clap.model.left.embed([raw]), expected, atol=1e-6), type(raw)
     rounded = clap.model.left.embed([(sound * 32767).astype(np.int16)])
-    assert torch.cosine_similarity(rounded, wanted).item() > 0.999
+    assert torch.cosine_similarity(rounded, expected).item() > 0.999
     # A tone has the same spectrogram whatever rate it was taken at.
     tone = [np.sin(2 * np.pi * 440 * np.arange(n) / n) for n in (8000, 16000)]
     a, b = clap.model.left.embed([tone[0], (tone[1], 16000)])
@@ -91,7 +91,7 @@ def test_sound_from_files_arrays_and_other_rates(clap, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("raw", "words"),
     [
         ("no.wav", "does not exist"),
         (__file__, "cannot be read as sound"),
@@ -103,9 +103,9 @@ def test_sound_from_files_arrays_and_other_rates(clap, tmp_path):
         (3.5, "cannot use float as sound"),
     ],
 )
-def test_sound_that_cannot_be_used(clap, given, words):
+def test_sound_that_cannot_be_used(clap, raw, words):
     with pytest.raises(ss.InputError, match=words):
-        clap.model.left.embed([given])
+        clap.model.left.embed([raw])
 
 
 def test_sound_is_explained_over_time_and_frequency(clap):
@@ -130,8 +130,8 @@ def test_sound_is_explained_over_time_and_frequency(clap):
             e.toward_right(bad)
 
 
-def test_a_change_in_one_cell_of_the_spectrogram_is_seen_where_it_was_made(clap):
-    """The model's folding of time into a square is undone: what changes late is shown late, high shown high."""
+def test_a_change_in_one_cell_of_the_spectrogram_appears_where_it_was_made(clap):
+    """The model's folding of time into a square is undone: a change late in time appears late, a high one high."""
     prepared = clap.model.left.encoder.prepare(clap.left[1])
     frames, bands = prepared.tensor.shape[-2:]
     changed = prepared.tensor.clone()

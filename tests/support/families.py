@@ -35,7 +35,7 @@ CAPTIONS = ["a cup of coffee and a spoon on a wooden table", "two dogs play with
 
 @dataclass(frozen=True)
 class Example:
-    """A model with inputs of both sides, and what the host itself makes of them, not normalised."""
+    """A model with inputs of both sides, and the host's own embeddings of them, not normalised."""
 
     model: ss.DualEncoder
     host: nn.Module
@@ -45,7 +45,7 @@ class Example:
     host_right: Callable[[Any], Tensor]
     # Cosine models whose own functions normalise are compared after normalising both.
     normalised: bool = False
-    # What a processor of transformers is made of.
+    # The image processor or feature extractor, and the tokenizer.
     parts: tuple[Any, ...] = ()
 
 
@@ -103,13 +103,13 @@ def _hub(model: nn.Module, images: Any, tokenizer: Any, dtype: torch.dtype, **pa
     processor = Pair(images, tokenizer)
 
     def left(image: Any) -> Tensor:
-        made = images(images=image, return_tensors="pt")
-        return host.get_image_features(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in made.items()})
+        features = images(images=image, return_tensors="pt")
+        return host.get_image_features(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in features.items()})
 
     def right(text: str) -> Tensor:
-        made = tokenizer(text, return_tensors="pt", **padded)
+        encoding = tokenizer(text, return_tensors="pt", **padded)
         keys = ("input_ids",) if padded else ("input_ids", "attention_mask")
-        return host.get_text_features(**{k: made[k] for k in keys})
+        return host.get_text_features(**{k: encoding[k] for k in keys})
 
     def pooled(function: Callable[[Any], Any]) -> Callable[[Any], Tensor]:
         return lambda raw: function(raw).pooler_output[0]
@@ -126,14 +126,14 @@ class Pair:
     tokenizer: Any
 
 
-def _text(tokenizer: Any, positions: int = 32, **more: Any) -> dict[str, Any]:
+def _text(tokenizer: Any, positions: int = 32, **options: Any) -> dict[str, Any]:
     ids = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     ids |= dict(bos_token_id=tokenizer.bos_token_id)
-    return TEXT | ids | dict(vocab_size=len(tokenizer), max_position_embeddings=positions) | more
+    return TEXT | ids | dict(vocab_size=len(tokenizer), max_position_embeddings=positions) | options
 
 
-def _resized(**more: Any) -> Any:
-    return hub.CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, **more)
+def _resized(**options: Any) -> Any:
+    return hub.CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, **options)
 
 
 @family
@@ -269,8 +269,8 @@ def _clap(dtype: torch.dtype, fusion: bool) -> Example:
     )
 
     def left(sound: Any) -> Tensor:
-        made = extractor(sound, sampling_rate=8000, return_tensors="pt")
-        out = host.get_audio_features(made["input_features"].to(dtype), is_longer=made["is_longer"])
+        features = extractor(sound, sampling_rate=8000, return_tensors="pt")
+        out = host.get_audio_features(features["input_features"].to(dtype), is_longer=features["is_longer"])
         return out.pooler_output[0]
 
     def right(text: str) -> Tensor:
@@ -321,9 +321,9 @@ def _open(host: Any, dtype: torch.dtype, tokenizer: Any = None, size: int = 48, 
     return Example(ss.wrap(host, preprocess, tokenizer), host, photographs(), CAPTIONS, left, right)
 
 
-def _plain(dtype: torch.dtype, vision: Any = (), text: Any = (), **more: Any) -> Example:
+def _plain(dtype: torch.dtype, vision: Any = (), text: Any = (), **options: Any) -> Example:
     cfg = (OPEN_VISION | dict(vision), OPEN_TEXT | dict(text))
-    return _open(open_clip.CLIP(16, *cfg, **more), dtype)
+    return _open(open_clip.CLIP(16, *cfg, **options), dtype)
 
 
 @family
@@ -476,17 +476,17 @@ _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def _sentences(
-    dtype: torch.dtype, model: nn.Module, tokenizer: Any, pooling: str, *more: nn.Module, **options: Any
+    dtype: torch.dtype, model: nn.Module, tokenizer: Any, pooling: str, *following: nn.Module, **options: Any
 ) -> Example:
-    # The library's transformer module is made from a folder only, which it may come back to when it is saved.
+    # The library builds its transformer module from a folder only, which it may read again when it is saved.
     _FOLDERS.append(tempfile.TemporaryDirectory())
     path = _FOLDERS[-1].name
     _settled(model, torch.float32).save_pretrained(path)
     tokenizer.save_pretrained(path)
     transformer = modules.Transformer(path, max_seq_length=40)
     pool = modules.Pooling(model.config.hidden_size, pooling_mode=pooling, include_prompt=False)
-    host = st.SentenceTransformer(modules=[transformer, pool, *more], device="cpu", **options).eval().to(dtype)
-    normalised = isinstance(more[-1], modules.Normalize) if more else False
+    host = st.SentenceTransformer(modules=[transformer, pool, *following], device="cpu", **options).eval().to(dtype)
+    normalised = isinstance(following[-1], modules.Normalize) if following else False
 
     def encode(text: str) -> Tensor:
         return host.encode(text, convert_to_tensor=True).clone()

@@ -15,9 +15,9 @@ from secondsight.support.errors import InputError
 
 @dataclass(frozen=True)
 class Family:
-    """A line of the table: how names begin, where the loader lives, and what to tell the user.
+    """A line of the table: how names begin, where the loader lives, an example, and a description for users.
 
-    `wrapper` is the function around a model object, for objects that `knows` takes for the family's, by their looks.
+    `wrapper` is the function that wraps a model object; `recognises` tells whether an object belongs to the family.
     """
 
     prefix: str
@@ -25,10 +25,10 @@ class Family:
     example: str
     about: str
     wrapper: str | None = None
-    knows: Callable[[Any], bool] = lambda model: False
+    recognises: Callable[[nn.Module], bool] = lambda model: False
 
 
-def _made_by(library: str) -> Callable[[Any], bool]:
+def _class_of(library: str) -> Callable[[nn.Module], bool]:
     return lambda model: any(c.__module__.split(".")[0] == library for c in type(model).__mro__)
 
 
@@ -65,7 +65,7 @@ FAMILIES = (
         "hf:google/siglip-base-patch16-224",
         "transformers: CLIP, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, BLIP, CLAP; a hub name or a local folder",
         "secondsight.encoders.families.transformers:wrap_hub",
-        _made_by("transformers"),
+        _class_of("transformers"),
     ),
     Family(
         "st:",
@@ -73,7 +73,7 @@ FAMILIES = (
         "st:sentence-transformers/all-MiniLM-L6-v2",
         "sentence-transformers, two texts; a hub name or a local folder",
         "secondsight.encoders.families.sentence_transformers:wrap_sentences",
-        _made_by("sentence_transformers"),
+        _class_of("sentence_transformers"),
     ),
 )
 
@@ -87,7 +87,7 @@ def _function(path: str) -> Callable[..., DualEncoder]:
 def load(name: str) -> DualEncoder:
     """The model of that name: "builtin", "open_clip:ARCHITECTURE/TAG_OR_PATH", "hf:NAME_OR_FOLDER", "st:NAME_OR_FOLDER".
 
-    Raises `InputError` for unknown names, and where weights are neither here nor reachable.
+    Raises `InputError` for unknown names, and where weights are neither on this machine nor reachable.
     """
     family = known_name(name)
     loader = _function(family.loader)
@@ -99,8 +99,8 @@ def known_name(name: str) -> Family:
     for family in FAMILIES:
         if name.startswith(family.prefix) if family.prefix.endswith(":") else name == family.prefix:
             return family
-    names = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
-    raise InputError(f"unknown model {name!r}; known: {names} (such as 'open_clip:ViT-B-16/openai')")
+    prefixes = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
+    raise InputError(f"unknown model {name!r}; known: {prefixes} (such as 'open_clip:ViT-B-16/openai')")
 
 
 def wrap(model: Any, preprocess: Any = None, tokenizer: Any = None, *, name: str | None = None) -> DualEncoder:
@@ -113,7 +113,7 @@ def wrap(model: Any, preprocess: Any = None, tokenizer: Any = None, *, name: str
     if not isinstance(model, nn.Module):
         raise InputError(f"cannot wrap {type(model).__name__}: give a model object, or load a name with ss.load")
     for family in FAMILIES:
-        if family.wrapper is not None and family.knows(model):
+        if family.wrapper is not None and family.recognises(model):
             return _function(family.wrapper)(model, preprocess, tokenizer, name or type(model).__name__)
     raise InputError(
         f"{type(model).__name__} is not a model that secondsight knows: describe its sides with ss.TorchEncoder"

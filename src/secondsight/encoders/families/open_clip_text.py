@@ -119,7 +119,8 @@ class ClipTokens(Tokens):
 class ClipTextEncoder(Encoder):
     """An open_clip text transformer. Under a causal mask, positions after the pooled one are dropped: they cannot matter."""
 
-    # The one head that is written out: the host itself would run all 77 positions of a caption of 16 tokens.
+    # The one head that is written out. The host itself would run all 77 positions of a caption of 15 tokens: ten times
+    # the time at the last and at the middle layer of ViT-B/32's text tower.
     kind = "text"
     references = TEXT_REFERENCES
 
