@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 import secondsight as ss
 from secondsight.data import Scenes
 from secondsight.methods import IntegratedJacobian
-from secondsight.visual.colours import faded, limit_of, overlay
+from secondsight.visual.colours import map_over_photo
 
 
 def main() -> None:
@@ -42,13 +42,10 @@ def main() -> None:
         e = ss.explain(model, example.image, example.caption, IntegratedJacobian(layer=(options.layer, -1)))
         phrase = max(example.phrases, key=lambda p: len(p.label))
         row, column = 2 * (i // options.columns), i % options.columns
-        pixels = np.asarray(example.image, dtype=np.float64)
         axes[row, column].imshow(example.image)
         axes[row, column].set_title("\n".join(textwrap.wrap(example.caption, 30)), fontsize=6)
         heat = e.heatmap(phrase.span).double().numpy()
-        colour = overlay(heat, limit_of(heat))
-        mixed = faded(pixels).astype(np.float64) * (1 - colour[..., 3:]) + 255 * colour[..., :3] * colour[..., 3:]
-        axes[row + 1, column].imshow(mixed.round().clip(0, 255).astype(np.uint8))
+        axes[row + 1, column].imshow(map_over_photo(example.image, heat))
         for x0, y0, x1, y1 in phrase.boxes:
             axes[row + 1, column].add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=0.8))
         axes[row + 1, column].set_title(example.words(phrase), fontsize=7, fontweight="bold")

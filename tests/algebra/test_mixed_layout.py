@@ -18,7 +18,8 @@ from torch import Tensor
 import secondsight as ss
 from secondsight import GridLayout, InputError, Interactions, Layout, TokenLayout
 from secondsight.algebra.layout import Word, common, owners_in
-from secondsight.visual.page import page_data, render_page
+from secondsight.visual.page import render_page
+from secondsight.visual.page_data import page_data
 from secondsight.visual.terminal import terminal
 from sides import image_layout, random_side, text_layout
 

@@ -17,7 +17,7 @@ from secondsight.encoders.loading import loading_error
 from secondsight.inputs import offsets, texts
 from secondsight.inputs.audio import open_audio
 from secondsight.testing import changed, check_encoder, snapshot
-from secondsight.visual.page import page_data
+from secondsight.visual.page_data import page_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::secondsight.AssumptionWarning")
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 import secondsight as ss
 from secondsight.algebra.layout import GridLayout, JoinedLayout, TokenLayout
-from secondsight.visual.page import page_data, web_file
+from secondsight.visual.page import web_file
+from secondsight.visual.page_data import page_data
 
 PURE = ("state", "colours", "boxes")
 FOLDER = files("secondsight.visual") / "web"

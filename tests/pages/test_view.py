@@ -12,7 +12,8 @@ import secondsight as ss
 from pages import chromium, faults, needs_browser, page_of
 from secondsight.algebra.layout import GridLayout, TokenLayout
 from secondsight.data import Scenes
-from secondsight.visual.page import page_data, save_page
+from secondsight.visual.page import save_page
+from secondsight.visual.page_data import page_data
 
 pytestmark = needs_browser
 

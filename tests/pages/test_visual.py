@@ -24,7 +24,8 @@ from secondsight.algebra.layout import owners_in
 from secondsight.explanation import contrast
 from secondsight.visual import charts
 from secondsight.visual.colours import NEGATIVE, POSITIVE, SCALES, overlay
-from secondsight.visual.page import embed_page, page_data, render_page, web_file
+from secondsight.visual.page import embed_page, render_page, web_file
+from secondsight.visual.page_data import page_data
 from secondsight.visual.saving import save
 from secondsight.visual.terminal import picture, terminal
 
@@ -269,7 +270,7 @@ def ascii_only(e):
 
 
 def test_the_terminal_shows_the_map(e):
-    shown = picture(e, "dog", wide=30)
+    shown = picture(e, "dog", columns=30)
     lines = shown.plain.rstrip("\n").split("\n")
     assert {len(line) for line in lines} == {30}
     assert len(lines) == round(30 * 60 / 90 / 2)
@@ -336,7 +337,7 @@ def test_cells_of_a_fine_grid_are_summed_in_equal_numbers():
 def test_captions_that_look_like_markup_or_mathematics_are_shown(e, tmp_path):
     for caption in ("[/bold] a [red]cat", "costs $5 or $6", "a \x07 bell"):
         other = ss.explain(CLIP(), e.left_input, caption)
-        Console(file=io.StringIO()).print(terminal(other, wide=20))
+        Console(file=io.StringIO()).print(terminal(other, columns=20))
         Console(file=io.StringIO()).print(terminal(other.T))
         other.save(tmp_path / "x.png")
 

@@ -24,7 +24,8 @@ import secondsight as ss
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
 from secondsight.inputs.images import image_of_bytes
-from secondsight.visual.page import page_data, render_page
+from secondsight.visual.page import render_page
+from secondsight.visual.page_data import page_data
 
 ALLOWED = (ss.InputError, ss.AdapterError)
 MAX_PIXELS = 4_000_000

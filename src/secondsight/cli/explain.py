@@ -165,7 +165,7 @@ def _print(
     title = f"words × box {box}" if region else None
     # Colours and half blocks are for people; a pipe gets the tables only.
     wide = min(56, out.width) if out.is_terminal and out.color_system not in (None, "standard") else 0
-    out.print(terminal(e, scores, title, selection=selection, wide=wide))
+    out.print(terminal(e, scores, title, selection=selection, columns=wide))
     if region and scores is None:
         out.print(_strongest_cell(e.T, region, f"box {box}"))
     if select is not None:

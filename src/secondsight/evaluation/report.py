@@ -25,7 +25,7 @@ from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, ensure_folder
 from secondsight.visual import charts
 from secondsight.visual.colours import map_over_photo
-from secondsight.visual.saving import written
+from secondsight.visual.saving import encode_figure
 
 THUMBNAIL = 260
 """Width of the gallery's pictures in pixels."""
@@ -77,10 +77,10 @@ def write_report(run: Run, out: Path) -> Results:
     _write(folder / "records.parquet", _parquet(run.frame))
     for name, table in tables.items():
         _write(folder / f"{_file_name(name)}.csv", table.to_csv(index=has_row_names(table)).encode())
-    drawings = {name: written(figure, "svg") for name, figure in figures.items()}
+    drawings = {name: encode_figure(figure, "svg") for name, figure in figures.items()}
     for name, figure in figures.items():
         _write(folder / f"{_file_name(name)}.svg", drawings[name])
-        _write(folder / f"{_file_name(name)}.png", written(figure, "png", 160))
+        _write(folder / f"{_file_name(name)}.png", encode_figure(figure, "png", 160))
     summary = {
         "experiment": run.experiment.name,
         "data": run.data.summary(),
@@ -107,7 +107,7 @@ def overview(
     The first table is never folded.
     """
     links = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/**/report.html"))
-    drawings = [_inline(written(figure, "svg")) for figure in (figures or {}).values()]
+    drawings = [_inline(encode_figure(figure, "svg")) for figure in (figures or {}).values()]
     template = _TEMPLATES.get_template("overview.html.j2")
     return template.render(title=title, about=about, tables=tables, figures=drawings, links=links)
 

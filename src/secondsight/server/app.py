@@ -42,7 +42,7 @@ from secondsight.server.questions import (
 )
 from secondsight.support.errors import InputError
 from secondsight.support.files import one_line
-from secondsight.visual.page import rendered, web_file
+from secondsight.visual.page import render_page_data, web_file
 
 log = logging.getLogger("secondsight.server")
 
@@ -161,7 +161,7 @@ class Routes:
     def page(self, id: str) -> Response:
         """The same as one HTML file to keep."""
         headers = {"content-disposition": 'attachment; filename="explanation.html"'}
-        return Response(rendered(self._result(id).view), media_type="text/html; charset=utf-8", headers=headers)
+        return Response(render_page_data(self._result(id).view), media_type="text/html; charset=utf-8", headers=headers)
 
     def about(self) -> dict[str, Any]:
         """Models, methods, example pictures, limits, and how far the folder of photographs is."""

@@ -14,7 +14,7 @@ from secondsight.methods import Method
 from secondsight.model import DualEncoder
 from secondsight.server.questions import Checked, Limits, Models, decode
 from secondsight.support.errors import InputError
-from secondsight.visual.page import page_data
+from secondsight.visual.page_data import page_data
 
 _MAX_PAIRS = 20_000_000
 """Feature pairs of one explanation; each takes eight bytes several times over."""

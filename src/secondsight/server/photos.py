@@ -22,7 +22,7 @@ from secondsight.methods import IntegratedJacobian
 from secondsight.model import DualEncoder
 from secondsight.scale import search
 from secondsight.support.errors import AdapterError, InputError
-from secondsight.visual.page import page_data
+from secondsight.visual.page_data import page_data
 
 log = logging.getLogger("secondsight.server")
 

@@ -1,6 +1,6 @@
-"""Figures of experiments, in one hand: matplotlib, colour-blind safe, small type, legends outside the data.
+"""Charts of experiments in one style: colour-blind safe, small type, legends outside the data.
 
-Each is a `matplotlib.figure.Figure` of a paper's column width; `save` writes it with text that stays text.
+Each is a `matplotlib.figure.Figure` of a paper's column width; `secondsight.visual.save` writes it, with text kept as text.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from secondsight.support.errors import InputError
 from secondsight.visual.saving import printable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A00")
-"""Okabe and Ito's, the yellow darkened for white paper."""
-
+"""The palette of Okabe and Ito, its yellow darkened for white paper."""
 
 _STYLE: Any = {
     "font.size": 8,
@@ -35,18 +34,18 @@ _STYLE: Any = {
     # Names of models, classes and settings are not mathtext.
     "text.parse_math": False,
 }
-"""What papers ask for: type of 7 to 8 points."""
+"""Type of 7 to 8 points, as papers require."""
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """A figure's function under the common style, whatever the reader's own settings are."""
+def with_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """A drawing function that uses the common style, whatever matplotlib's settings are."""
 
     @wraps(draw)
-    def inner(*args: Any, **options: Any) -> Figure:
+    def draw_with_style(*args: Any, **options: Any) -> Figure:
         with rc_context(_STYLE):
             return draw(*args, **options)
 
-    return inner
+    return draw_with_style
 
 
 def _axes(width: float = 5.2, height: float = 3.1) -> tuple[Figure, Any]:
@@ -59,27 +58,27 @@ def _axes(width: float = 5.2, height: float = 3.1) -> tuple[Figure, Any]:
 
 
 def _legend(axes: Any, title: str = "") -> None:
-    """Above the data, never over it; in as many columns as the names leave room for."""
+    """A legend above the data, in as many columns as the names leave room for."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         axes.set_title(title, loc="left")
         return
-    # Letters that fit side by side: type of 7 points is about half as wide as high.
+    # Characters that fit on a line: type of 7 points is about half as wide as high.
     room = int((axes.figure.get_size_inches()[0] - 1.0) * 72 / 7 / 0.55)
     lines = [fill(label, room - 8) for label in labels]
     columns = max(1, min(len(lines), room // (max(map(len, lines)) + 8)))
     rows = sum(line.count("\n") + 1 for line in lines) if columns == 1 else -(-len(lines) // columns)
-    # What the names take is added, so that the data keep their room.
+    # The figure grows by the height of the names, so that the data keep theirs.
     axes.figure.set_figheight(axes.figure.get_figheight() + 0.15 * (rows - 1))
     axes.legend(handles, lines, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns,
                 title=title or None, alignment="left", borderaxespad=0.3)  # fmt: skip
 
 
-@styled
+@with_style
 def distributions(series: Mapping[Any, Any], label: str, low: float = 0.0) -> Figure:
-    """Cumulative distributions: the share of cases at or below every value."""
+    """The cumulative distribution of every series: the share of cases at or below each value."""
     figure, axes = _axes()
-    for (name, values), colour in zip(series.items(), _cycle(len(series)), strict=True):
+    for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
         x = np.sort(np.asarray(values, float))
         axes.step([low, *x, 1.0], [0.0, *(np.arange(1, len(x) + 1) / len(x)), 1.0], where="post", color=colour,
                   label=f"{printable(name)} (median {np.median(x):.2f}, n = {len(x)})")  # fmt: skip
@@ -88,17 +87,17 @@ def distributions(series: Mapping[Any, Any], label: str, low: float = 0.0) -> Fi
     return figure
 
 
-@styled
+@with_style
 def histograms(series: Mapping[str, Any], label: str, title: str) -> Figure:
-    """Overlaid histograms on common bins, zero marked."""
+    """Overlaid histograms of the series on common bins, with a line at zero."""
     figure, axes = _axes()
-    everything = np.concatenate([np.asarray(v, float) for v in series.values()])
-    low, high = min(everything.min(), 0.0), max(everything.max(), 0.0)
-    # Zero is an edge, so that no bar has both signs.
+    pooled = np.concatenate([np.asarray(v, float) for v in series.values()])
+    low, high = min(pooled.min(), 0.0), max(pooled.max(), 0.0)
+    # Zero is an edge of a bin, so that no bar mixes signs.
     width = (high - low) / 40 if high > low else 1e-6
     first = np.floor(low / width)
     bins = np.arange(first, max(np.ceil(high / width), first + 1) + 1) * width
-    for (name, values), colour in zip(series.items(), _cycle(len(series)), strict=True):
+    for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
         v = np.asarray(values, float)
         axes.hist(v, bins=bins, color=colour, alpha=0.5, label=f"{printable(name)} ({(v < 0).mean():.0%} negative)")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -107,21 +106,22 @@ def histograms(series: Mapping[str, Any], label: str, title: str) -> Figure:
     return figure
 
 
-@styled
+@with_style
 def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> Figure:
-    """The classes with most cases: mean ± standard deviation, one bar for each setting."""
+    """Mean ± sd of the `most` most frequent classes, with a bar for each setting."""
     counts = table.groupby("class").cases.max().sort_values(ascending=False, kind="stable")
     classes = list(counts.index[:most])
     settings = list(dict.fromkeys(table.setting))
     means = table[table.setting == settings[0]].set_index("class")[value]
     classes.sort(key=lambda name: (-means.get(name, -1.0), name))
     figure, axes = _axes(6.4, 1.0 + 0.17 * len(classes) * max(len(settings), 1.4))
-    thick = 0.8 / len(settings)
-    for i, (setting, colour) in enumerate(zip(settings, _cycle(len(settings)), strict=True)):
+    height = 0.8 / len(settings)
+    for i, (setting, colour) in enumerate(zip(settings, _colours(len(settings)), strict=True)):
         rows = table[table.setting == setting].set_index("class")
-        at = [k + (i - (len(settings) - 1) / 2) * thick for k, name in enumerate(classes) if name in rows.index]
+        positions = [k + (i - (len(settings) - 1) / 2) * height for k, name in enumerate(classes) if name in rows.index]
         present = [name for name in classes if name in rows.index]
-        axes.barh(at, rows.loc[present, value], thick, xerr=rows.loc[present, spread], color=colour, label=printable(setting),
+        means, errors = rows.loc[present, value], rows.loc[present, spread]
+        axes.barh(positions, means, height, xerr=errors, color=colour, label=printable(setting),
                   error_kw={"elinewidth": 0.6, "ecolor": "#555555"})  # fmt: skip
     axes.set_yticks(range(len(classes)), [f"{printable(name)} ({counts[name]})" for name in classes], fontsize=7)
     axes.set(xlabel=f"{value} ± sd (cases in brackets)", xlim=(0, 1))
@@ -131,16 +131,18 @@ def class_bars(table: pd.DataFrame, value: str, spread: str, most: int = 30) -> 
     return figure
 
 
-@styled
+@with_style
 def bars(table: pd.DataFrame, label: str) -> Figure:
-    """A group of bars a row, a bar a column, values printed at their ends."""
+    """A group of bars for every row, a bar for every column, values printed at their ends."""
     figure, axes = _axes(6.4, 1.2 + 0.24 * table.size)
-    thick = 0.8 / max(table.shape[1], 1)
-    for i, (column, colour) in enumerate(zip(table.columns, _cycle(table.shape[1]), strict=True)):
-        at = np.arange(len(table)) + (i - (table.shape[1] - 1) / 2) * thick
-        drawn = axes.barh(at, table[column].fillna(0).to_numpy(float), thick, color=colour, label=printable(column))
+    height = 0.8 / max(table.shape[1], 1)
+    for i, (column, colour) in enumerate(zip(table.columns, _colours(table.shape[1]), strict=True)):
+        positions = np.arange(len(table)) + (i - (table.shape[1] - 1) / 2) * height
+        drawing = axes.barh(
+            positions, table[column].fillna(0).to_numpy(float), height, color=colour, label=printable(column)
+        )
         labels = ["" if np.isnan(v) else f"{v:.2f}" for v in table[column].to_numpy(float)]
-        axes.bar_label(drawn, labels, fontsize=7, padding=2)
+        axes.bar_label(drawing, labels, fontsize=7, padding=2)
     axes.set_yticks(range(len(table)), [printable(name) for name in table.index], fontsize=8)
     axes.set(xlabel=label)
     axes.set_ylim(len(table) - 0.4, -0.6)
@@ -148,29 +150,28 @@ def bars(table: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-@styled
+@with_style
 def curves(series: Mapping[str, Any], x: str, y: str, title: str) -> Figure:
-    """Mean curves over shares 0 … 1 with a standard deviation to either side; `series` has (pair, share) arrays."""
+    """Mean curves over shares 0 … 1 with a band of one standard deviation; every series is an array (pair, share)."""
     figure, axes = _axes()
-    for (name, values), colour in zip(series.items(), _cycle(len(series)), strict=True):
+    for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
         v = np.asarray(values, float)
-        at, mean = np.linspace(0, 1, v.shape[1]), v.mean(0)
-        spread = v.std(0)
-        axes.plot(at, mean, color=colour, label=f"{printable(name)} (mean ± sd, n = {len(v)})")
-        axes.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        shares, mean, spread = np.linspace(0, 1, v.shape[1]), v.mean(0), v.std(0)
+        axes.plot(shares, mean, color=colour, label=f"{printable(name)} (mean ± sd, n = {len(v)})")
+        axes.fill_between(shares, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
     axes.set(xlabel=x, ylabel=y, xlim=(0, 1))
     _legend(axes, title)
     return figure
 
 
-@styled
+@with_style
 def lines(
     series: Mapping[str, tuple[Sequence[float], Any]], x: str, y: str, title: str, *, log: bool = False
 ) -> Figure:
-    """Plain lines with points, on doubly logarithmic axes where `log`."""
+    """Lines with points, one for each series of (positions, values), on logarithmic axes if `log`."""
     figure, axes = _axes()
-    for (name, (at, values)), colour in zip(series.items(), _cycle(len(series)), strict=True):
-        axes.plot(at, values, marker="o", markersize=3, color=colour, label=printable(name))
+    for (name, (positions, values)), colour in zip(series.items(), _colours(len(series)), strict=True):
+        axes.plot(positions, values, marker="o", markersize=3, color=colour, label=printable(name))
     if log:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -181,12 +182,12 @@ def lines(
     return figure
 
 
-@styled
+@with_style
 def stacked_counts(table: pd.DataFrame) -> Figure:
-    """Counts of the columns' categories, a stacked bar a row."""
+    """A stacked bar for every row: how many failures were in each column's category."""
     figure, axes = _axes(6.4, 1.2 + 0.4 * len(table))
     start = np.zeros(len(table))
-    for column, colour in zip(table.columns, _cycle(len(table.columns)), strict=True):
+    for column, colour in zip(table.columns, _colours(len(table.columns)), strict=True):
         counts = table[column].to_numpy(float)
         axes.barh(range(len(table)), counts, left=start, color=colour, label=printable(column))
         start += counts
@@ -197,44 +198,46 @@ def stacked_counts(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
+@with_style
 def clusters(evidence: np.ndarray, categories: Sequence[str], names: Sequence[str], kinds: Sequence[str]) -> Figure:
-    """Cases in the plane of their evidence's two principal directions, coloured by category, of which `kinds` are all."""
+    """Cases in the plane of their evidence's two principal directions, coloured by category; `kinds` lists the categories."""
     spread = evidence.std(0)
     x = (evidence - evidence.mean(0)) / np.where(spread > 0, spread, 1)
     _, _, directions = np.linalg.svd(x, full_matrices=False)
-    # A direction's sign is arbitrary; fixed here so that every machine draws the same figure.
+    # The sign of a direction is arbitrary; it is fixed so that every machine draws the same.
     directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[:, None]
-    at = x @ directions[:2].T
+    points = x @ directions[:2].T
     figure, axes = _axes(6.4, 4.6)
-    for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
+    for kind, colour in zip(kinds, _colours(len(kinds)), strict=True):
         members = [i for i, category in enumerate(categories) if category == kind]
         if not members:
             continue
-        axes.scatter(at[members, 0], at[members, 1], color=colour, s=18, label=kind)
+        axes.scatter(points[members, 0], points[members, 1], color=colour, s=18, label=kind)
     for i, name in list(enumerate(names))[:80]:
-        axes.annotate(printable(name), at[i], fontsize=5, xytext=(2, 2), textcoords="offset points", color="#444444")
+        axes.annotate(
+            printable(name), points[i], fontsize=5, xytext=(2, 2), textcoords="offset points", color="#444444"
+        )
     axes.set(xlabel="evidence, first principal direction", ylabel="second")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
-def _cycle(count: int) -> list[str]:
+def _colours(count: int) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
-@styled
+@with_style
 def gallery(pictures: Sequence[tuple[Image.Image, str]], columns: int = 4) -> Figure:
-    """Pictures in rows, each with a line or two of text below, such as maps of failures with what went wrong."""
+    """Pictures in rows, each with a line or two of text below, such as maps of failures with their categories."""
     if not pictures:
         raise InputError("a gallery needs at least one picture")
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(1.7 * columns, 1.95 * rows), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in places:
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels:
         axes.set_axis_off()
-    for axes, (picture, text) in zip(places, pictures, strict=False):
+    for axes, (picture, text) in zip(panels, pictures, strict=False):
         axes.imshow(np.asarray(picture.convert("RGB")))
         axes.text(0.5, -0.03, fill(printable(text), 30), transform=axes.transAxes, ha="center", va="top", fontsize=7)
     return figure

@@ -1,4 +1,4 @@
-"""Writing figures, and names within them."""
+"""Figures as files, and names that figures can show."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from secondsight.support.files import atomic
 
 
 def printable(name: Any) -> str:
-    """A name as figures can show it: signs that only steer others break matplotlib's PDF writer and show nothing."""
+    """A name as figures can show it, without control characters, which are invisible and break matplotlib's PDF writer."""
     text = "".join(c for c in str(name) if unicodedata.category(c) not in ("Cc", "Cf", "Cs")) or "·"
-    # Legends leave out what begins with an underscore.
+    # matplotlib's legends omit names that begin with an underscore.
     return f" {text}" if text.startswith("_") else text
 
 
@@ -28,14 +28,19 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     if kind not in ("pdf", "svg", "png"):
         raise InputError(f"cannot write {str(path)!r}: the name must end in .pdf, .svg or .png")
     with atomic(path) as file:
-        file.write(written(figure, kind))
+        file.write(encode_figure(figure, kind))
 
 
-def written(figure: Figure, kind: str, dpi: int = 200) -> bytes:
-    """The content of a figure's file of that kind."""
+def encode_figure(figure: Figure, kind: str, dpi: int = 200) -> bytes:
+    """A figure as the bytes of a file of type `kind`: pdf, svg or png."""
     buffer = io.BytesIO()
-    facts = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
-    plain: Any = {"svg.hashsalt": "secondsight", "svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False}
-    with rc_context(plain):
-        figure.savefig(buffer, format=kind, metadata=facts, dpi=dpi)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
+    settings: Any = {
+        "svg.hashsalt": "secondsight",
+        "svg.fonttype": "none",
+        "pdf.fonttype": 42,
+        "text.parse_math": False,
+    }
+    with rc_context(settings):
+        figure.savefig(buffer, format=kind, metadata=metadata, dpi=dpi)
     return buffer.getvalue()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def convergence_warning(e: Interactions) -> str | None:
-    """What to tell a reader of an explanation that has not converged; None where it has."""
+    """The warning for an explanation that has not converged; None if it has."""
     if e.converged:
         return None
     return (

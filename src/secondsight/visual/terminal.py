@@ -10,12 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secondsight.algebra.layout import GridLayout, Layout, word_scores
+from secondsight.algebra.layout import Layout, word_scores
 from secondsight.explanation import Explanation
 from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.sentences import convergence_warning
 
 _BAR = 24
+"""Characters of the longest bar."""
 
 
 def terminal(
@@ -24,50 +25,51 @@ def terminal(
     title: str | None = None,
     *,
     selection: Any = None,
-    wide: int = 0,
+    columns: int = 0,
 ) -> RenderableType:
-    """What `secondsight explain` prints. `scores` replaces the words' totals (for a box, say).
+    """What `secondsight explain` prints. `scores` replaces the totals of the words, for example by those of a box.
 
-    With `wide` columns the photograph comes first, in half blocks, with the map of a selection of the right side.
+    If `columns` is positive, the photograph comes first, so many characters wide, under the map of a selection of the right
+    side.
     """
     parts: list[RenderableType] = []
-    if wide and isinstance(e.left_layout, GridLayout) and isinstance(e.left_input, Image.Image):
-        parts += [picture(e, selection, wide), Text("")]
+    if columns and e.left_layout.kind == "image" and isinstance(e.left_input, Image.Image):
+        parts += [picture(e, selection, columns), Text("")]
     if e.parts and isinstance(e.right_input, tuple):
         names = [repr(text) if isinstance(text, str) else "this one" for text in e.right_input]
         first, second = (f"{name} ({part.similarity:.4f})" for name, part in zip(names, e.parts, strict=True))
         parts.append(Text(f"why {first} rather than {second}"))
     if e.right_layout.words:
-        values = _signed(e.right_layout, scores if scores is not None else e.words)
-        parts.append(_words(values, title or f"words × {_whole(e.left_layout)}"))
+        values = _with_signs(e.right_layout, scores if scores is not None else e.words)
+        parts.append(_words_table(values, title or f"words × {_side_title(e.left_layout)}"))
     if e.left_layout.words:
         values = word_scores(e.left_layout, e.toward_left(None))
-        parts.append(_words(values, f"words × {_whole(e.right_layout)}"))
-    parts.append(_terms(e))
+        parts.append(_words_table(values, f"words × {_side_title(e.right_layout)}"))
+    parts.append(_terms_table(e))
     warning = convergence_warning(e)
     if warning:
         parts.append(Text(warning, style="bold yellow"))
     return Group(*parts)
 
 
-def picture(e: Explanation, selection: Any = None, wide: int = 48) -> Text:
-    """The left photograph under a selection's map, `wide` characters across; a half block is a pixel above and one below."""
+def picture(e: Explanation, selection: Any = None, columns: int = 48) -> Text:
+    """The left photograph under a selection's map, `columns` characters wide; a character shows two pixels, as a half block."""
     width, height = e.left_input.size
-    rows = max(2, 2 * round(wide * height / width / 2))
+    rows = max(2, 2 * round(columns * height / width / 2))
     values = e.heatmap(selection)
-    small = e.left_input.resize((wide, rows), Image.Resampling.BOX)
-    heat = F.adaptive_avg_pool2d(values.detach().cpu().float()[None, None], (rows, wide))[0, 0].numpy()
+    small = e.left_input.resize((columns, rows), Image.Resampling.BOX)
+    heat = F.adaptive_avg_pool2d(values.detach().cpu().float()[None, None], (rows, columns))[0, 0].numpy()
     pixels = map_over_photo(small, heat)
-    out = Text()
+    blocks = Text()
     for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
         for above, below in zip(upper, lower, strict=True):
-            out.append("▀", f"rgb({above[0]},{above[1]},{above[2]}) on rgb({below[0]},{below[1]},{below[2]})")
-        out.append("\n")
-    return out
+            blocks.append("▀", f"rgb({above[0]},{above[1]},{above[2]}) on rgb({below[0]},{below[1]},{below[2]})")
+        blocks.append("\n")
+    return blocks
 
 
-def _signed(layout: Layout, scores: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Words with their text's sign where a side joins several."""
+def _with_signs(layout: Layout, scores: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Words with the sign of their text if a side joins several."""
     if len(layout.parts) == 1:
         return scores
     signs = [
@@ -76,14 +78,14 @@ def _signed(layout: Layout, scores: list[tuple[str, float]]) -> list[tuple[str, 
     return [(f"{sign} {word}", value) for sign, (word, value) in zip(signs, scores, strict=True)]
 
 
-def _whole(layout: Layout) -> str:
-    """All of a side, in a title: "whole image", or the text itself."""
+def _side_title(layout: Layout) -> str:
+    """A whole side in a title: "whole image", or the text itself."""
     text = " − ".join(part.text or "text" for part in layout.parts if part.words)
     return text or f"whole {layout.modality}"
 
 
-def _words(scores: list[tuple[str, float]], title: str) -> Table:
-    # A caption is a text, whatever markup it looks like.
+def _words_table(scores: list[tuple[str, float]], title: str) -> Table:
+    # As Text, so that a caption is not read as rich's markup.
     table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 1), title_style="bold")
     table.add_column("word", no_wrap=True)
     table.add_column("interaction", justify="right")
@@ -99,7 +101,7 @@ def _words(scores: list[tuple[str, float]], title: str) -> Table:
     return table
 
 
-def _terms(e: Explanation) -> Table:
+def _terms_table(e: Explanation) -> Table:
     table = Table(
         title="four terms", title_justify="left", box=None, padding=(0, 1), title_style="bold", show_header=False
     )

@@ -1,4 +1,4 @@
-"""The interactive view in a notebook, as a widget: what is picked there reaches Python, and the other way round."""
+"""The interactive view as a notebook widget: Python reads what the reader picks, and can pick for the reader."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from secondsight.algebra.layout import Box
-from secondsight.visual.page import embed_page, page_data, start_of, web_file
+from secondsight.algebra.layout import Box, Layout
+from secondsight.visual.page import embed_page, web_file
+from secondsight.visual.page_data import page_data
+from secondsight.visual.page_sides import start_of
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
 
 
-class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types here
-    """One or several explanations as in their page; `value` follows what the reader picks.
+class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped
+    """One or several explanations as on their page; `value` follows what the reader picks.
 
-    `e.widget("dog")` makes one. Where no kernel runs, as in an exported notebook, the page is shown instead.
+    `e.widget("dog")` creates a view. Without a running kernel, as in an exported notebook, the page is shown instead.
     """
 
     _esm = web_file("view.js")
@@ -30,12 +32,12 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
         self, e: Explanation | Sequence[Explanation], selection: Any = None, *, box: Box | None = None
     ) -> None:
         super().__init__(data=page_data(e, selection, box))
-        self._shown = e if isinstance(e, Sequence) else [e]
+        self._explanations = e if isinstance(e, Sequence) else [e]
         self._fallback = embed_page(e, selection, box)
 
     @property
     def value(self) -> float | None:
-        """The interaction of what is picked on the two sides, everything where nothing is; None before it was shown."""
+        """The interaction of what is picked on the two sides (all of a side if nothing is); None before the view is shown."""
         return self.state.get("value")
 
     @property
@@ -44,25 +46,30 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
         return self.state.get("left"), self.state.get("right")
 
     def pick(self, left: Any = None, right: Any = None) -> None:
-        """Pick for the reader, on either side: a span or a box as in `e[…]`, or indices of words; None is everything.
+        """Pick for the reader on either side: a span or a box as in `e[…]`, or indices of words; None picks everything.
 
-        Raises `InputError` for what is not there.
+        Raises `InputError` for a span or box that the input does not have.
         """
-        case = self.state.get("case", 0)
-        case_data = self.data["cases"][case]
-        # A difference that the page made itself has the sides of its data only.
-        layouts = [self._shown[case].left_layout, self._shown[case].right_layout] if case < len(self._shown) else None
-        picks = []
-        for place, (side, picked) in enumerate((("left", left), ("right", right))):
-            words = isinstance(picked, Sequence) and not isinstance(picked, (str, tuple))
-            if picked is None or words or layouts is None:
-                picks.append(picked if picked is None else list(picked))
-            else:
-                picks.append(start_of(layouts[place], case_data[side], picked))
-        self.state = {"case": case, "left": picks[0], "right": picks[1]}
+        index = self.state.get("case", 0)
+        case = self.data["cases"][index]
+        # A difference that the page computed is not among the explanations.
+        e = self._explanations[index] if index < len(self._explanations) else None
+        self.state = {
+            "case": index,
+            "left": _start(None if e is None else e.left_layout, case["left"], left),
+            "right": _start(None if e is None else e.right_layout, case["right"], right),
+        }
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)
-        data, *rest = bundle if isinstance(bundle, tuple) else (bundle,)
+        data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
         data = {**(data or {}), "text/html": self._fallback}
-        return (data, *rest) if rest else data
+        return (data, *metadata) if metadata else data
+
+
+def _start(layout: Layout | None, side: dict[str, Any], pick: Any) -> Any:
+    """A pick as the view's state stores it. Indices of words, and picks without a layout, are stored unchanged."""
+    if pick is None:
+        return None
+    is_words = isinstance(pick, Sequence) and not isinstance(pick, (str, tuple))
+    return list(pick) if is_words or layout is None else start_of(layout, side, pick)

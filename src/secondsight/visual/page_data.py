@@ -1,0 +1,116 @@
+"""What the view shows, as plain data: the cases with their sides, matrix and terms."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from secondsight.algebra.layout import Box
+from secondsight.explanation import comparable, contrast
+from secondsight.support.errors import InputError
+from secondsight.visual.colours import SCALES
+from secondsight.visual.page_sides import Pictures, side_data, start_of, sum_groups
+from secondsight.visual.sentences import convergence_warning
+
+if TYPE_CHECKING:
+    from secondsight.explanation import Explanation
+
+_CELL_NAMES = {"image": "patch", "audio": "part of the sound"}
+
+_MAX_NAME = 48
+"""Characters of a case's name; the whole text is shown beside it anyway."""
+
+
+def page_data(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> dict[str, Any]:
+    """What the view shows, as plain data: every case with both sides, its matrix over cells and words, its terms.
+
+    Several explanations, for example of several captions, are cases between which the reader switches. Two of one left
+    input also get a case for their difference, and a margin the two explanations that it is the difference of. Groups are
+    grid cells, or words (sums over their tokens); special features are left out and their share is noted. `selection` and
+    `box` are what is picked at first on the right and on the left side. Matrices are base64 of little-endian float32, row
+    by row.
+    """
+    pictures = Pictures()
+    cases = [
+        _case(explanation, name, pictures, selection if i == 0 else None, box)
+        for i, (name, explanation) in enumerate(_named_explanations(e))
+    ]
+    scales = [{"name": name, "positive": plus, "negative": minus} for name, (plus, minus) in SCALES.items()]
+    return {"cases": cases, "pictures": pictures.sources, "scales": scales}
+
+
+def _named_explanations(e: Explanation | Sequence[Explanation]) -> list[tuple[str, Explanation]]:
+    """The explanations to show, each with the name by which the reader chooses it."""
+    explanations = list(e) if isinstance(e, Sequence) else [e]
+    if not explanations:
+        raise InputError("a page needs at least one explanation")
+    cases = [(_name(explanation), explanation) for explanation in explanations]
+    if len(explanations) == 1 and explanations[0].parts:
+        return [("difference", explanations[0]), *((_name(part), part) for part in explanations[0].parts)]
+    if len(explanations) == 2 and all(len(explanation.right_layout.parts) == 1 for explanation in explanations):
+        first, second = explanations
+        if comparable(first, second):
+            # Both matrices are shown anyway; computed before the difference is formed, they are computed only once.
+            _ = first.matrix, second.matrix
+            cases.append(("difference", contrast(first, second)))
+    return cases
+
+
+def _name(e: Explanation) -> str:
+    inputs = (*_as_tuple(e.right_input), *_as_tuple(e.left_input))
+    text = next((content for content in inputs if isinstance(content, str)), "this pair")
+    return text if len(text) <= _MAX_NAME else text[: _MAX_NAME - 1].rstrip() + "…"
+
+
+def _as_tuple(inputs: Any) -> tuple[Any, ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def _case(e: Explanation, name: str, pictures: Pictures, selection: Any, box: Box | None) -> dict[str, Any]:
+    left, left_owners = side_data(e.left_layout, e.left_input, pictures)
+    right, right_owners = side_data(e.right_layout, e.right_input, pictures)
+    rows = sum_groups(e.matrix.double().cpu(), left_owners, left["groups"])
+    matrix = sum_groups(rows.T, right_owners, right["groups"]).T
+    effects = (e.left_effects, left_owners, left), (e.right_effects, right_owners, right)
+    return {
+        "name": name,
+        "left": left,
+        "right": right,
+        "matrix": _encode(matrix),
+        "alone": [_encode(sum_groups(v.double().cpu(), owners, side["groups"])) for v, owners, side in effects],
+        "start": [start_of(e.left_layout, left, box), start_of(e.right_layout, right, selection)],
+        "similarity": e.similarity,
+        "terms": [[name, value] for name, value in e.terms.labels()],
+        "hidden": e.terms.interaction - float(matrix.sum()),
+        "error": e.error,
+        "called": e.quantity,
+        "note": _note(e),
+        "warning": convergence_warning(e),
+    }
+
+
+def _encode(values: Tensor) -> str:
+    return base64.b64encode(values.detach().numpy().astype("<f4").tobytes()).decode()
+
+
+def _note(e: Explanation) -> str:
+    """How the explanation was computed, how much of it the view hides, and what the colours mean."""
+    modalities = e.left_layout.modality, e.right_layout.modality
+    names = modalities if modalities[0] != modalities[1] else (f"left {modalities[0]}", f"right {modalities[1]}")
+    computations = [
+        f"{name} layer {outcome.layer}, {outcome.nodes} nodes"
+        for outcome, name in zip(e.outcomes, names, strict=True)
+        if outcome is not None and outcome.nodes is not None
+    ]
+    hidden = [
+        f"{share:.0%} of all interaction (by size) lies in {name} positions that are not a "
+        f"{_CELL_NAMES.get(modality, 'word')}"
+        for share, modality, name in zip(e.special_share(), modalities, names, strict=True)
+        if share > 0.005
+    ]
+    origin = f"{e.about.get('model', 'model')}, {e.about.get('method', 'method')}"
+    signs = f"Red or orange raises the {e.quantity}, blue or purple lowers it."
+    return ". ".join([", ".join([origin, *computations]), *hidden, signs])
