@@ -66,11 +66,18 @@ def rows(title: str, example: Example) -> list[str]:
     return lines
 
 
+def library_of(name: str) -> str:
+    """The key of `LIBRARIES` that a family's name begins with; `SystemExit` where there is none."""
+    for key in LIBRARIES:
+        if name.startswith(key):
+            return key
+    raise SystemExit(f"the family {name!r} begins with no key of LIBRARIES: add a line there")
+
+
 def page() -> str:
     """The whole page."""
     text = INTRO
-    names = sorted(FAMILIES, key=lambda name: [k for k in LIBRARIES if name.startswith(k)])
-    for library, group in groupby(names, key=lambda name: next(k for k in LIBRARIES if name.startswith(k))):
+    for library, group in groupby(sorted(FAMILIES, key=library_of), key=library_of):
         text += f"| **{LIBRARIES[library]}** | | | | |\n"
         for name in group:
             text += "\n".join(rows(FAMILIES[name].__doc__ or name, FAMILIES[name](torch.float64))) + "\n"

@@ -22,6 +22,7 @@ from secondsight.data import (
     sugarcrepe,
     write_jsonl,
 )
+from secondsight.data.grounded import read_rows
 from secondsight.data.negatives import changed_words
 
 # COCO ----------------------------------------------------------------------------------------------------------------
@@ -323,7 +324,7 @@ def test_data_by_name(tmp_path):
     assert isinstance(open_data(coco_folder(tmp_path / "c")), Coco)
     assert isinstance(open_data(f"coco:{tmp_path / 'c'}#val2017"), Coco)
     for wrong, words in (
-        ("nope:x", "unknown kind of data 'nope'; known: coco"),
+        ("nope:x", "unknown kind of data 'nope'; known: .*coco"),
         (str(tmp_path / "missing"), "does not exist"),
         (str(tmp_path), "cannot recognise the data in .* from its files"),
         ("hnc:x.json", "does not say where the images are"),
@@ -350,3 +351,15 @@ def test_hard_negatives_replace_one_object_by_a_plausible_other(tmp_path):
     assert wrong.caption == "people and a dog"
     assert wrong.caption[slice(*wrong.span)] == "dog"
     assert list(hard_negatives(data, seed=3)) == list(made.values())
+
+
+def test_rows_of_a_csv_file(tmp_path):
+    """A byte order mark and another separator are read; what cannot be read is one sentence."""
+    file = tmp_path / "captions.csv"
+    file.write_bytes("image;caption\n1.png;a dog, asleep\n".encode("utf-8-sig"))
+    assert read_rows(file, ";") == [{"image": "1.png", "caption": "a dog, asleep"}]
+    with pytest.raises(ss.InputError, match="missing.csv' does not exist"):
+        read_rows(tmp_path / "missing.csv")
+    file.write_bytes(b"image,caption\n1.png,\xe9t\xe9\n")
+    with pytest.raises(ss.InputError, match="cannot be read as CSV"):
+        read_rows(file)

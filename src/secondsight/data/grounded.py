@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -203,6 +204,17 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{str(path)!r} does not exist") from None
     except (OSError, ValueError, RecursionError) as problem:
         raise InputError(f"{str(path)!r} cannot be read as JSON ({brief(problem)})") from None
+
+
+def read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    """The rows of a CSV file with a header; `InputError` names the file and what is wrong with it."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            return list(csv.DictReader(lines, delimiter=delimiter))
+    except FileNotFoundError:
+        raise InputError(f"{str(path)!r} does not exist") from None
+    except (OSError, ValueError, csv.Error) as problem:
+        raise InputError(f"{str(path)!r} cannot be read as CSV ({brief(problem)})") from None
 
 
 def existing_folder(path: str | Path, kind: str) -> Path:
