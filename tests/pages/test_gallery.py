@@ -22,8 +22,8 @@ def test_the_script_makes_the_pages_pictures(tmp_path, monkeypatch):
     # The scenes model knows cups as well, and takes a tenth of the builtin one's time.
     scenes = ss.load("scenes")
     monkeypatch.setattr(script, "CAPTION", "a cup of coffee on a table with a spoon")
-    script.explanations(tmp_path, scenes)
-    script.experiments(tmp_path, scenes)
+    script.draw_explanations(tmp_path, scenes)
+    script.draw_experiments(tmp_path, scenes)
     named = set(re.findall(r"gallery/([\w.-]+)", (ROOT / "docs" / "gallery.md").read_text())) - {"gallery.py"}
     made = {path.name for path in tmp_path.iterdir()}
     assert named == made | MADE_ELSEWHERE
