@@ -158,33 +158,21 @@ def explain(
     b = model.right.encoder.prepare(right, truncate=truncate)
     rivals = _without(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in _as_rivals(against)])
     candidates = [b, _most_similar(model, a, rivals)] if rivals else [b]
-    started = time.perf_counter()
-    with memory_errors_explained():
-        pairs = method.interactions(model.left, model.right, a, candidates)
-    explanations = _with_facts(model, a, candidates, pairs, method, scale, time.perf_counter() - started)
+    explanations = explain_prepared(model, a, candidates, method, scale)
     return contrast(*explanations) if rivals else explanations[0]
 
 
 def explain_prepared(
     model: DualEncoder, a: Prepared, partners: Sequence[Prepared], method: Method, scale: str = "similarity"
 ) -> list[Explanation]:
-    """`explain` for inputs that are prepared: one left input with each of several right ones, the left computed once."""
+    """`explain` for inputs that are prepared: one left input with each of several right ones, the left computed once.
+
+    Warns (`ConvergenceWarning`) where a fixed number of nodes was too small.
+    """
     started = time.perf_counter()
     with memory_errors_explained():
         pairs = method.interactions(model.left, model.right, a, partners)
-    return _with_facts(model, a, partners, pairs, method, scale, time.perf_counter() - started)
-
-
-def _with_facts(
-    model: DualEncoder,
-    a: Prepared,
-    partners: Sequence[Prepared],
-    pairs: Sequence[Interactions],
-    method: Method,
-    scale: str,
-    seconds: float,
-) -> list[Explanation]:
-    """The pairs with their inputs and what people want to know about them; warns where fixed nodes were too few."""
+    seconds = time.perf_counter() - started
     if scale == "logit":
         pairs = [scaled(pair, float(model.logit_scale or 1.0), model.logit_bias) for pair in pairs]
     facts = {"method": method.name, "model": model.name, "scale": scale, "seconds": round(seconds, 4)}
