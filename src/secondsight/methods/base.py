@@ -91,6 +91,13 @@ def for_side(side: Side, *options: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
+def reference_label(names: Sequence[str], choice: object) -> str:
+    """A chosen reference as users name it: "tensor" for their own, the first of the side's names for None."""
+    if choice is None:
+        return names[0] if names else "default"
+    return choice if isinstance(choice, str) else "tensor"
+
+
 def one_of(option: str, value: object, choices: Sequence[str]) -> None:
     """`InputError` that lists the choices, unless the value is one of them."""
     if value not in choices:

@@ -18,7 +18,7 @@ from secondsight.algebra.outcome import Outcome
 from secondsight.encoders.base import check_finite
 from secondsight.encoders.input_layer import at_layer
 from secondsight.inputs.prepared import Prepared
-from secondsight.methods.base import Layer, Method, Sides, for_side
+from secondsight.methods.base import Layer, Method, Sides, for_side, reference_label
 from secondsight.support.errors import InputError
 from secondsight.support.guard import untouched
 
@@ -125,9 +125,8 @@ class Game:
 
     def outcome(self, residual: float = 0.0, converged: bool = True) -> Outcome:
         """How the game went, and what it has cost so far."""
-        filling = "tensor" if isinstance(self.filling, Tensor) else self.filling
-        usual = self.side.encoder.references[0] if self.side.encoder.references else "default"
-        return Outcome(self.method, self.layer, filling or usual, residual, converged, cost=self.encodings)
+        filling = reference_label(self.side.encoder.references, self.filling)
+        return Outcome(self.method, self.layer, filling, residual, converged, cost=self.encodings)
 
     def _all_features(self, values: Float[Tensor, "*group player joint"]) -> Float[Tensor, "*group feature joint"]:
         """Values of the players in the places of their features, zero elsewhere."""

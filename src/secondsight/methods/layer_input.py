@@ -20,7 +20,7 @@ from secondsight.algebra.outcome import Outcome
 from secondsight.encoders.base import Encoder, Head, Reference, States, check_finite
 from secondsight.encoders.input_layer import at_layer
 from secondsight.inputs.prepared import Prepared
-from secondsight.methods.base import Layer, Method, Sides, for_side
+from secondsight.methods.base import Layer, Method, Sides, for_side, reference_label
 from secondsight.paths.pooled import PooledBlock
 from secondsight.support.errors import InputError
 from secondsight.support.guard import differentiable, untouched
@@ -104,10 +104,7 @@ class LayerInput:
     @cached_property
     def reference_label(self) -> str:
         """The reference as users name it, "tensor" for their own."""
-        if isinstance(self.reference_choice, Tensor):
-            return "tensor"
-        usual = self.side.encoder.references[0] if self.side.encoder.references else "default"
-        return str(self.reference_choice or usual)
+        return reference_label(self.side.encoder.references, self.reference_choice)
 
     def contributions(
         self,
