@@ -26,23 +26,6 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def retry_smaller(run: Callable[[], Result], run_smaller: Callable[[], Result] | None = None) -> Result:
-    """Return `run()`, or `run_smaller()`, which should need less, when memory runs out; `InputError` if both fail."""
-    try:
-        return run()
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        if run_smaller is None:
-            raise InputError(
-                "not enough memory for a single input: use a later layer, fewer steps, a smaller model or image"
-            ) from error
-    # Outside the handler: the traceback would keep the tensors that did not fit alive.
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    return retry_smaller(run_smaller)
-
-
 @contextmanager
 def memory_errors_explained() -> Iterator[None]:
     """`InputError` with the remedies, in place of whatever exception says that memory ran out."""
@@ -54,6 +37,20 @@ def memory_errors_explained() -> Iterator[None]:
         raise InputError(
             "not enough memory for a single input: use a later layer, fewer steps, a smaller model or image"
         ) from error
+
+
+def retry_smaller(run: Callable[[], Result], run_smaller: Callable[[], Result]) -> Result:
+    """Return `run()`, or `run_smaller()`, which should need less, when memory runs out; `InputError` if both fail."""
+    try:
+        return run()
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+    # Outside the handler: the traceback would keep the tensors that did not fit alive.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    with memory_errors_explained():
+        return run_smaller()
 
 
 def retry_in_smaller_chunks(run: Callable[[int], Result]) -> Result:
