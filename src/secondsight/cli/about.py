@@ -17,6 +17,7 @@ def experiments() -> None:
         print_titles({name: first_line(experiment) for name, experiment in sorted(EXPERIMENTS.items())})
         print_titles(
             {
+                "methods": "Which explanation is right? Methods, layers and references on your data, by all measures.",
                 "paper": "The models of [M25] Tables 1-4 on your data, beside the published numbers.",
                 "scenes-paper": "All experiments on the scenes model in its own world, and which of the paper's "
                 "findings hold there.",

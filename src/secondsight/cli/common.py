@@ -31,6 +31,9 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")]
 Address = Annotated[str | None, typer.Option(help="The Ray cluster; default: Ray on this machine.")]
 Gpus = Annotated[float, typer.Option(help="GPUs of each Ray worker.", min=0)]
 
+SIDED = frozenset({"layer", "reference"})
+"""Options of methods that take one value, or LEFT/RIGHT."""
+
 
 def fail(message: str) -> NoReturn:
     """End the command with one sentence and exit code 2."""
@@ -91,9 +94,10 @@ def progress_line(quiet: bool) -> Callable[[str, bool], None]:
 
 
 def parse_layer(value: str) -> int | str | tuple[int | str, ...]:
-    """A block's number or "input", or two of them separated by a comma."""
+    """A block's number or "input", or two of them separated by a comma or a slash."""
+    parts = [part.strip() for part in value.replace("/", ",").split(",")]
     try:
-        layers: list[int | str] = [v if v == "input" else int(v) for v in (part.strip() for part in value.split(","))]
+        layers: list[int | str] = [part if part == "input" else int(part) for part in parts]
     except ValueError:
         layers = []
     if len(layers) in (1, 2):
@@ -119,19 +123,32 @@ def parse_options(assignments: list[str] | None) -> dict[str, Any]:
         name, equals, value = assignment.partition("=")
         if not equals or not name.isidentifier():
             raise InputError(f"--option {assignment!r} is not NAME=VALUE")
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
+        options[name] = parse_value(value)
     return options
 
 
+def parse_value(text: str) -> Any:
+    """A Python literal, or else a word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def parse_method(text: str, **options: Any) -> Method:
-    """The method NAME or NAME:OPTION=VALUE,…; `options` replace those in the text."""
+    """The method NAME or NAME:OPTION=VALUE,…; `options` replace those in the text.
+
+    Of the options that may differ between the sides, LEFT/RIGHT is a pair, as in `layer=4/input`.
+    """
     from secondsight.methods import method_named
 
     name, _, assignments = text.partition(":")
-    return method_named(name, **parse_options(assignments.split(",") if assignments else None) | options)
+    parsed = parse_options(assignments.split(",") if assignments else None)
+    for option in SIDED & parsed.keys():
+        value = parsed[option]
+        if isinstance(value, str) and "/" in value:
+            parsed[option] = tuple(parse_value(part) for part in value.split("/"))
+    return method_named(name, **parsed | options)
 
 
 def check_writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:

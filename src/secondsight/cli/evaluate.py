@@ -1,11 +1,11 @@
-"""`secondsight evaluate`: an experiment on a data set, or one of the two studies that run many experiments."""
+"""`secondsight evaluate`: an experiment on a data set, or one of the three studies that run many experiments."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,10 @@ from secondsight.cli.common import (
     spinner,
 )
 from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from secondsight.evaluation.setting import Layer
+    from secondsight.methods import Method
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,27 @@ class Request:
         write = progress_line(self.quiet)
         return lambda label, count, whole: write(f"{label}: {count} of {whole}", count >= whole)
 
+    def check_single_data(self) -> None:
+        """Refuse several data sets."""
+        if len(self.data) > 1:
+            raise InputError(f"{self.name!r} looks at one data set: give one --data")
+
+    def parsed_methods(self) -> list[tuple[str, Method]]:
+        """Every method with its text as the name."""
+        from secondsight.methods import METHODS
+
+        texts = sorted(METHODS) if self.methods == ["all"] else self.methods
+        return [(text, parse_method(text)) for text in texts]
+
+    def parsed_layers(self) -> list[Layer]:
+        """Every layer, or "all"."""
+        return ["all"] if self.layers == ["all"] else [parse_layer(text) for text in self.layers]
+
 
 def evaluate(
-    name: Annotated[str, typer.Argument(help="See: secondsight experiments; or paper, scenes-paper.", metavar="NAME")],
+    name: Annotated[
+        str, typer.Argument(help="See: secondsight experiments; or methods, paper, scenes-paper.", metavar="NAME")
+    ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for records, tables, figures and the report.")],
     data: Annotated[
         list[str] | None,
@@ -63,10 +85,14 @@ def evaluate(
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="May be repeated; default: builtin.")] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="NAME or NAME:OPTION=VALUE,…; may be repeated; 'all' for every method.")
+        list[str] | None,
+        typer.Option(
+            help="NAME or NAME:OPTION=VALUE,…, such as integrated-jacobian:layer=4/input,reference=noise (LEFT/RIGHT, or "
+            "one value for both); may be repeated; 'all' for every method."
+        ),
     ] = None,
     layer: Annotated[
-        list[str] | None, typer.Option(help="A layer, LEFT,RIGHT, or 'all' of the image side; may be repeated.")
+        list[str] | None, typer.Option(help="A layer, LEFT/RIGHT, or 'all' of the image side; may be repeated.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Look at the first captions only.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
@@ -94,6 +120,8 @@ def evaluate(
             raise InputError(f"{name!r} needs data: give --data; see: secondsight experiments")
         elif name == "paper":
             _paper(request)
+        elif name == "methods":
+            _methods(request)
         else:
             _experiment(request)
 
@@ -133,20 +161,40 @@ def _paper(request: Request) -> None:
         print_written(request.out_dir / "paper.html")
 
 
+def _methods(request: Request) -> None:
+    from secondsight.encoders.registry import load
+    from secondsight.evaluation.studies.explanations import compare_explanations
+
+    request.check_single_data()
+    if len(request.models) > 1:
+        raise InputError("'methods' looks at one model: give one --model")
+    (model_name,), (data,) = request.models or ["builtin"], request.data
+    methods, layers = request.parsed_methods(), request.parsed_layers()
+    with spinner(f"loading {model_name}"):
+        model = load(model_name)
+    tables = compare_explanations(
+        data, (model_name, model), methods, layers=layers, out=request.out_dir, limit=request.limit, seed=request.seed,
+        rule=request.rule, progress=request.progress(), **request.options,
+    )  # fmt: skip
+    if not request.quiet:
+        for title in ("overall", "differences", "notes"):
+            if len(tables[title]):
+                out.print(plain_table(title, tables[title]))
+        print_written(request.out_dir / "methods.md")
+        print_written(request.out_dir / "methods.html")
+
+
 def _experiment(request: Request) -> None:
     from secondsight.encoders.registry import load
     from secondsight.evaluation import EXPERIMENTS
     from secondsight.evaluation import evaluate as run
-    from secondsight.methods import METHODS
 
     name = request.name
     if name not in EXPERIMENTS:
-        raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, paper, scenes-paper")
-    if len(request.data) > 1:
-        raise InputError(f"{name!r} looks at one data set: give one --data")
-    method_texts = sorted(METHODS) if request.methods == ["all"] else request.methods
-    methods = [(text, parse_method(text)) for text in method_texts]
-    layers = ["all"] if request.layers == ["all"] else [parse_layer(text) for text in request.layers]
+        studies = "methods, paper, scenes-paper"
+        raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, {studies}")
+    request.check_single_data()
+    methods, layers = request.parsed_methods(), request.parsed_layers()
     check_engine(request.engine)
     model_names = request.models or ["builtin"]
     (data,), progress = request.data, request.progress()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from secondsight.algebra.layout import GridLayout
@@ -114,6 +115,11 @@ def correlation(predicted: Any, actual: Any) -> float:
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a**2).sum() * (b**2).sum())
     return float((a * b).sum() / size) if size > 0 else float("nan")
+
+
+def rank_correlation(a: Any, b: Any) -> float:
+    """Spearman's correlation, that of the values' ranks; NaN where either is constant."""
+    return correlation(*(stats.rankdata(np.asarray(v, dtype=np.float64).ravel()) for v in (a, b)))
 
 
 def clip_box(box: Box, frame: Box) -> tuple[float, float, float, float] | None:

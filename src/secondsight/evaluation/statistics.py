@@ -1,12 +1,12 @@
-"""Significance: almost stochastic order of two samples of scores (del Barrio et al. 2018; Dror et al. 2019).
+"""Significance: almost stochastic order of two samples of scores (del Barrio et al. 2018; Dror et al. 2019), and paired tests.
 
-Tests compare it with the package deepsig, which takes seconds for each comparison; comparing all layers of a model needs
-hundreds.
+Tests compare the order with the package deepsig, which takes seconds for each comparison; comparing all layers of a model
+needs hundreds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -54,6 +54,59 @@ def almost_stochastic_order(
     # The two factors √(n m / (n + m)) cancel.
     bound = violation - spread * NormalDist().inv_cdf(1 - confidence)
     return float(min(max(bound, 0.0), 1.0))
+
+
+def bootstrap_interval(
+    values: Any,
+    groups: Any,
+    statistic: Callable[..., Any] = np.mean,
+    *,
+    confidence: float = 0.95,
+    bootstraps: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The percentile interval of a statistic when groups of values are drawn anew, such as all cases of an image.
+
+    `groups` names each value's group; values of a group are never separated, as they are not independent.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(0, len(members), (bootstraps, len(members)))
+    estimates = [float(statistic(x[np.concatenate([members[i] for i in row])])) for row in drawn]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(estimates, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def sign_flip_p(differences: Any, groups: Any, *, draws: int = 9999, seed: int = 0) -> float:
+    """Two-sided p of "paired differences have the mean zero", by flipping the signs of whole groups at random.
+
+    All sign patterns are looked at where they are no more than `draws`; otherwise p = (1 + as extreme) / (1 + draws).
+    """
+    x = np.asarray(differences, dtype=np.float64)
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums = np.bincount(codes, weights=x)
+    sums = sums[sums != 0]
+    if not len(sums):
+        return 1.0
+    # Sums of the same numbers in another order differ by rounding only.
+    observed = abs(sums.sum()) * (1 - 1e-12)
+    if 2 ** len(sums) <= draws:
+        signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
+        return float((np.abs(signs @ sums) >= observed).mean())
+    signs = 1 - 2 * np.random.default_rng(seed).integers(0, 2, (draws, len(sums)))
+    return float((1 + (np.abs(signs @ sums) >= observed).sum()) / (1 + draws))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: below a level, they keep the chance of any false finding among all below it (Holm 1979)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min((len(p_values) - rank) * p_values[index], 1.0))
+        adjusted[index] = largest
+    return adjusted
 
 
 def _steps(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

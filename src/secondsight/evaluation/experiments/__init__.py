@@ -4,6 +4,7 @@ from secondsight.evaluation.experiments.approximation import Approximation
 from secondsight.evaluation.experiments.base import EXPERIMENTS, Experiment, Record
 from secondsight.evaluation.experiments.collage import Collage
 from secondsight.evaluation.experiments.compare import Compare
+from secondsight.evaluation.experiments.cost import Cost
 from secondsight.evaluation.experiments.discrimination import Discrimination
 from secondsight.evaluation.experiments.failures import Failures
 from secondsight.evaluation.experiments.faithfulness import Faithfulness
@@ -18,6 +19,7 @@ __all__ = [
     "Approximation",
     "Collage",
     "Compare",
+    "Cost",
     "Discrimination",
     "Experiment",
     "Failures",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from itertools import combinations
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 from jaxtyping import Float
@@ -13,33 +13,50 @@ from torch import Tensor
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.approximation import path_method
 from secondsight.evaluation.experiments.base import Experiment, Record, groups
 from secondsight.evaluation.setting import Setting
+from secondsight.methods.base import for_side
 from secondsight.support.errors import InputError
 from secondsight.visual.charts import distributions
 
+RANDOM = ("noise",)
+"""References that are drawn at random."""
+
 
 class References(Experiment):
-    """How much maps depend on the reference: differences and correlations of the phrases' maps ([M25] Fig. 21)."""
+    """How much maps depend on the reference: differences and correlations of the phrases' maps ([M25] Fig. 21).
+
+    The image side takes each of its references in turn, and those that are drawn at random with `seeds` seeds. Any method
+    that has a reference can be looked at.
+    """
 
     name: ClassVar[str] = "references"
+
+    def __init__(self, *, seeds: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        if seeds < 1:
+            raise InputError(f"seeds={seeds!r}: at least 1 is needed")
+        self.seeds = seeds
 
     def wants(self, example: GroundedCaption) -> bool:
         """Captions with phrases."""
         return bool(example.phrases)
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
-        """One record for each phrase and pair of references of the image side."""
-        references = list(setting.model.left.encoder.references)
-        maps = {reference: _maps(setting, reference, example) for reference in references}
+        """One record for each phrase and pair of references of the image side, or of seeds of the same reference."""
+        references = setting.model.left.encoder.references
+        drawn = [(name, seed) for name in RANDOM if name in references for seed in range(1, self.seeds)]
+        draws = [*((name, 0) for name in references), *drawn]
+        maps = {draw: _maps(setting, *draw, example) for draw in draws}
         records = []
-        for first, second in combinations(references, 2):
-            for a, b in zip(maps[first], maps[second], strict=True):
+        for (first, seed), (second, second_seed) in combinations(draws, 2):
+            if first != second and (seed or second_seed):
+                continue
+            for a, b in zip(maps[first, seed], maps[second, second_seed], strict=True):
                 size = float((a.norm() + b.norm()) / 2)
                 records.append(
                     {
-                        "kind": "pair",
+                        "kind": "seeds" if first == second else "pair",
                         "one": first,
                         "other": second,
                         "correlation": measures.correlation(a, b),
@@ -61,10 +78,17 @@ class References(Experiment):
         return {"references": distributions(values, "correlation of maps under two references", low=-1.0)}
 
 
-def _maps(setting: Setting, reference: str, example: GroundedCaption) -> list[Float[Tensor, " feature"]]:
-    """The maps of the phrases under one reference of the image."""
-    method = replace(path_method(setting), reference=(reference, None))
+def _maps(setting: Setting, reference: str, seed: int, example: GroundedCaption) -> list[Float[Tensor, " feature"]]:
+    """The maps of the phrases under one reference of the image, drawn with the method's own seed plus `seed`."""
+    method: Any = setting.method
+    names = {f.name for f in fields(method)} if is_dataclass(method) else set()
+    if "reference" not in names:
+        raise InputError(f"the method {method.name!r} has no reference that could be changed")
+    (text_reference,) = for_side(setting.model.right, method.reference)
+    method = replace(method, reference=(reference, text_reference))
     spec = {**setting.spec, "image reference": reference}
+    if seed:
+        method, spec = replace(method, seed=method.seed + seed), {**spec, "seed": method.seed + seed}
     e = replace(setting, method=method, spec=spec).explain(example)[0]
     maps = []
     for phrase in example.phrases:

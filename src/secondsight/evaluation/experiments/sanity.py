@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
 
-from secondsight.evaluation.experiments.base import of_kind
+from secondsight.data.grounded import GroundedCaption
+from secondsight.evaluation import measures
+from secondsight.evaluation.experiments.base import Record, groups, of_kind
 from secondsight.evaluation.experiments.pointing import Pointing
+from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.setting import Setting
 from secondsight.model import DualEncoder
 
@@ -20,21 +23,45 @@ class Sanity(Pointing):
     """Maps must change when weights are randomised: pointing of the model, and of it with random weights.
 
     Each setting also runs with the values of every parameter of both towers shuffled (`seed`), which keeps their
-    distribution.
+    distribution. Its maps' rank correlation with the trained model's says how much of a map does not come from the weights.
     """
 
     name: ClassVar[str] = "sanity"
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._trained: dict[str, Setting] = {}
+        self._shuffled: dict[int, DualEncoder] = {}
+
     def variants(self, setting: Setting) -> Iterator[Setting]:
         """The setting, and the setting with shuffled weights."""
         yield setting
-        spec = {**setting.spec, "shuffled weights": self.seed}
-        model = shuffle_weights(setting.model, self.seed)
-        yield replace(setting, model=model, spec=spec, label=f"{setting.label}, shuffled weights")
+        key = id(setting.model)
+        if key not in self._shuffled:
+            self._shuffled[key] = shuffle_weights(setting.model, self.seed)
+        spec, label = {**setting.spec, "shuffled weights": self.seed}, f"{setting.label}, shuffled weights"
+        self._trained[label] = setting
+        yield replace(setting, model=self._shuffled[key], spec=spec, label=label)
+
+    def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
+        """Pointing's records; those of shuffled weights have their maps' rank correlation with the trained model's."""
+        records = super().records(setting, example)
+        if setting.label in self._trained:
+            shuffled, trained = setting.explain(example)[0], self._trained[setting.label].explain(example)[0]
+            for record in records:
+                if record["kind"] == "case":
+                    span = record["span"][0], record["span"][1]
+                    maps = span_map(shuffled, span)[0], span_map(trained, span)[0]
+                    record["rank_correlation"] = measures.rank_correlation(*maps)
+        return records
 
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Pointing of both; shuffled weights should be near chance."""
-        return {"overall": self.summaries(of_kind(frame, "case"))}
+        """Pointing of both; shuffled weights should be near chance, and their maps unlike the trained model's."""
+        cases = of_kind(frame, "case")
+        table = self.summaries(cases)
+        if "rank_correlation" in cases:
+            table["rank correlation with trained"] = groups(cases, "setting").rank_correlation.median()
+        return {"overall": table}
 
 
 def shuffle_weights(model: DualEncoder, seed: int) -> DualEncoder:

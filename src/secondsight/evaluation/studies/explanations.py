@@ -1,0 +1,183 @@
+"""Which explanation is right? Methods, layers and references on the same data, by every measure that needs no person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from secondsight.data import open_data
+from secondsight.data.grounded import GroundedDataset, ListedDataset
+from secondsight.evaluation.experiments import EXPERIMENTS
+from secondsight.evaluation.report import write_report
+from secondsight.evaluation.run import Progress, Run, check_labels, run
+from secondsight.evaluation.setting import Layer, Setting, settings
+from secondsight.evaluation.studies.explanations_table import differences, overall, write_comparison
+from secondsight.methods import METHODS, Method, method_named
+from secondsight.methods.base import one_of
+from secondsight.model import DualEncoder
+from secondsight.support.errors import InputError
+from secondsight.support.files import ensure_folder
+
+Options = Mapping[str, Any]
+
+SEEDS = 3
+"""Seeds of references that are drawn at random."""
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """The number of captions that each measure looks at besides pointing; 0 leaves the measure out."""
+
+    faithfulness: int = 20
+    perturbation: int = 20
+    collage: int = 10
+    hard_negatives: int = 10
+    sanity: int = 10
+    references: int = 4
+    cost: int = 3
+
+    def __post_init__(self) -> None:
+        for name, amount in asdict(self).items():
+            if type(amount) is not int or amount < 0:
+                raise InputError(f"{name}={amount!r} must be a number of captions, or 0 to leave the measure out")
+
+
+@dataclass
+class Comparison:
+    """What is compared on what: runs of single measures, and why a measure has nothing to say of a setting."""
+
+    data: GroundedDataset
+    settings: list[Setting]
+    out: Path
+    limit: int | None
+    seed: int
+    rule: str
+    progress: Progress | None
+    runs: dict[str, Run] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def measure(self, name: str, amount: int | None, **options: Any) -> Run | None:
+        """Run one experiment under every setting that allows it, and write its report; None if none does."""
+        bounds = [bound for bound in (self.limit, amount) if bound is not None]
+        experiment = EXPERIMENTS[name](rule=self.rule, seed=self.seed, **options)
+        tell = self.progress
+        runs: list[Run] = []
+        for setting in self.settings:
+            try:
+                runs.append(
+                    run(
+                        experiment,
+                        self.data,
+                        [setting],
+                        self.out,
+                        limit=min(bounds, default=None),
+                        progress=(lambda label, n, whole: tell(f"{name}, {label}", n, whole)) if tell else None,
+                    )
+                )
+            except InputError as problem:
+                self.notes.append(f"{name}, {setting.label}: {problem}")
+        if not runs:
+            return None
+        self.runs[name] = together = joined(runs)
+        write_report(together, self.out)
+        return together
+
+
+def joined(runs: Sequence[Run]) -> Run:
+    """Runs of one experiment under different settings as one run."""
+    frame = pd.concat([finished.frame for finished in runs], ignore_index=True)
+    problems = {key: problem for finished in runs for key, problem in finished.problems.items()}
+    variants = [setting for finished in runs for setting in finished.settings]
+    return Run(runs[0].experiment, frame, problems, variants, runs[0].data, runs[0].examples)
+
+
+def default_methods(model: DualEncoder) -> list[tuple[str, Method]]:
+    """Methods at the layers where they are commonly read, named as on the command line; unknown methods are left out."""
+    depth = model.left.encoder.depth
+    half, late = depth // 2, depth * 2 // 3
+    middle: list[Options] = [
+        {"layer": (block, text)} for block in dict.fromkeys((half, late)) for text in ("input", -1)
+    ]
+    defaults: dict[str, list[Options]] = {
+        # All pixels at the usual tolerance take most of the time of a comparison.
+        "integrated-jacobian": [
+            {"layer": -1},
+            {"layer": (late, "input")},
+            {"layer": ("input", "input"), "tol": 1e-2},
+        ],
+        "chained-jacobian": [{"layer": -1}, *middle, {"layer": 0}],
+        "jacobian-times-input": [{}],
+        "token-embeddings": [{}],
+        "banzhaf": [{}],
+    }
+    available = [(name, options) for name, choices in defaults.items() if name in METHODS for options in choices]
+    return [(command_text(name, options), method_named(name, **options)) for name, options in available]
+
+
+def command_text(name: str, options: Options) -> str:
+    """A method with its options as the command line takes them, such as "chained-jacobian:layer=4/input"."""
+    texts = [
+        f"{option}={'/'.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for option, value in options.items()
+    ]
+    return f"{name}:{','.join(texts)}" if texts else name
+
+
+def compare_explanations(
+    data: str | Path | GroundedDataset,
+    model: tuple[str, DualEncoder],
+    methods: Sequence[tuple[str, Method]] = (),
+    *,
+    layers: Sequence[Layer] = (),
+    out: str | os.PathLike[str],
+    limit: int | None = None,
+    seed: int = 0,
+    rule: str = "pixel",
+    against: str = "first",
+    progress: Progress | None = None,
+    **amounts: int,
+) -> dict[str, pd.DataFrame]:
+    """Measure every method in every way, and write overall.csv, methods.md, methods.html and all reports under `out`.
+
+    `model` is a (name, model) pair and `methods` are (name, method) pairs, by default `default_methods`. `limit` bounds
+    the captions of every measure, `amounts` those of single ones (`Amounts`). Every setting is tested against the "first"
+    or the "best" one (highest mean PGE). A setting that a measure cannot judge has no number there and a line in
+    "notes". Continues where it was stopped. Returns the tables. Raises `InputError` if no setting can be judged.
+    """
+    one_of("against", against, ("first", "best"))
+    measures = [f.name for f in fields(Amounts)]
+    for name in amounts:
+        one_of("option", name, ("against", *measures))
+    captions = Amounts(**amounts)
+    if limit is not None and limit < 1:
+        raise InputError(f"limit={limit!r} must be at least 1")
+    source = open_data(data) if isinstance(data, str | Path) else data
+    combinations = settings([model], list(methods) or default_methods(model[1]), layers)
+    check_labels(combinations)
+    folder = ensure_folder(out)
+    for setting in combinations:
+        setting.cache = folder / "pairs"
+    # Read once, as every measure goes through the captions.
+    listed = ListedDataset(source.name, list(source), source.problems)
+    comparison = Comparison(listed, combinations, folder, limit, seed, rule, progress)
+    pointing = comparison.measure("pointing", None)
+    if pointing is None:
+        raise InputError(comparison.notes[0])
+    comparison.settings = pointing.settings
+    for measure in measures:
+        amount = getattr(captions, measure)
+        if amount:
+            options = {"seeds": SEEDS} if measure == "references" else {}
+            comparison.measure(measure.replace("_", "-"), amount, **options)
+    tables = {
+        "overall": overall(comparison.runs, seed),
+        "differences": differences(pointing, against, seed),
+        "notes": pd.DataFrame({"note": comparison.notes}),
+    }
+    write_comparison(folder, comparison.runs, tables, model[0])
+    return tables
