@@ -58,7 +58,7 @@ def test_every_setting_has_a_row_with_every_measure_that_can_judge_it(compared):
     assert list(table.layer) == ["1 / input", "2 / 2", "output / output"]
     assert list(table.reference) == ["black / padding", "noise / padding", "zero"]
     assert table.loc[OURS, "method"] == "integrated-jacobian (steps=8)"
-    measured = ["faithfulness", "CII", "CID", "CTI", "CTD", "negatives", "sanity", "passes"]
+    measured = ["error", "faithfulness", "CII", "CID", "CTI", "CTD", "negatives", "sanity", "passes"]
     assert table[measured].notna().all().all()
     # All images show the same two classes, so that no collage can be made; a method without a reference has no others.
     assert table.collage.isna().all()
@@ -75,7 +75,9 @@ def test_the_rows_are_what_the_experiments_say(model, data, compared, tmp_path):
     _, tables = compared
     table = tables["overall"].set_index("setting")
     methods = [(text, parse_method(text)) for text in METHOD_TEXTS]
-    pointing = evaluate("pointing", data, [("small", model)], methods, out=tmp_path)["overall"]
+    results = evaluate("pointing", data, [("small", model)], methods, out=tmp_path)
+    pointing, errors = results["overall"], results.records.groupby("setting").error.median()
+    assert np.allclose(errors[list(METHOD_TEXTS)], table.error)
     for name in ("PGA", "median PGE"):
         assert np.allclose(pointing[name][list(METHOD_TEXTS)], table[name])
     faithfulness = evaluate("faithfulness", data, [("small", model)], methods, out=tmp_path, limit=2)["overall"]
@@ -154,9 +156,8 @@ def test_wrong_requests(model, data, tmp_path, options, words):
 def test_the_default_list_has_every_depth_and_only_known_methods(model, monkeypatch):
     depth = model.left.encoder.depth
     texts = [text for text, _ in default_methods(model)]
-    assert {"integrated-jacobian:layer=-1", f"integrated-jacobian:layer={depth * 2 // 3}/input", "banzhaf"} <= set(
-        texts
-    )
+    late = f"integrated-jacobian:layer={depth * 2 // 3}/input,steps=8"
+    assert {"integrated-jacobian:layer=-1", late, "banzhaf"} <= set(texts)
     assert len(texts) == len(set(texts))
 
     class Chained(ss.IntegratedJacobian):

@@ -25,6 +25,7 @@ LEVEL = 0.05
 READING = {
     "PGA, PGE": "share of phrases whose map is highest in the object's box, and the median share of positive attribution "
     "in it, on the cases that all settings judged; 95 % intervals, images drawn anew",
+    "error": "median difference between the similarity and its four terms, in units of the similarity",
     "faithfulness": "median correlation of predicted with actual similarity of masked inputs",
     "CII, CTI": "similarity while the strongest features of the image (text) are put in, median area; higher is better",
     "CID, CTD": "while they are taken away; lower is better",
@@ -98,6 +99,7 @@ def measure_columns(runs: Mapping[str, Run]) -> dict[str, Mapping[str, float]]:
     collage, negatives, sanity = by_setting("collage"), by_setting("hard-negatives"), by_setting("sanity", "case")
     rank = medians(sanity, "rank_correlation")
     return {
+        "error": medians(by_setting("pointing", "case"), "error"),
         "faithfulness": medians(by_setting("faithfulness"), "correlation"),
         **{name: medians(by_setting("perturbation", name), "area") for name in ("CII", "CID", "CTI", "CTD")},
         "collage": {} if collage is None else dict(collage["share"].mean()),
@@ -185,8 +187,8 @@ def as_markdown(about: str, tables: Mapping[str, pd.DataFrame]) -> str:
     compact["PGA"] = [with_interval(*row) for row in table[["PGA", "PGA low", "PGA high"]].to_numpy()]
     compact["PGE"] = [with_interval(*row) for row in table[["median PGE", "PGE low", "PGE high"]].to_numpy()]
     for name in table.columns[list(table.columns).index("PGE high") + 1 :]:
-        digits = 1 if name == "passes" else 3
-        compact[name] = [cell_text(value) if np.isnan(value) else f"{value:.{digits}f}" for value in table[name]]
+        compact[name] = [cell_text(float(value)) for value in table[name]]
+    compact["passes"] = [cell_text(value) if np.isnan(value) else f"{value:.1f}" for value in table["passes"]]
     parts = [about, markdown(compact), "\n".join(f"- {name}: {text}." for name, text in READING.items())]
     compared = tables["differences"]
     if len(compared):
