@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from secondsight.methods import METHODS as METHODS
     from secondsight.methods import Banzhaf as Banzhaf
     from secondsight.methods import BilinearLime as BilinearLime
+    from secondsight.methods import ChainedJacobian as ChainedJacobian
     from secondsight.methods import IntegratedJacobian as IntegratedJacobian
     from secondsight.methods import JacobianTimesInput as JacobianTimesInput
     from secondsight.methods import Method as Method
@@ -55,6 +56,7 @@ _NAMES = {
         "METHODS",
         "Banzhaf",
         "BilinearLime",
+        "ChainedJacobian",
         "IntegratedJacobian",
         "JacobianTimesInput",
         "Method",

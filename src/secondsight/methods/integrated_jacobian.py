@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.outcome import LARGE_ERROR, Outcome
@@ -18,13 +19,15 @@ from secondsight.encoders.base import Encoder
 from secondsight.methods.base import Layer, Sides, one_of
 from secondsight.methods.layer_input import LayerInput, LayerMethod
 from secondsight.methods.path_factor import PathFactor
-from secondsight.paths.kinks import called_modules, kinked
 from secondsight.paths.line import LinePath, Path
 from secondsight.paths.pooled import PooledPath
 from secondsight.paths.quadrature import QUADRATURES, Integral, adapt, rule
 from secondsight.paths.tails import Chain, Unit
 from secondsight.support.errors import AdapterError, ConvergenceWarning, InputError
 from secondsight.support.guard import differentiable
+
+_KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid)
+"""Activations whose slope is averaged over cells; a model without any needs no second look at its nodes."""
 
 STRATEGIES = ("auto", "pooled", "forward", "reverse", "paired")
 
@@ -90,12 +93,10 @@ class IntegratedJacobian(LayerMethod):
         """Contributions of one input; "auto" leaves the vectors to what they are needed for."""
         path = straight_path(x, x.reference, self.strategy, self.kinks)
         with differentiable():
-            embedding, reference_embedding = verified_ends(path, x)
-            difference = embedding - reference_embedding
-            if float(difference.norm()) <= 100 * torch.finfo(difference.dtype).eps * float(embedding.norm()):
-                # The input is its own reference: the difference is rounding error only.
+            embedding, reference_embedding = verified_ends(x, type(path), lambda: _ends(path))
+            if nothing_moved(embedding, reference_embedding):
                 reference_embedding = embedding
-                difference = torch.zeros_like(difference)
+            difference = embedding - reference_embedding
             integral = adapt(self.quadrature, path.total, difference, **self.goal(path, difference))
         self.warn_if_missed(x, integral, difference.dtype)
         factor = PathFactor(path, integral.rule, integral.total, x.encoder)
@@ -193,27 +194,41 @@ def straight_path(
     mode: Literal["forward", "reverse"] = "forward" if len(x.hidden) <= x.states.embedding.numel() else "reverse"
     if strategy in ("forward", "reverse"):
         mode = "forward" if strategy == "forward" else "reverse"
-    modules = kinked(encoder.in_precision(dtype)) if kinks == "average" else []
-    return LinePath(x.head, start, x.hidden, mode, called_modules(x.head, modules, start))
+    has_kinks = kinks == "average" and any(isinstance(m, _KINKED) for m in encoder.in_precision(dtype).modules())
+    return LinePath(x.head, start, x.hidden, mode, "kinks" if has_kinks else "none")
 
 
-def verified_ends(path: Path, x: LayerInput) -> tuple[Tensor, Tensor]:
+def _ends(path: Path) -> tuple[Tensor, Tensor]:
+    start, end = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    return start, end
+
+
+def verified_ends(
+    x: LayerInput, path: type[Path], ends: Callable[[], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
     """g(a) and g(r), after checking that the path's head reproduces what the host model gives for both.
 
-    The check is made for the first input that meets a reference at this layer and these weights; later ones are watched
-    by the residual. Where the host runs in half precision the path's own embedding is taken.
+    `ends` computes the head's embeddings of reference and input. The check is made for the first input that meets a
+    reference at this layer and these weights; later ones are watched by the residual. Where the host runs in half
+    precision the head's own embedding is taken.
     """
-    reference, key = x.reference_states, (type(path), x.unit)
+    reference, key = x.reference_states, (path, x.unit)
     rough_host = _less_precise(x.encoder, x.hidden.dtype)
     if key in reference.checked and not rough_host:
         return x.embedding, reference.checked[key]
-    start, end = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    start, end = ends()
     _check_reproduced(end, x.embedding, "input", x.encoder)
     if reference.embedding is not None:
         expected = F.normalize(reference.embedding, dim=-1) if x.unit else reference.embedding
         _check_reproduced(start, expected, "reference", x.encoder)
     reference.checked[key] = start
     return (end if rough_host else x.embedding), start
+
+
+def nothing_moved(embedding: Tensor, reference_embedding: Tensor) -> bool:
+    """Whether two embeddings differ by rounding errors only, as where an input is its own reference."""
+    floor = 100 * torch.finfo(embedding.dtype).eps * float(embedding.norm())
+    return float((embedding - reference_embedding).norm()) <= floor
 
 
 def _less_precise(encoder: Encoder, dtype: torch.dtype) -> bool:

@@ -1,23 +1,28 @@
-"""The general path through any head: forward and reverse mode, in chunks that bound the memory."""
+"""The straight path through any head, as a sum of linearisations: derivatives at nodes, or mean Jacobians over cells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from threading import RLock
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.func import jvp, vjp, vmap
+from torch import Tensor
 
-from secondsight.paths.kinks import averaged, mean_slopes
+from secondsight.paths.linearisation import Linearisation
 from secondsight.paths.quadrature import Nodes, Rule
 from secondsight.support.memory import retry_in_smaller_chunks
 
 Head = Callable[[Float[Tensor, "node position width"]], Float[Tensor, "node joint"]]
 
-_WORKING_FLOATS = 2**26
-"""Floats that all tangents of one chunk may take at once, 256 MB in float32."""
+_WORKING_FLOATS = 2**21
+"""Work of the nodes that are linearised together; larger heads go node by node."""
+
+_KEPT_FLOATS = 2**27
+"""Floats that all linearisations kept for further use may hold together, 512 MB in float32."""
 
 
 @runtime_checkable
@@ -57,8 +62,9 @@ class LinePath:
     """A path through `head`, a pure function of hidden states (node, position, width), each node by itself.
 
     `mode` says how `vectors` are made: "forward" takes one tangent per position, "reverse" one cotangent per joint
-    dimension. Neither makes gradients for weights. `kinks` are activations in the head to be taken with their mean slope
-    over each node's cell, see `paths.kinks`.
+    dimension. `mean` says which operations are taken with their mean Jacobian over a node's cell rather than their
+    derivative at the node: "none", "kinks" for activations such as ReLU (see `rules.KINKED`), "all" for every operation,
+    which makes the sums exact with any number of cells.
     """
 
     closed_form = False
@@ -69,55 +75,65 @@ class LinePath:
         start: Float[Tensor, "position width"],
         end: Float[Tensor, "position width"],
         mode: Literal["forward", "reverse"] = "forward",
-        kinks: Sequence[nn.Module] = (),
+        mean: Literal["none", "kinks", "all"] = "none",
     ) -> None:
-        self.head, self.start, self.delta, self.kinks = head, start, end - start, kinks
+        self.head, self.start, self.end, self.delta, self.mean = head, start, end, end - start, mean
         self.strategy: str = mode
-        self.needs_probe = bool(kinks)
+        self.needs_probe = mean == "kinks"
         self.positions, self.dtype = len(start), start.dtype
         positions, width = start.shape
-        # A transformer block's MLP and attention scores, primal and tangent; generous for convolutions.
+        # A transformer block's MLP and attention scores; generous for convolutions.
         self.work = float(12 * positions * width + min(24 * positions**2, 48 * positions * width))
 
     def _at(self, nodes: Nodes) -> Float[Tensor, "node position width"]:
-        return self.start + nodes.to(self.start)[:, None, None] * self.delta
+        at = self.start + nodes.to(self.start)[:, None, None] * self.delta
+        at[(nodes == 1).to(at.device)] = self.end
+        return at
 
-    def _local(self, rule: Rule, part: slice) -> Head:
-        """The head to differentiate at these nodes: with mean slopes over their cells where it has kinks."""
-        if not self.kinks:
-            return self.head
+    def linearisation(self, rule: Rule, part: slice) -> Linearisation:
+        """The head at some nodes of a rule, or over their cells."""
         edges = rule.edges[part.start : part.stop + 1]
-        return averaged(self.head, mean_slopes(self.head, self.kinks, self._at(edges)))
+        # Rounding must not take the last cell past the input.
+        edges = torch.where((edges - 1).abs() < 1e-12, torch.ones_like(edges), edges)
+        key = (self.mean, tuple(rule.nodes[part].tolist()), tuple(edges.tolist()))
 
-    def _chunks(self, nodes: Nodes, rows: int, chunk_divisor: int) -> Iterator[tuple[slice, int]]:
-        """Slices of nodes, and how many tangents to take at once with each; `chunk_divisor` makes both smaller."""
+        def linearise() -> Linearisation:
+            if self.mean == "all":
+                return Linearisation(self.head, self._at(edges[:-1]), self._at(edges[1:]))
+            nodes = self._at(rule.nodes[part])
+            if self.mean == "kinks":
+                return Linearisation(self.head, nodes, kinks=(self._at(edges[:-1]), self._at(edges[1:])))
+            return Linearisation(self.head, nodes)
+
+        return _kept.get(self, key, linearise)
+
+    def _parts(self, rule: Rule, chunk_divisor: int = 1) -> Iterator[tuple[slice, Linearisation]]:
         together = max(1, _WORKING_FLOATS // chunk_divisor // int(self.work))
-        rows_at_once = min(rows, together)
-        nodes_at_once = max(1, together // rows_at_once)
-        for first in range(0, len(nodes), nodes_at_once):
-            yield slice(first, min(first + nodes_at_once, len(nodes))), rows_at_once
+        for first in range(0, len(rule), together):
+            part = slice(first, min(first + together, len(rule)))
+            yield part, self.linearisation(rule, part)
 
     def value_at(self, nodes: Nodes) -> Float[Tensor, "node joint"]:
         """Embeddings along the path."""
 
         def run(chunk_divisor: int) -> Tensor:
-            return torch.cat([self.head(self._at(nodes[part])) for part, _ in self._chunks(nodes, 1, chunk_divisor)])
+            together = max(1, _WORKING_FLOATS // chunk_divisor // int(self.work))
+            return torch.cat([self.head(self._at(part)) for part in nodes.split(together)])
 
-        return retry_in_smaller_chunks(run)
+        with torch.no_grad():
+            return retry_in_smaller_chunks(run)
 
     def total(self, rule: Rule) -> Float[Tensor, "node joint"]:
         """d/dα of the embedding at every node, one tangent each."""
         return self._along(rule, self.delta)
 
     def _along(self, rule: Rule, tangent: Tensor) -> Float[Tensor, "node joint"]:
-        def run(chunk_divisor: int) -> Tensor:
-            parts = []
-            for part, _ in self._chunks(rule.nodes, 1, chunk_divisor):
-                x = self._at(rule.nodes[part])
-                parts.append(jvp(self._local(rule, part), (x,), (tangent.expand_as(x).clone(),))[1])
-            return torch.cat(parts)
-
-        return retry_in_smaller_chunks(run)
+        return torch.cat(
+            [
+                linear.push(tangent.expand(part.stop - part.start, *tangent.shape)[None])[0]
+                for part, linear in self._parts(rule)
+            ]
+        )
 
     def push(self, rule: Rule, weights: Float[Tensor, " position"]) -> Float[Tensor, " joint"]:
         """Σ_p weights_p U_p by one tangent a node."""
@@ -126,39 +142,68 @@ class LinePath:
 
     def pull(self, rule: Rule, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row position"]:
         """directions · U_p by one cotangent a direction and node."""
-        return retry_in_smaller_chunks(lambda chunk_divisor: self._pull(rule, directions, chunk_divisor))
-
-    def _pull(self, rule: Rule, directions: Tensor, chunk_divisor: int) -> Tensor:
         result = self.delta.new_zeros(len(directions), self.positions)
-        for part, rows in self._chunks(rule.nodes, len(directions), chunk_divisor):
-            back = vjp(self._local(rule, part), self._at(rule.nodes[part]))[1]
-            w = rule.weights[part].to(self.delta)[:, None]
+        for part, linear in self._parts(rule):
+            cotangents = rule.weights[part].to(self.delta)[:, None] * directions.to(self.delta)[:, None]
 
-            def pulled(direction: Tensor, back: Callable[..., tuple[Tensor]] = back, w: Tensor = w) -> Tensor:
-                return (back(w * direction)[0].sum(0) * self.delta).sum(-1)
+            def contracted(pulled: Tensor) -> Tensor:
+                return torch.einsum("rnpd,pd->rp", pulled, self.delta)
 
-            result += vmap(pulled, chunk_size=rows)(directions.to(self.delta))
+            result += linear.pull(cotangents, contracted)
         return result
 
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
         """Contribution vectors U, by the strategy."""
-        return retry_in_smaller_chunks(lambda chunk_divisor: self._vectors(rule, chunk_divisor))
-
-    def _vectors(self, rule: Rule, chunk_divisor: int) -> Tensor:
         if self.strategy == "reverse":
-            joint = self.head(self.start[None]).shape[-1]
-            return self._pull(rule, torch.eye(joint, dtype=self.delta.dtype, device=self.delta.device), chunk_divisor).T
+            with torch.no_grad():
+                joint = self.head(self.start[None]).shape[-1]
+            return self.pull(rule, torch.eye(joint, dtype=self.delta.dtype, device=self.delta.device)).T
+        moving = self.delta.any(-1).nonzero().flatten()
         total: Tensor | None = None
-        for part, rows in self._chunks(rule.nodes, self.positions, chunk_divisor):
-            x, w, local = self._at(rule.nodes[part]), rule.weights[part].to(self.delta), self._local(rule, part)
+        for part, linear in self._parts(rule):
+            nodes, w = part.stop - part.start, rule.weights[part].to(self.delta)
 
-            def moved(position: Tensor, x: Tensor = x, w: Tensor = w, local: Head = local) -> Tensor:
-                # One-hot times the difference: this position moves, all others stand still.
-                tangent = (position[:, None] * self.delta).expand_as(x)
-                return w @ jvp(local, (x,), (tangent,))[1]
+            def tangents(rows: Tensor, nodes: int = nodes) -> Tensor:
+                """These positions move one by one, all others stand still."""
+                t = self.delta.new_zeros(len(rows), nodes, *self.delta.shape)
+                t[torch.arange(len(rows)), :, rows] = self.delta[rows][:, None]
+                return t
 
-            eye = torch.eye(self.positions, dtype=self.delta.dtype, device=self.delta.device)
-            part_of = vmap(moved, chunk_size=rows)(eye)
-            total = part_of if total is None else total + part_of
+            moved = torch.einsum("n,pnk->pk", w, linear.push(moving, prepare=tangents))
+            total = moved if total is None else total + moved
         assert total is not None  # a rule has at least one node
-        return total
+        vectors = total.new_zeros(self.positions, total.shape[-1])
+        vectors[moving] = total
+        return vectors
+
+
+class _Kept:
+    """The linearisations of late, so that one serves several calls; the oldest are let go where they take too much."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[tuple[int, object], Linearisation] = OrderedDict()
+        self._lock = RLock()
+
+    def get(self, path: LinePath, key: object, linearise: Callable[[], Linearisation]) -> Linearisation:
+        """The path's linearisation under a key."""
+        with self._lock:
+            entry = (id(path), key)
+            if entry in self._entries:
+                self._entries.move_to_end(entry)
+                return self._entries[entry]
+            linear = linearise()
+            if linear.floats <= _KEPT_FLOATS:
+                if not any(owner == id(path) for owner, _ in self._entries):
+                    weakref.finalize(path, self._forget, id(path))
+                self._entries[entry] = linear
+            while sum(kept.floats for kept in self._entries.values()) > _KEPT_FLOATS:
+                self._entries.popitem(last=False)
+            return linear
+
+    def _forget(self, owner: int) -> None:
+        with self._lock:
+            for entry in [entry for entry in self._entries if entry[0] == owner]:
+                del self._entries[entry]
+
+
+_kept = _Kept()

@@ -144,6 +144,23 @@ def observing(module: nn.Module, observe: Callable[[object], None]) -> Removable
     return module.register_forward_hook(hook)
 
 
+@contextmanager
+def following(module: nn.Module, path: list[str]) -> Iterator[None]:
+    """Keep in `path` the submodules that are running, outermost first, each as its class and name."""
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda part, *_: path.append(f"{type(part).__name__} {name!r}" if name else type(part).__name__)
+
+    def leave(*_: object) -> None:
+        path.pop()
+
+    with ExitStack() as stack:
+        for name, part in module.named_modules():
+            stack.enter_context(part.register_forward_pre_hook(enter(name)))
+            stack.enter_context(part.register_forward_hook(leave))
+        yield
+
+
 def replacing(module: nn.Module, value: torch.Tensor) -> RemovableHandle:
     """Pass a copy of `value` to the module's first call instead of its first argument."""
     replacements = [value]

@@ -1,0 +1,112 @@
+"""The chained Jacobian: every operation's mean Jacobian between reference and input, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.outcome import Outcome
+from secondsight.methods.base import Layer, Sides, one_of
+from secondsight.methods.integrated_jacobian import nothing_moved, verified_ends
+from secondsight.methods.layer_input import LayerInput, LayerMethod
+from secondsight.methods.path_factor import PathFactor
+from secondsight.paths.line import LinePath
+from secondsight.paths.linearisation import UnexplainedOperation
+from secondsight.paths.quadrature import Rule
+from secondsight.paths.tape import record
+from secondsight.support.errors import InputError
+from secondsight.support.guard import differentiable, following
+
+
+@dataclass(frozen=True, eq=False)
+class ChainedJacobian(LayerMethod):
+    """Contributions U_i = J̄ δ_i, with J̄ the chain of all operations' mean Jacobians between reference and input.
+
+    Each operation f of the network above the layer is replaced by J̄_f = ∫ f'(z_r + α Δz) dα on its own straight line, for
+    which J̄_f Δz = Δf. The chain is linear, so contributions add up to g(a) − g(r) at every layer, with no nodes or
+    tolerance to choose. For elementwise functions this is DeepLIFT's rescale rule (Shrikumar et al. 2017), for products the
+    other factor's mean; for a network with a single nonlinear operation it is the integrated Jacobian.
+
+    `layer`, `reference`, `normalize` and `seed` are those of `IntegratedJacobian`. `cells` cuts the straight path of the
+    hidden states into so many equal parts with a chain each: sums are exact with any number, and with many cells the
+    contributions become the integrated Jacobian's, at as many times the cost.
+
+    Raises `InputError` where the model runs an operation that has no rule, or other operations for the reference than for
+    the input.
+    """
+
+    layer: Sides[Layer] = -1
+    reference: Sides[str | Tensor | None] = None
+    normalize: str = "outside"
+    seed: int = 0
+    cells: int = 1
+
+    name: ClassVar[str] = "chained-jacobian"
+
+    def __post_init__(self) -> None:
+        one_of("normalize", self.normalize, ("outside", "inside"))
+        if isinstance(self.layer, tuple) and len(self.layer) != 2:
+            raise InputError(f"layer={self.layer!r} must be one layer or a (left, right) pair of layers")
+        if isinstance(self.cells, bool) or not isinstance(self.cells, int) or self.cells < 1:
+            raise InputError(f"cells={self.cells!r} must be a whole number of at least 1")
+
+    def contribute(self, x: LayerInput) -> Contributions:
+        """Contributions of one input, whose vectors are computed when they are needed."""
+        mode: Literal["forward", "reverse"] = "forward" if len(x.hidden) <= x.states.embedding.numel() else "reverse"
+        path, cells = LinePath(x.head, x.reference, x.hidden, mode, "all"), _cells(self.cells)
+        with differentiable():
+            try:
+                steps = path.total(cells).double()
+            except UnexplainedOperation as problem:
+                raise InputError(_in_words(problem, x)) from problem
+
+            def ends() -> tuple[Tensor, Tensor]:
+                first, last = (path.linearisation(cells, slice(cell, cell + 1)) for cell in (0, self.cells - 1))
+                return first.start_value[0], last.value[0]
+
+            embedding, reference_embedding = verified_ends(x, LinePath, ends)
+        if nothing_moved(embedding, reference_embedding):
+            reference_embedding = embedding
+        difference = (embedding - reference_embedding).double()
+        total = cells.weights.to(steps) @ steps
+        missed = float((difference - total).norm()) / (float(difference.norm()) or 1.0)
+        outcome = Outcome(self.name, x.layer_label, x.reference_label, missed, cost=2 * self.cells)
+        facts = {"layer": x.layer_label, "cells": self.cells, "residual": missed, "passes": outcome.cost}
+        factor = PathFactor(path, cells, total, x.encoder)
+        return x.contributions(factor, embedding, reference_embedding, outcome, facts)
+
+    def vectors(self, x: LayerInput) -> Float[Tensor, "position joint"]:
+        """The vectors of one input's positions."""
+        return self.contribute(x).vectors
+
+
+def _cells(count: int) -> Rule:
+    """Equal parts of [0, 1], each a cell around its middle."""
+    weights = torch.full((count,), 1 / count, dtype=torch.float64)
+    return Rule(weights.cumsum(0) - weights / 2, weights)
+
+
+def _in_words(problem: UnexplainedOperation, x: LayerInput) -> str:
+    """The operation, the module that runs it, and the remedy."""
+    path: list[str] = []
+    place = ""
+    count = 0
+
+    def look(_: object) -> None:
+        nonlocal place, count
+        if count == problem.number:
+            place = path[-1] if path else ""
+        count += 1
+
+    with following(x.encoder.in_precision(x.hidden.dtype), path):
+        record(x.head, x.hidden[None], look)
+    where = f" in {place}" if place else ""
+    return (
+        f"the operation {problem.operation.function}{where} {problem.reason}, so that the {x.side.kind} side has no chained "
+        "Jacobian at this layer: use IntegratedJacobian or a later layer, or add a rule to secondsight.paths.rules"
+    )

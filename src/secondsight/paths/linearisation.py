@@ -1,0 +1,170 @@
+"""A function between two points as a chain of mean Jacobians, one for every operation that it runs.
+
+Each operation f is replaced by its mean Jacobian J̄ between its values at the two points, for which J̄ Δz = Δf exactly. The
+chain of these is linear and maps the step from the first point to the second to the difference of the function's values,
+without any quadrature over the function as a whole. With the same point twice it is the function's derivative.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from secondsight.paths.linear_maps import Slice
+from secondsight.paths.rules import KINKED, Edge, Move, NoRule, edges_of
+from secondsight.paths.tape import Operation, record
+from secondsight.support.errors import InputError
+from secondsight.support.memory import retry_in_smaller_chunks
+
+Function = Callable[[Tensor], Tensor]
+
+_ROW_FLOATS = 2**26
+"""Floats that the rows of one chunk may take in the largest tensor of the chain, 256 MB in float32."""
+
+
+class UnexplainedOperation(InputError):
+    """An operation that has no mean Jacobian, or that did not run at both points; `number` counts those before it."""
+
+    def __init__(self, operation: Operation, number: int, reason: str) -> None:
+        self.operation, self.number, self.reason = operation, number, reason
+        super().__init__(f"the operation {operation.function} {reason}")
+
+
+class Linearisation:
+    """The linear chain of a function from `start` to `end`, or its derivative at `start`.
+
+    With `kinks`, two points on either side of `start`, activations such as ReLU are taken with their mean slopes between
+    these and everything else with its derivative at `start`. Tangents are (row, *input) and cotangents (row, *output);
+    rows are independent of each other. `start_value` and `value` are the function's values at `start` and `end`, `floats`
+    what the chain holds in memory. Raises `UnexplainedOperation` where an operation has no rule or the runs differ.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        start: Tensor,
+        end: Tensor | None = None,
+        kinks: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.input_shape, self.floats = start.shape, 0
+        self._edges: list[Edge] = []
+        self._largest, self._count = start.numel(), 0
+        points = [start] if end is None else [start, end]
+        tapes: list[deque[Operation]] = []
+        values: list[Tensor] = []
+        for point in [*points, *(kinks or ())]:
+            tapes.append(deque())
+            value, self._output = record(function, point, tapes[-1].append)
+            values.append(value)
+        self.start_value, self.value = values[0], values[len(points) - 1]
+        with torch.no_grad():
+            while any(tapes):
+                # Values are let go one by one, as maps take their place.
+                self._connect([tape.popleft() if tape else None for tape in tapes], len(points))
+        self._edges = _reaching(self._edges, self._output)
+
+    def _connect(self, runs: Sequence[Operation | None], points: int) -> None:
+        """Adds the edges of an operation that ran at all points."""
+        operation = next(run for run in runs if run is not None)
+        if not all(run is not None and _alike(operation, run) for run in runs):
+            raise UnexplainedOperation(operation, self._count, "did not run alike at the reference and at the input")
+        kinked = len(runs) > points and operation.function in KINKED
+        before, after = (runs[-2], runs[-1]) if kinked else (runs[0], runs[points - 1])
+        assert before is not None and after is not None
+        try:
+            self._edges.extend(edges_of(Move(before, after)))
+        except NoRule as reason:
+            raise UnexplainedOperation(operation, self._count, str(reason)) from reason
+        sizes = [leaf.numel() for leaf in operation.outputs if isinstance(leaf, Tensor)]
+        self._largest = max(self._largest, *sizes)
+        self.floats += sum(sizes)
+        self._count += 1
+
+    def push(self, tangents: Tensor, prepare: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """What the output moves for every tangent: (row, *output).
+
+        `prepare` makes tangents of a chunk of what is given, so that they need not be there all at once.
+        """
+        return self._in_chunks(lambda rows: self._push(rows if prepare is None else prepare(rows)), tangents)
+
+    def pull(self, cotangents: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The transpose: gradients of every cotangent's inner product with the output, (row, *input).
+
+        `finish` reduces a chunk of gradients to what is wanted of them.
+        """
+        return self._in_chunks(lambda rows: (finish or _as_it_is)(self._pull(rows)), cotangents)
+
+    def _in_chunks(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        def chunked(chunk_divisor: int) -> Tensor:
+            together = max(1, _ROW_FLOATS // chunk_divisor // self._largest)
+            return torch.cat([run(part) for part in rows.split(together)])
+
+        with torch.no_grad():
+            return retry_in_smaller_chunks(chunked)
+
+    def _push(self, tangents: Tensor) -> Tensor:
+        known: dict[int, Tensor] = {0: tangents}
+        last_use = {edge.source: position for position, edge in enumerate(self._edges)}
+        for position, edge in enumerate(self._edges):
+            if edge.source in known:
+                moved = edge.map.push(known[edge.source])
+                known[edge.target] = known[edge.target] + moved if edge.target in known else moved
+                if last_use[edge.source] == position:
+                    del known[edge.source]
+        if self._output not in known:
+            return tangents.new_zeros(len(tangents), *self.value.shape)
+        return known[self._output]
+
+    def _pull(self, cotangents: Tensor) -> Tensor:
+        totals: dict[int, Tensor] = {} if self._output is None else {self._output: cotangents}
+        writable: set[int] = set()
+        for position in range(len(self._edges) - 1, -1, -1):
+            edge = self._edges[position]
+            if edge.target not in totals:
+                continue
+            g, total = totals[edge.target], totals.get(edge.source)
+            if isinstance(edge.map, Slice):
+                # Slices of one tensor, such as queries, keys and values, are written into one total.
+                if edge.source not in writable:
+                    zeros = g.new_zeros(len(g), *edge.map.source)
+                    totals[edge.source] = zeros if total is None else zeros + total
+                    writable.add(edge.source)
+                edge.map.pull_into(totals[edge.source], g)
+            else:
+                pulled = edge.map.pull(g)
+                totals[edge.source] = pulled if total is None else total + pulled
+                writable.discard(edge.source)
+            if position == 0 or self._edges[position - 1].target != edge.target:
+                del totals[edge.target]
+        if 0 not in totals:
+            return cotangents.new_zeros(len(cotangents), *self.input_shape)
+        return totals[0]
+
+
+def _as_it_is(gradients: Tensor) -> Tensor:
+    return gradients
+
+
+def _alike(first: Operation, second: Operation) -> bool:
+    """Whether two operations are the same, at two points."""
+    return (
+        first.function is second.function
+        and first.sources == second.sources
+        and first.targets == second.targets
+        and [getattr(leaf, "shape", None) for leaf in first.outputs]
+        == [getattr(leaf, "shape", None) for leaf in second.outputs]
+    )
+
+
+def _reaching(edges: list[Edge], output: int | None) -> list[Edge]:
+    """The edges that lead to the output."""
+    needed = {output}
+    reaching = []
+    for edge in reversed(edges):
+        if edge.target in needed:
+            needed.add(edge.source)
+            reaching.append(edge)
+    return reaching[::-1]

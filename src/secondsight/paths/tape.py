@@ -1,0 +1,92 @@
+"""A tape of the tensor operations that a function runs, written while it runs.
+
+Values are real, so control flow, `.item()`, masks and hooks work as they always do. Operations in place arrive as their
+counterparts out of place, because `functionalize` rewrites them. Only operations on something that depends on the
+watched input are written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils.weak import WeakTensorKeyDictionary
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One ATen operation: its arguments and outputs, flattened; tensors that depend on the input have a number.
+
+    `structure` is how the arguments were nested, None for positional ones alone. Numbers count from 0, the input, in the order of computation; `sources` and `targets` are those of the arguments and
+    outputs, None for everything else.
+    """
+
+    function: Any
+    arguments: list[Any]
+    structure: TreeSpec | None
+    outputs: list[Any]
+    sources: list[int | None]
+    targets: list[int | None]
+
+    def nested(self, leaves: list[Any]) -> tuple[Any, Any]:
+        """A list with a leaf for every argument as (positional, keyword) arguments."""
+        return (tuple(leaves), {}) if self.structure is None else tree_unflatten(leaves, self.structure)
+
+
+class _Writer(TorchDispatchMode):
+    """Calls `observe` with every operation on what depends on a watched tensor."""
+
+    def __init__(self, observe: Callable[[Operation], None]) -> None:
+        super().__init__()
+        self.observe, self.count = observe, 0
+        self.numbers = WeakTensorKeyDictionary()
+
+    def watch(self, tensor: Tensor) -> int:
+        """The number that a tensor gets."""
+        self.numbers[tensor] = self.count
+        self.count += 1
+        return self.count - 1
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = function(*args, **kwargs)
+        arguments, structure = _flat(args, kwargs)
+        sources = [self.numbers.get(leaf) if isinstance(leaf, Tensor) else None for leaf in arguments]
+        if any(source is not None for source in sources):
+            outputs = [output] if isinstance(output, Tensor) else tree_flatten(output)[0]
+            targets = [self.watch(leaf) if _is_real(leaf) else None for leaf in outputs]
+            if any(target is not None for target in targets):
+                self.observe(Operation(function, arguments, structure, outputs, sources, targets))
+        return output
+
+
+def _flat(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec | None]:
+    """All arguments in one list, and how they were nested; None for positional arguments without any nesting."""
+    if not kwargs and not any(isinstance(argument, (list, tuple)) for argument in args):
+        return list(args), None
+    return tree_flatten((args, kwargs))
+
+
+def _is_real(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def record(
+    function: Callable[[Tensor], Tensor], x: Tensor, observe: Callable[[Operation], None]
+) -> tuple[Tensor, int | None]:
+    """The function's value at x, and the value's number on the tape, None where it does not depend on x.
+
+    `observe` gets every operation as it ends.
+    """
+    writer = _Writer(observe)
+    with torch.no_grad(), writer:
+        x = x.clone()
+        writer.watch(x)
+        value = torch.func.functionalize(function)(x)
+        number = writer.numbers.get(value)
+    return value, number
