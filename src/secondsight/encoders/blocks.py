@@ -15,7 +15,7 @@ import torch
 from open_clip.transformer import AttentionalPooler, ResidualAttentionBlock
 from torch import Tensor, nn
 
-from secondsight.paths.kinks import KINKED
+from secondsight.paths.kinks import KINKED, has_kinks
 from secondsight.paths.pooled import PooledBlock
 from secondsight.paths.tails import Affine, Chain, Function, Gain, Mlp, Norm, Residual, Step
 
@@ -82,7 +82,7 @@ def step(part: Part, dtype: torch.dtype) -> Step | None:
         return linear(part, dtype)
     if not isinstance(part, nn.Module):
         return Function(part)
-    if any(isinstance(module, KINKED) for module in part.modules()):
+    if has_kinks(part):
         return None
     return norm(part, dtype) or Function(module_in(part, dtype))
 

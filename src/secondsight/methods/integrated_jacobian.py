@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.outcome import LARGE_ERROR, Outcome
@@ -19,15 +19,13 @@ from secondsight.encoders.base import Encoder
 from secondsight.methods.base import Layer, Sides, one_of
 from secondsight.methods.layer_input import LayerInput, LayerMethod
 from secondsight.methods.path_factor import PathFactor
+from secondsight.paths.kinks import has_kinks
 from secondsight.paths.line import LinePath, Path
 from secondsight.paths.pooled import PooledPath
 from secondsight.paths.quadrature import QUADRATURES, Integral, adapt, rule
 from secondsight.paths.tails import Chain, Unit
 from secondsight.support.errors import AdapterError, ConvergenceWarning, InputError
 from secondsight.support.guard import differentiable
-
-_KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid)
-"""Activations whose slope is averaged over cells; a model without any needs no second look at its nodes."""
 
 STRATEGIES = ("auto", "pooled", "forward", "reverse", "paired")
 
@@ -194,8 +192,8 @@ def straight_path(
     mode: Literal["forward", "reverse"] = "forward" if len(x.hidden) <= x.states.embedding.numel() else "reverse"
     if strategy in ("forward", "reverse"):
         mode = "forward" if strategy == "forward" else "reverse"
-    has_kinks = kinks == "average" and any(isinstance(m, _KINKED) for m in encoder.in_precision(dtype).modules())
-    return LinePath(x.head, start, x.hidden, mode, "kinks" if has_kinks else "none")
+    averaged = kinks == "average" and has_kinks(encoder.in_precision(dtype))
+    return LinePath(x.head, start, x.hidden, mode, "kinks" if averaged else "none")
 
 
 def _ends(path: Path) -> tuple[Tensor, Tensor]:
@@ -204,7 +202,7 @@ def _ends(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def verified_ends(
-    x: LayerInput, path: type[Path], ends: Callable[[], tuple[Tensor, Tensor]]
+    x: LayerInput, path: type, ends: Callable[[], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
     """g(a) and g(r), after checking that the path's head reproduces what the host model gives for both.
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from secondsight.paths.kinks import KINKED_OPERATIONS
 from secondsight.paths.linear_maps import Slice
-from secondsight.paths.rules import KINKED, Edge, Move, NoRule, edges_of
+from secondsight.paths.rules import Edge, Move, NoRule, edges_of
 from secondsight.paths.tape import Operation, record
 from secondsight.support.errors import InputError
 from secondsight.support.memory import retry_in_smaller_chunks
@@ -71,7 +72,7 @@ class Linearisation:
         operation = next(run for run in runs if run is not None)
         if not all(run is not None and _alike(operation, run) for run in runs):
             raise UnexplainedOperation(operation, self._count, "did not run alike at the reference and at the input")
-        kinked = len(runs) > points and operation.function in KINKED
+        kinked = len(runs) > points and operation.function in KINKED_OPERATIONS
         before, after = (runs[-2], runs[-1]) if kinked else (runs[0], runs[points - 1])
         assert before is not None and after is not None
         try:

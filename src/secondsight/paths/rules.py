@@ -78,8 +78,8 @@ class Move:
         """Keyword arguments at the input."""
         return self.after.nested(self.after.arguments)[1]
 
-    def points(self, position: int) -> Points:
-        """A positional argument at both points."""
+    def points(self, position: int) -> tuple[Any, Any]:
+        """A positional argument, a tensor or a number, at both points."""
         before, after = self.arguments
         return before[position], after[position]
 
@@ -140,13 +140,6 @@ Rule = Callable[[Move], list[Edge]]
 
 RULES: dict[Any, Rule] = {}
 """Rules by ATen operation; a project may add rules for operations of its own."""
-
-
-KINKED: set[Any] = {
-    aten.relu.default, aten.leaky_relu.default, aten.hardtanh.default, aten.hardswish.default, aten.hardsigmoid.default,
-    aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.abs.default,
-}  # fmt: skip
-"""Elementwise operations whose derivative jumps."""
 
 
 def rule(*functions: Any) -> Callable[[Rule], Rule]:
@@ -587,4 +580,4 @@ def _by_torch(move: Move, jacobian: Callable[[Callable[[Tensor], Tensor], Tensor
             yield Edge(source, target, jacobian(function, operation.arguments[position]))
 
 
-__all__ = ["AFFINE", "KINKED", "RULES", "Edge", "LowRank", "Move", "NoRule", "Points", "edges_of", "rule"]
+__all__ = ["AFFINE", "RULES", "Edge", "LowRank", "Move", "NoRule", "Points", "edges_of", "rule"]
