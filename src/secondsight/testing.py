@@ -20,7 +20,7 @@ from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import Encoder, States
 from secondsight.encoders.input_layer import at_layer
 from secondsight.inputs.prepared import Prepared
-from secondsight.methods import IntegratedJacobian
+from secondsight.methods import ChainedJacobian, IntegratedJacobian
 from secondsight.model import Side
 from secondsight.support.errors import AdapterError, ConvergenceWarning
 from secondsight.support.guard import differentiable, untouched
@@ -194,9 +194,7 @@ def precision_is_the_models_own(case: Case) -> None:
 def the_input_is_a_layer(case: Case) -> None:
     """Pixels, bins or token embeddings add up too, where the encoder says how to start from them."""
     encoder = case.side.encoder
-    if type(encoder).from_input is Encoder.from_input or (
-        encoder.kind == "text" and encoder.token_embedding(encoder.dtype()) is None
-    ):
+    if not _starts_from_input(encoder):
         return
     for inner, number, prepared, state in case.states("input"):
         embedding = inner.head(number, state.context, inner.dtype())(state.hidden[None])[0]
@@ -211,6 +209,28 @@ def the_input_is_a_layer(case: Case) -> None:
     assert c.outcome is not None  # integrals have one
     missed = abs(c.outcome.residual - c.relative_residual)
     _require(missed if moved else 0.0, max(case.allowed * 100, 1e-6), case, "the input's measured and actual residual")
+
+
+def chains_are_exact(case: Case) -> None:
+    """From every layer and the input, chained Jacobians add up to 1e-12 in float64 and 1e-5 in float32, pushed and pulled."""
+    encoder = case.side.encoder
+    allowed = max(1e-12 if encoder.dtype() == torch.float64 else 1e-5, case.tolerance or 0.0)
+    for layer in [*case.layers, *(["input"] if _starts_from_input(encoder) else [])]:
+        for raw in case.inputs[:2]:
+            c = case.side.contributions([raw], ChainedJacobian(layer=layer))[0]
+            _require(c.relative_residual, allowed, case, f"the chain's total at layer {layer} and what it splits")
+            difference = (c.embedding - c.reference_embedding).double()
+            sums = c.rows.pull(difference.to(c.factor.dtype)[None]).double().sum(1)
+            size = float(difference.square().sum()) or 1.0
+            missed = float((sums - difference.square().sum()).abs()) / size
+            _require(missed, 10 * allowed, case, f"the chain's sums, pulled back at layer {layer}, and what they split")
+
+
+def _starts_from_input(encoder: Encoder) -> bool:
+    """Whether the encoder says how to start from pixels, bins or token embeddings."""
+    if type(encoder).from_input is Encoder.from_input:
+        return False
+    return encoder.kind != "text" or encoder.token_embedding(encoder.dtype()) is not None
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
@@ -277,6 +297,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
         references_are_pooled_as_their_input,
         precision_is_the_models_own,
         the_input_is_a_layer,
+        chains_are_exact,
         the_model_is_left_as_it_came,
     )
 }

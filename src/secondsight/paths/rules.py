@@ -292,7 +292,9 @@ def multiply(move: Move) -> list[Edge]:
 def divide(move: Move) -> list[Edge]:
     """a/b as a · b⁻¹: a times the mean of b⁻¹, and b by the secant −1/(b₀ b₁) of b⁻¹ times the mean of a."""
     shape = move.results[1].shape
-    b0, b1 = move.points(1)
+    b0, b1 = (b.to(move.results[1].dtype) if isinstance(b, Tensor) else b for b in move.points(1))
+    if not isinstance(move.sources[1], int):
+        move.require_constants(0)
     edges = []
     if isinstance(move.sources[0], int):
         inverse = (1 / b0 + 1 / b1) / 2

@@ -1,8 +1,8 @@
 """A tape of the tensor operations that a function runs, written while it runs.
 
-Values are real, so control flow, `.item()`, masks and hooks work as they always do. Operations in place arrive as their
-counterparts out of place, because `functionalize` rewrites them. Only operations on something that depends on the
-watched input are written down.
+Values are real, so control flow, `.item()`, masks and hooks work as they always do. A function that writes into what
+depends on the input is run once more under `functionalize`, which turns operations in place into their counterparts out
+of place. Only operations on something that depends on the watched input are written down.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ class Operation:
         return (tuple(leaves), {}) if self.structure is None else tree_unflatten(leaves, self.structure)
 
 
+class _WritesInPlace(Exception):
+    """The function writes into a tensor that depends on the input, or such a tensor into another."""
+
+
 class _Writer(TorchDispatchMode):
     """Calls `observe` with every operation on what depends on a watched tensor."""
 
@@ -54,10 +58,13 @@ class _Writer(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        output = function(*args, **kwargs)
         arguments, structure = _flat(args, kwargs)
         sources = [self.numbers.get(leaf) if isinstance(leaf, Tensor) else None for leaf in arguments]
-        if any(source is not None for source in sources):
+        watched = any(source is not None for source in sources)
+        if watched and function._schema.is_mutable:
+            raise _WritesInPlace
+        output = function(*args, **kwargs)
+        if watched:
             outputs = [output] if isinstance(output, Tensor) else tree_flatten(output)[0]
             targets = [self.watch(leaf) if _is_real(leaf) else None for leaf in outputs]
             if any(target is not None for target in targets):
@@ -81,12 +88,24 @@ def record(
 ) -> tuple[Tensor, int | None]:
     """The function's value at x, and the value's number on the tape, None where it does not depend on x.
 
-    `observe` gets every operation as it ends.
+    `observe` gets every operation when the function has ended.
     """
-    writer = _Writer(observe)
+    try:
+        return _record(function, x, observe)
+    except _WritesInPlace:
+        return _record(torch.func.functionalize(function), x, observe)
+
+
+def _record(
+    function: Callable[[Tensor], Tensor], x: Tensor, observe: Callable[[Operation], None]
+) -> tuple[Tensor, int | None]:
+    operations: list[Operation] = []
+    writer = _Writer(operations.append)
     with torch.no_grad(), writer:
         x = x.clone()
         writer.watch(x)
-        value = torch.func.functionalize(function)(x)
+        value = function(x)
         number = writer.numbers.get(value)
+    for operation in operations:
+        observe(operation)
     return value, number
