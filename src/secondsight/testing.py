@@ -215,7 +215,8 @@ def chains_are_exact(case: Case) -> None:
     """From every layer and the input, chained Jacobians add up to 1e-12 in float64 and 1e-5 in float32, pushed and pulled."""
     encoder = case.side.encoder
     allowed = max(1e-12 if encoder.dtype() == torch.float64 else 1e-5, case.tolerance or 0.0)
-    for layer in [*case.layers, *(["input"] if _starts_from_input(encoder) else [])]:
+    layers: list[int | str] = [*case.layers, *(["input"] if _starts_from_input(encoder) else [])]
+    for layer in layers:
         for raw in case.inputs[:2]:
             c = case.side.contributions([raw], ChainedJacobian(layer=layer))[0]
             _require(c.relative_residual, allowed, case, f"the chain's total at layer {layer} and what it splits")

@@ -201,9 +201,7 @@ def _ends(path: Path) -> tuple[Tensor, Tensor]:
     return start, end
 
 
-def verified_ends(
-    x: LayerInput, path: type, ends: Callable[[], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
+def verified_ends(x: LayerInput, path: type, ends: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """g(a) and g(r), after checking that the path's head reproduces what the host model gives for both.
 
     `ends` computes the head's embeddings of reference and input. The check is made for the first input that meets a

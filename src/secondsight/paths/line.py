@@ -21,7 +21,7 @@ Head = Callable[[Float[Tensor, "node position width"]], Float[Tensor, "node join
 _WORKING_FLOATS = 2**21
 """Work of the nodes that are linearised together; larger heads go node by node."""
 
-_KEPT_FLOATS = 2**27
+_CACHED_FLOATS = 2**27
 """Floats that all linearisations kept for further use may hold together, 512 MB in float32."""
 
 
@@ -105,7 +105,7 @@ class LinePath:
                 return Linearisation(self.head, nodes, kinks=(self._at(edges[:-1]), self._at(edges[1:])))
             return Linearisation(self.head, nodes)
 
-        return _kept.get(self, key, linearise)
+        return _linearisations.get(self, key, linearise)
 
     def _parts(self, rule: Rule, chunk_divisor: int = 1) -> Iterator[tuple[slice, Linearisation]]:
         together = max(1, _WORKING_FLOATS // chunk_divisor // int(self.work))
@@ -177,8 +177,8 @@ class LinePath:
         return vectors
 
 
-class _Kept:
-    """The linearisations of late, so that one serves several calls; the oldest are let go where they take too much."""
+class _Cache:
+    """Recent linearisations, so that each serves several calls; the oldest are dropped when they hold too much memory."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[tuple[int, object], Linearisation] = OrderedDict()
@@ -192,11 +192,11 @@ class _Kept:
                 self._entries.move_to_end(entry)
                 return self._entries[entry]
             linear = linearise()
-            if linear.floats <= _KEPT_FLOATS:
+            if linear.floats <= _CACHED_FLOATS:
                 if not any(owner == id(path) for owner, _ in self._entries):
                     weakref.finalize(path, self._forget, id(path))
                 self._entries[entry] = linear
-            while sum(kept.floats for kept in self._entries.values()) > _KEPT_FLOATS:
+            while sum(linear.floats for linear in self._entries.values()) > _CACHED_FLOATS:
                 self._entries.popitem(last=False)
             return linear
 
@@ -206,4 +206,4 @@ class _Kept:
                 del self._entries[entry]
 
 
-_kept = _Kept()
+_linearisations = _Cache()

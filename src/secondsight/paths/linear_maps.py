@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
+Term = tuple[Tensor, Tensor, Tensor | None]
+"""Left and right factors (…, rank, N) of a product of low rank, and weights (rank,) or None."""
+
 _SPARSE = 0.6
 """The largest share of rows that are not zero for which a matrix product leaves out the others."""
 
@@ -236,12 +239,11 @@ class MatrixTimes(LinearMap):
 class LowRank(LinearMap):
     """diagonal · t + Σ_m left_m (right_m · t) along the last axis: what softmax and norms come to.
 
-    `diagonal` broadcasts to (…, N); `terms` are (left, right, weights), both factors (…, rank, N) with `…` all axes of the
-    input but the last, and weights (rank,) or None.
+    `diagonal` broadcasts to (…, N); `terms` have factors (…, rank, N) with `…` all axes of the input but the last.
     """
 
     diagonal: Tensor
-    terms: Sequence[tuple[Tensor, Tensor, Tensor | None]]
+    terms: Sequence[Term]
 
     def push(self, t: Tensor) -> Tensor:
         """Along the rows of the right factors, spread out by the left ones."""
@@ -251,7 +253,7 @@ class LowRank(LinearMap):
         """The transpose: left and right exchanged."""
         return self._apply(g, self.terms)
 
-    def _apply(self, t: Tensor, terms: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor:
+    def _apply(self, t: Tensor, terms: Sequence[Term]) -> Tensor:
         result = t * self.diagonal
         flat = t.reshape(len(t), -1, t.shape[-1]).transpose(0, 1)
         for against, along, weights in terms:
@@ -288,7 +290,7 @@ class Choice(LinearMap):
 
 @dataclass(frozen=True, eq=False)
 class Convolution(LinearMap):
-    """A convolution with constant weights; `options` are ATen's stride, padding, dilation, transposed, output padding, groups."""
+    """A convolution with constant weights; `options` are ATen's, from stride to groups."""
 
     source: torch.Size
     weight: Tensor
@@ -303,9 +305,9 @@ class Convolution(LinearMap):
         """The convolution's gradient for its input."""
         like = g.new_empty(()).expand(len(g) * self.source[0], *self.source[1:])
         flat = g.flatten(0, 1).contiguous()
-        back = torch.ops.aten.convolution_backward(
-            flat, like, self.weight, None, *self.options, [True, False, False]
-        )[0]
+        back = torch.ops.aten.convolution_backward(flat, like, self.weight, None, *self.options, [True, False, False])[
+            0
+        ]
         return back.unflatten(0, (len(g), -1))
 
 
@@ -356,7 +358,9 @@ def aligned(t: Tensor, source: torch.Size, target: torch.Size) -> Tensor:
 def summed_to(g: Tensor, source: torch.Size) -> Tensor:
     """Rows of tensors summed over the axes along which `source` was broadcast."""
     extra = g.ndim - 1 - len(source)
-    axes = [axis for axis in range(1, g.ndim) if axis <= extra or (source[axis - 1 - extra] == 1 and g.shape[axis] != 1)]
+    axes = [
+        axis for axis in range(1, g.ndim) if axis <= extra or (source[axis - 1 - extra] == 1 and g.shape[axis] != 1)
+    ]
     return g.sum(axes, keepdim=True).reshape(len(g), *source) if axes else g
 
 

@@ -74,7 +74,8 @@ class Linearisation:
             raise UnexplainedOperation(operation, self._count, "did not run alike at the reference and at the input")
         kinked = len(runs) > points and operation.function in KINKED_OPERATIONS
         before, after = (runs[-2], runs[-1]) if kinked else (runs[0], runs[points - 1])
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         try:
             self._edges.extend(edges_of(Move(before, after)))
         except NoRule as reason:
@@ -107,17 +108,17 @@ class Linearisation:
             return retry_in_smaller_chunks(chunked)
 
     def _push(self, tangents: Tensor) -> Tensor:
-        known: dict[int, Tensor] = {0: tangents}
+        moves: dict[int, Tensor] = {0: tangents}
         last_use = {edge.source: position for position, edge in enumerate(self._edges)}
         for position, edge in enumerate(self._edges):
-            if edge.source in known:
-                moved = edge.map.push(known[edge.source])
-                known[edge.target] = known[edge.target] + moved if edge.target in known else moved
+            if edge.source in moves:
+                moved = edge.map.push(moves[edge.source])
+                moves[edge.target] = moves[edge.target] + moved if edge.target in moves else moved
                 if last_use[edge.source] == position:
-                    del known[edge.source]
-        if self._output not in known:
+                    del moves[edge.source]
+        if self._output not in moves:
             return tangents.new_zeros(len(tangents), *self.value.shape)
-        return known[self._output]
+        return moves[self._output]
 
     def _pull(self, cotangents: Tensor) -> Tensor:
         totals: dict[int, Tensor] = {} if self._output is None else {self._output: cotangents}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondsight.paths.linear_maps import Choice, LinearMap, LowRank
+from secondsight.paths.linear_maps import Choice, LowRank, Term
 
 _NORM_NODES = 64
 """Nodes of a norm's integrals, which take one number per node and row: more cost nothing."""
@@ -147,7 +147,7 @@ def _corrected(jacobian: LowRank, run: Tensor, missing: Tensor) -> LowRank:
     left = (missing / _positive(size))[..., None, :]
     (first, second, weights), *_ = jacobian.terms
     if weights is None:
-        terms = [(torch.cat([first, left], -2), torch.cat([second, run[..., None, :]], -2), None)]
+        terms: list[Term] = [(torch.cat([first, left], -2), torch.cat([second, run[..., None, :]], -2), None)]
     else:
         terms = [*jacobian.terms, (left, run[..., None, :], None)]
     return LowRank(jacobian.diagonal, terms)
@@ -155,6 +155,3 @@ def _corrected(jacobian: LowRank, run: Tensor, missing: Tensor) -> LowRank:
 
 def _positive(size: Tensor) -> Tensor:
     return size.masked_fill(size == 0, 1)
-
-
-__all__ = ["LinearMap", "largest", "length", "mixture", "norm", "slope", "softmax"]

@@ -22,8 +22,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 class Operation:
     """One ATen operation: its arguments and outputs, flattened; tensors that depend on the input have a number.
 
-    `structure` is how the arguments were nested, None for positional ones alone. Numbers count from 0, the input, in the order of computation; `sources` and `targets` are those of the arguments and
-    outputs, None for everything else.
+    Numbers count from 0, the input, in the order of computation; `sources` and `targets` are those of the arguments and
+    outputs, None for everything else. `structure` is how the arguments were nested, None for positional ones alone.
     """
 
     function: Any
@@ -46,9 +46,9 @@ class _Writer(TorchDispatchMode):
     """Calls `observe` with every operation on what depends on a watched tensor."""
 
     def __init__(self, observe: Callable[[Operation], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.observe, self.count = observe, 0
-        self.numbers = WeakTensorKeyDictionary()
+        self.numbers: Any = WeakTensorKeyDictionary()
 
     def watch(self, tensor: Tensor) -> int:
         """The number that a tensor gets."""

@@ -1,0 +1,32 @@
+"""The table of rules: for every ATen operation, its mean Jacobian between two points as linear maps of its arguments.
+
+A rule gets one operation as it ran at two points (`Move`) and gives the edges of the chain: for each argument that depends
+on the input, the linear map to the output. An operation without a rule is refused by name, see `linearisation`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from secondsight.paths.linear_maps import Derivative
+from secondsight.paths.rules import choices, functions, places, products  # noqa: F401  # rules register themselves  # noqa: F401
+from secondsight.paths.rules.affine import AFFINE, affine, by_torch
+from secondsight.paths.rules.functions import elementwise
+from secondsight.paths.rules.move import RULES, Edge, Move, NoRule, rule
+
+__all__ = ["AFFINE", "RULES", "Edge", "Move", "NoRule", "edges_of", "rule"]
+
+
+def edges_of(move: Move) -> list[Edge]:
+    """The edges of an operation; `NoRule` where it has none."""
+    function = move.after.function
+    if function in RULES:
+        return RULES[function](move)
+    if function in AFFINE:
+        return affine(move)
+    tracked = [source for source in move.after.sources if source is not None]
+    if torch.Tag.pointwise in function.tags and len(tracked) == 1:
+        return elementwise(move)
+    if move.standing:
+        return list(by_torch(move, Derivative))
+    raise NoRule("has no rule")

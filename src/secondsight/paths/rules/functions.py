@@ -1,0 +1,142 @@
+"""Rules of elementwise functions, softmax and norms."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from secondsight.paths import secants
+from secondsight.paths.linear_maps import Composed, LinearMap, Permute, Reshape, Scale, Sum
+from secondsight.paths.rules.move import Edge, Move, NoRule, Points, rule
+
+aten = torch.ops.aten
+
+
+def elementwise(move: Move) -> list[Edge]:
+    """An elementwise function of one argument: rise over run."""
+    position = next(i for i, source in enumerate(move.sources) if isinstance(source, int))
+    start, end = move.points(position)
+    move.require_same()
+
+    def function(z: Tensor) -> Tensor:
+        arguments = list(move.arguments[1])
+        arguments[position] = z
+        result: Tensor = move.after.function(*arguments, **move.keywords)
+        return result
+
+    if end.shape != move.results[1].shape:
+        shape = move.results[1].shape
+        start, end = start.expand(shape), end.expand(shape)
+    slope = secants.slope(function, (start, end), move.results)
+    return [move.edge(move.sources[position], Scale(move.points(position)[1].shape, move.results[1].shape, slope))]
+
+
+@rule(aten._softmax.default, aten._safe_softmax.default)
+def softmax(move: Move) -> list[Edge]:
+    """Softmax along any axis."""
+    start, end = move.points(0)
+    axis = move.argument(1) % end.ndim
+    turn = to_last(end.ndim, axis)
+    first, second = (y.movedim(axis, -1) for y in move.results)
+    jacobian = secants.softmax((start.movedim(axis, -1), end.movedim(axis, -1)), (first, second))
+    return move.first(jacobian if turn is None else Composed([turn, jacobian, _inverse(turn)]))
+
+
+def to_last(rank: int, axis: int) -> Permute | None:
+    """The permutation that makes an axis the last one; None where it is."""
+    if axis == rank - 1:
+        return None
+    return Permute((*(a for a in range(rank) if a != axis), axis))
+
+
+def _inverse(turn: Permute) -> Permute:
+    return Permute(tuple(sorted(range(len(turn.axes)), key=turn.axes.__getitem__)))
+
+
+@rule(aten.native_layer_norm.default)
+def layer_norm(move: Move) -> list[Edge]:
+    """Layer norm over the last axes."""
+    normalized, weight, eps = (move.argument(k) for k in (1, 2, 4))
+    start, end = move.points(0)
+    flat = torch.Size([*end.shape[: end.ndim - len(normalized)], math.prod(normalized)])
+    points = start.reshape(flat), end.reshape(flat)
+    # The operation gives means and inverse deviations too.
+    units = [
+        (z - mean.reshape(*flat[:-1], 1)) * inverse.reshape(*flat[:-1], 1)
+        for z, (_, mean, inverse) in zip(points, (move.before.outputs, move.after.outputs), strict=True)
+    ]
+    maps: list[LinearMap] = [
+        Reshape(end.shape, flat), secants.norm(points, (units[0], units[1]), eps), Reshape(flat, end.shape)
+    ]  # fmt: skip
+    if len(normalized) == 1:
+        maps = [maps[1]]
+    if weight is not None:
+        maps.append(Scale(end.shape, end.shape, weight))
+    return move.first(maps[0] if len(maps) == 1 else Composed(maps))
+
+
+def _units(points: Points, eps: float, centred: bool = True) -> Points:
+    """What a norm gives before its weights, at both points."""
+
+    def unit(z: Tensor) -> Tensor:
+        c = z - z.mean(-1, keepdim=True) if centred else z
+        return c * (c.square().mean(-1, keepdim=True) + eps).rsqrt()
+
+    return unit(points[0]), unit(points[1])
+
+
+@rule(aten.native_group_norm.default)
+def group_norm(move: Move) -> list[Edge]:
+    """Group norm: a norm over each group of channels and all places."""
+    start, end = move.points(0)
+    weight, batch, channels, groups, eps = (move.argument(k) for k in (1, 3, 4, 6, 7))
+    flat = torch.Size([batch, groups, end.numel() // (batch * groups)])
+    points = start.reshape(flat), end.reshape(flat)
+    maps: list[LinearMap] = [
+        Reshape(end.shape, flat), secants.norm(points, _units(points, eps), eps), Reshape(flat, end.shape)
+    ]  # fmt: skip
+    if weight is not None:
+        maps.append(Scale(end.shape, end.shape, weight.reshape(channels, *[1] * (end.ndim - 2))))
+    return move.first(Composed(maps))
+
+
+@rule(
+    aten.native_batch_norm.default,
+    aten._native_batch_norm_legit_no_training.default,
+    aten._batch_norm_no_update.default,
+)
+def batch_norm(move: Move) -> list[Edge]:
+    """Batch norm of a model in evaluation: a factor for each channel."""
+    arguments, end = move.arguments[1], move.points(0)[1]
+    weight, variance = arguments[1], arguments[4]
+    eps = arguments[-1]
+    if move.after.function is aten.native_batch_norm.default and arguments[5]:
+        raise NoRule("takes its statistics from the batch")
+    factor = (variance + eps).rsqrt() * (1 if weight is None else weight)
+    return move.first(Scale(end.shape, end.shape, factor.reshape(-1, *[1] * (end.ndim - 2))))
+
+
+@rule(aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.norm.Scalar)
+def vector_norm(move: Move) -> list[Edge]:
+    """The Euclidean norm."""
+    start, end = move.points(0)
+    if move.argument(1, 2) not in (2, 2.0):
+        raise NoRule("is a norm other than the Euclidean")
+    axes = move.argument(2)
+    axes = range(end.ndim) if axes is None or axes == [] else axes if isinstance(axes, (list, tuple)) else [axes]
+    axes = tuple(axis % end.ndim for axis in axes)
+    order = (*(axis for axis in range(end.ndim) if axis not in axes), *axes)
+    outer = torch.Size(end.shape[axis] for axis in order[: end.ndim - len(axes)])
+    flat = torch.Size([*outer, math.prod(end.shape[axis] for axis in axes)])
+    points = start.permute(order).reshape(flat), end.permute(order).reshape(flat)
+    rows = tuple(y.reshape(*outer, 1) for y in move.results)
+    gradient = secants.length(points, (rows[0], rows[1]))
+    turned = torch.Size(end.shape[axis] for axis in order)
+    return move.first(
+        Composed([
+            Permute(order), Reshape(turned, flat), Scale(flat, flat, gradient),
+            Sum(flat, (len(flat) - 1,)), Reshape(torch.Size([*outer, 1]), move.results[1].shape),
+        ])
+    )  # fmt: skip
