@@ -321,7 +321,9 @@ class Affine(LinearMap):
     def push(self, t: Tensor) -> Tensor:
         """f(t) − f(0)."""
         moved: Tensor = vmap(self.function)(t)
-        return moved - self.function(torch.zeros_like(self.at))
+        constant = self.function(torch.zeros_like(self.at))
+        # Constants such as a mask's −∞ do not move.
+        return torch.where(constant.isfinite(), moved - constant, 0)
 
     def pull(self, g: Tensor) -> Tensor:
         """The vector-Jacobian product."""

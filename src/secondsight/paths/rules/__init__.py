@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from secondsight.paths.linear_maps import Derivative
-from secondsight.paths.rules import choices, functions, places, products  # noqa: F401  # rules register themselves  # noqa: F401
+from secondsight.paths.rules import choices, functions, places, products, statistics  # noqa: F401  # rules register themselves
 from secondsight.paths.rules.affine import AFFINE, affine, by_torch
 from secondsight.paths.rules.functions import elementwise
 from secondsight.paths.rules.move import RULES, Edge, Move, NoRule, rule
@@ -21,6 +21,9 @@ def edges_of(move: Move) -> list[Edge]:
     """The edges of an operation; `NoRule` where it has none."""
     function = move.after.function
     if function in RULES:
+        if not move.standing:
+            # A choice between two tensors may change.
+            move.require_same(*((0,) if function is torch.ops.aten.where.self else ()))
         return RULES[function](move)
     if function in AFFINE:
         return affine(move)

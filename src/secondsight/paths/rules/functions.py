@@ -1,4 +1,4 @@
-"""Rules of elementwise functions, softmax and norms."""
+"""Rules of elementwise functions, softmax and norms that keep the shape."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from secondsight.paths import secants
-from secondsight.paths.linear_maps import Composed, LinearMap, Permute, Reshape, Scale, Sum
+from secondsight.paths.linear_maps import Composed, LinearMap, Permute, Reshape, Scale
 from secondsight.paths.rules.move import Edge, Move, NoRule, Points, rule
 
 aten = torch.ops.aten
 
 
+# These are elementwise although torch does not say so.
+@rule(aten.hardswish.default, aten.log_sigmoid_forward.default, aten._prelu_kernel.default)
 def elementwise(move: Move) -> list[Edge]:
     """An elementwise function of one argument: rise over run."""
     position = next(i for i, source in enumerate(move.sources) if isinstance(source, int))
@@ -23,8 +25,9 @@ def elementwise(move: Move) -> list[Edge]:
     def function(z: Tensor) -> Tensor:
         arguments = list(move.arguments[1])
         arguments[position] = z
-        result: Tensor = move.after.function(*arguments, **move.keywords)
-        return result
+        result = move.after.function(*arguments, **move.keywords)
+        value: Tensor = result if isinstance(result, Tensor) else result[0]
+        return value
 
     if end.shape != move.results[1].shape:
         shape = move.results[1].shape
@@ -40,8 +43,14 @@ def softmax(move: Move) -> list[Edge]:
     axis = move.argument(1) % end.ndim
     turn = to_last(end.ndim, axis)
     first, second = (y.movedim(axis, -1) for y in move.results)
-    jacobian = secants.softmax((start.movedim(axis, -1), end.movedim(axis, -1)), (first, second))
-    return move.first(jacobian if turn is None else Composed([turn, jacobian, _inverse(turn)]))
+    maps: list[LinearMap] = [secants.softmax((start.movedim(axis, -1), end.movedim(axis, -1)), (first, second))]
+    hidden = (second == 0).all(-1, keepdim=True)
+    if bool(hidden.any()):
+        # A mask hides all positions of a row, whose probabilities are zeros.
+        maps.append(Scale(second.shape, second.shape, (~hidden).to(second.dtype)))
+    if turn is not None:
+        maps = [turn, *maps, inverse(turn)]
+    return move.first(maps[0] if len(maps) == 1 else Composed(maps))
 
 
 def to_last(rank: int, axis: int) -> Permute | None:
@@ -51,7 +60,8 @@ def to_last(rank: int, axis: int) -> Permute | None:
     return Permute((*(a for a in range(rank) if a != axis), axis))
 
 
-def _inverse(turn: Permute) -> Permute:
+def inverse(turn: Permute) -> Permute:
+    """The permutation back."""
     return Permute(tuple(sorted(range(len(turn.axes)), key=turn.axes.__getitem__)))
 
 
@@ -108,35 +118,21 @@ def group_norm(move: Move) -> list[Edge]:
     aten._batch_norm_no_update.default,
 )
 def batch_norm(move: Move) -> list[Edge]:
-    """Batch norm of a model in evaluation: a factor for each channel."""
-    arguments, end = move.arguments[1], move.points(0)[1]
+    """Batch norm of a model in evaluation: a factor for each channel; with a batch of one, a norm of each channel."""
+    arguments, (start, end) = move.arguments[1], move.points(0)
     weight, variance = arguments[1], arguments[4]
-    eps = arguments[-1]
-    if move.after.function is aten.native_batch_norm.default and arguments[5]:
+    eps, each = arguments[-1], (-1, *[1] * (end.ndim - 2))
+    if move.after.function is not aten.native_batch_norm.default or not arguments[5]:
+        factor = (variance + eps).rsqrt() * (1 if weight is None else weight)
+        return move.first(Scale(end.shape, end.shape, factor.reshape(each)))
+    if len(end) > 1:
         raise NoRule("takes its statistics from the batch")
-    factor = (variance + eps).rsqrt() * (1 if weight is None else weight)
-    return move.first(Scale(end.shape, end.shape, factor.reshape(-1, *[1] * (end.ndim - 2))))
-
-
-@rule(aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.norm.Scalar)
-def vector_norm(move: Move) -> list[Edge]:
-    """The Euclidean norm."""
-    start, end = move.points(0)
-    if move.argument(1, 2) not in (2, 2.0):
-        raise NoRule("is a norm other than the Euclidean")
-    axes = move.argument(2)
-    axes = range(end.ndim) if axes is None or axes == [] else axes if isinstance(axes, (list, tuple)) else [axes]
-    axes = tuple(axis % end.ndim for axis in axes)
-    order = (*(axis for axis in range(end.ndim) if axis not in axes), *axes)
-    outer = torch.Size(end.shape[axis] for axis in order[: end.ndim - len(axes)])
-    flat = torch.Size([*outer, math.prod(end.shape[axis] for axis in axes)])
-    points = start.permute(order).reshape(flat), end.permute(order).reshape(flat)
-    rows = tuple(y.reshape(*outer, 1) for y in move.results)
-    gradient = secants.length(points, (rows[0], rows[1]))
-    turned = torch.Size(end.shape[axis] for axis in order)
-    return move.first(
-        Composed([
-            Permute(order), Reshape(turned, flat), Scale(flat, flat, gradient),
-            Sum(flat, (len(flat) - 1,)), Reshape(torch.Size([*outer, 1]), move.results[1].shape),
-        ])
-    )  # fmt: skip
+    # Instance norm puts all inputs and channels side by side in a batch of one.
+    flat = torch.Size([end.shape[1], end[0, 0].numel()])
+    points = start.reshape(flat), end.reshape(flat)
+    maps: list[LinearMap] = [
+        Reshape(end.shape, flat), secants.norm(points, _units(points, eps), eps), Reshape(flat, end.shape)
+    ]  # fmt: skip
+    if weight is not None:
+        maps.append(Scale(end.shape, end.shape, weight.reshape(each)))
+    return move.first(Composed(maps))

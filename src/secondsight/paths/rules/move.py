@@ -63,12 +63,10 @@ class Move:
         return arguments[position] if position < len(arguments) else default
 
     def mean(self, position: int) -> Any:
-        """The mean of a factor over both points; what does not depend on the input must be the same at both."""
+        """The mean of a factor over both points."""
         start, end = self.points(position)
         if isinstance(self.sources[position], int):
             return end if self.standing else (start + end) / 2
-        if isinstance(end, Tensor) and not same(start, end):
-            raise NoRule("takes a factor that differs between the reference and the input, and does not depend on them")
         return end
 
     @property
@@ -99,20 +97,28 @@ class Move:
                 raise NoRule(f"depends on the input in its argument {position} too")
         self.require_same()
 
-    def require_same(self) -> None:
-        """`NoRule` unless tensors that do not depend on the input are the same at both points."""
-        for before, after, source in zip(self.before.arguments, self.after.arguments, self.after.sources, strict=True):
-            if source is None and isinstance(after, Tensor) and not same(before, after):
-                raise NoRule("takes an index or a mask that differs between the reference and the input")
+    def require_same(self, *moving: int) -> None:
+        """`NoRule` unless what does not depend on the input is the same at both points, but for these arguments."""
+        leaves = zip(self.before.arguments, self.after.arguments, self.after.sources, strict=True)
+        for position, (before, after, source) in enumerate(leaves):
+            if source is None and position not in moving and not same(before, after):
+                what = f"the {'tensor' if isinstance(after, Tensor) else 'value'} in its argument {position}"
+                raise NoRule(f"takes {what} that differs between reference and input, without a derivative")
 
 
-def same(before: Any, after: Tensor) -> bool:
+def same(before: Any, after: Any) -> bool:
     """Whether an argument that does not depend on the input is the same at both points."""
     if before is after:
         return True
+    if not isinstance(after, Tensor) or not isinstance(before, Tensor):
+        return type(before) is type(after) and bool(before == after or before != before)
     # Weights come as fresh views of one storage.
     view = (after.data_ptr(), after.shape, after.stride(), after.dtype)
-    return view == (before.data_ptr(), before.shape, before.stride(), before.dtype) or torch.equal(before, after)
+    if view == (before.data_ptr(), before.shape, before.stride(), before.dtype):
+        return True
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return False
+    return torch.equal(before, after) or bool(((before == after) | ((before != before) & (after != after))).all())
 
 
 Rule = Callable[[Move], list[Edge]]

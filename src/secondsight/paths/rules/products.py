@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secondsight.paths import secants
 from secondsight.paths.linear_maps import (
     Composed,
     Convolution,
@@ -17,6 +18,7 @@ from secondsight.paths.linear_maps import (
     MatrixTimes,
     Reshape,
     Scale,
+    Slice,
     Sum,
     TimesMatrix,
 )
@@ -31,7 +33,7 @@ def add(move: Move) -> list[Edge]:
     """A sum: every summand by itself."""
     sign = 1.0 if "add" in str(move.after.function) else -1.0
     factor = sign * float(move.keywords.get("alpha", move.argument(2, 1.0)))
-    factors = (-1.0, 1.0) if "rsub" in str(move.after.function) else (1.0, factor)
+    factors = (factor, 1.0) if "rsub" in str(move.after.function) else (1.0, factor)
     shape = move.results[1].shape
     return [
         move.edge(source, _factor(move.points(position)[1].shape, shape, factors[position]))
@@ -87,6 +89,75 @@ def matrix_product(move: Move) -> list[Edge]:
     if isinstance(move.sources[added + 1], int):
         edges.append(move.edge(move.sources[added + 1], MatrixTimes(move.mean(added), alpha)))
     return edges
+
+
+@rule(aten.mv.default)
+def matrix_times_vector(move: Move) -> list[Edge]:
+    """A matrix (M, K) times a vector (K): each times the mean of the other."""
+    rows, size = move.points(0)[1].shape
+    column, last = torch.Size([size, 1]), Reshape(torch.Size([rows, 1]), torch.Size([rows]))
+    edges = []
+    if isinstance(move.sources[0], int):
+        edges.append(move.edge(move.sources[0], Composed([TimesMatrix(move.mean(1)[:, None]), last])))
+    if isinstance(move.sources[1], int):
+        first = Reshape(torch.Size([size]), column)
+        edges.append(move.edge(move.sources[1], Composed([first, MatrixTimes(move.mean(0)), last])))
+    return edges
+
+
+@rule(aten.dot.default)
+def inner_product(move: Move) -> list[Edge]:
+    """An inner product of vectors: each times the mean of the other."""
+    shape = move.points(0)[1].shape
+    last = [Sum(shape, (0,)), Reshape(torch.Size([1]), torch.Size([]))]
+    return [
+        move.edge(source, Composed([Scale(shape, shape, move.mean(1 - position)), *last]))
+        for position, source in enumerate(move.sources)
+        if isinstance(source, int)
+    ]
+
+
+@rule(aten.addcmul.default)
+def add_product(move: Move) -> list[Edge]:
+    """A sum with a product of two tensors."""
+    shape, value = move.results[1].shape, float(move.keywords.get("value", 1))
+    factors = (1.0, lambda: value * move.mean(2), lambda: value * move.mean(1))
+    return [
+        move.edge(source, _factor(point.shape, shape, factor() if callable(factor) else factor))
+        for source, point, factor in zip(move.sources, move.arguments[1], factors, strict=True)
+        if isinstance(source, int)
+    ]
+
+
+@rule(aten.lerp.Scalar, aten.lerp.Tensor)
+def interpolate(move: Move) -> list[Edge]:
+    """a + w (b − a) for a weight w."""
+    shape, weight = move.results[1].shape, move.mean(2)
+    edges = [
+        move.edge(source, _factor(move.points(position)[1].shape, shape, factor))
+        for position, (source, factor) in enumerate(zip(move.sources[:2], (1 - weight, weight), strict=True))
+        if isinstance(source, int)
+    ]
+    if isinstance(move.sources[2], int):
+        edges.append(move.edge(move.sources[2], _factor(move.points(2)[1].shape, shape, move.mean(1) - move.mean(0))))
+    return edges
+
+
+@rule(aten.glu.default)
+def gated(move: Move) -> list[Edge]:
+    """The first half times the sigmoid of the second: a product after an elementwise function."""
+    shape, target = move.points(0)[1].shape, move.results[1].shape
+    axis = move.argument(1, -1) % len(shape)
+    (a0, b0), (a1, b1) = (z.chunk(2, axis) for z in move.points(0))
+    g0, g1 = b0.sigmoid(), b1.sigmoid()
+    slope = secants.slope(torch.sigmoid, (b0, b1), (g0, g1))
+    halves = [Slice(shape, (*[slice(None)] * axis, part)) for part in (slice(target[axis]), slice(target[axis], None))]
+    factors = ((g0 + g1) / 2, slope * (a0 + a1) / 2)
+    move.require_constants(0)
+    return [
+        move.edge(move.sources[0], Composed([half, Scale(target, target, factor)]))
+        for half, factor in zip(halves, factors, strict=True)
+    ]
 
 
 @rule(aten.convolution.default)
