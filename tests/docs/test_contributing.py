@@ -1,4 +1,4 @@
-"""CONTRIBUTING's first change, done in a copy of the tree."""
+"""CONTRIBUTING's first change, done in a copy of the tree, and its rule."""
 
 import os
 import re
@@ -7,7 +7,15 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
+import torch
+from torch.nn.functional import softplus
+
 from documents import ROOT
+from secondsight.paths import rules, secants
+from secondsight.paths.linear_maps import Scale
+from secondsight.paths.linearisation import Linearisation
+from secondsight.paths.rules import move
 
 
 def test_the_first_change_of_contributing(tmp_path):
@@ -36,3 +44,23 @@ def test_the_first_change_of_contributing(tmp_path):
     assert result.returncode == 0, result.stdout[-3000:]
     passed = int(re.search(r"(\d+) passed", result.stdout).group(1))
     assert passed >= 3, result.stdout
+
+
+def test_the_rule_of_contributing(monkeypatch):
+    """The documented rule passes its documented test, and is a derivative where both points are the same."""
+    monkeypatch.setattr(rules, "RULES", dict(rules.RULES))
+    monkeypatch.setattr(move, "RULES", rules.RULES)
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text[text.index("## A rule for an operation") : text.index("## A data set")]
+    aten = torch.ops.aten
+    assert aten.logaddexp.default not in rules.RULES
+    names = {"np": np, "torch": torch, "aten": aten, "softplus": softplus, "secants": secants, "Scale": Scale}
+    names |= {"Linearisation": Linearisation, "Move": move.Move, "Edge": move.Edge, "rule": move.rule}
+    for code in re.findall(r"```py\n(.*?)```", section, re.S):
+        exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    assert aten.logaddexp.default in rules.RULES
+    torch.manual_seed(0)
+    names["test_logaddexp_is_its_mean_derivative"]()
+    at = torch.zeros(3, dtype=torch.float64)
+    derivative = Linearisation(lambda z: torch.logaddexp(z, 2 * z), at, at).push(torch.ones_like(at)[None])
+    assert torch.allclose(derivative, torch.full_like(derivative, 1.5))
