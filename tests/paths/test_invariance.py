@@ -219,3 +219,11 @@ def test_the_weight_of_a_moving_maximum_lies_between_0_and_1():
     rise = ends.amax(-1, keepdim=True)
     # The weight is clamped, so the exact rise shows that it need not have been.
     assert torch.allclose(choice.push((ends[1] - ends[0])[None])[0], rise[1] - rise[0], rtol=0, atol=1e-12)
+
+
+def test_a_where_whose_branches_rise_less_than_it_adds_up():
+    start, end = point(-1), point(2)
+    chain = Linearisation(lambda z: torch.where(z > 0, z.square(), -z.square()), start, end)
+    assert torch.allclose(chain.push((end - start)[None]), point(5)[None], rtol=0, atol=1e-12)
+    # The mean slope of z² is 1, that of −z² is −1.
+    assert torch.allclose(chain.pull(point(1)[None]), point(4 / 3 + 1 / 3)[None], rtol=0, atol=1e-12)
