@@ -58,7 +58,7 @@ class ChainedJacobian(LayerMethod):
     def contribute(self, x: LayerInput) -> Contributions:
         """Contributions of one input, whose vectors are computed when they are needed."""
         mode: Literal["forward", "reverse"] = "forward" if len(x.hidden) <= x.states.embedding.numel() else "reverse"
-        path, cells = LinePath(x.head, x.reference, x.hidden, mode, "all"), _cells(self.cells)
+        path, cells = LinePath(x.head, x.reference, x.hidden, mode, "all", x.grid), _cells(self.cells)
         with differentiable():
             try:
                 steps = path.total(cells).double()

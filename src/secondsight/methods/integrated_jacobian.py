@@ -193,7 +193,7 @@ def straight_path(
     if strategy in ("forward", "reverse"):
         mode = "forward" if strategy == "forward" else "reverse"
     averaged = kinks == "average" and has_kinks(encoder.in_precision(dtype))
-    return LinePath(x.head, start, x.hidden, mode, "kinks" if averaged else "none")
+    return LinePath(x.head, start, x.hidden, mode, "kinks" if averaged else "none", x.grid)
 
 
 def _ends(path: Path) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ class JacobianTimesInput(LayerMethod):
         if self.pool_gradients:
             return x.hidden @ _mean_jacobian(x.head, x.hidden)
         mode: Literal["forward", "reverse"] = "forward" if len(x.hidden) <= len(x.embedding) else "reverse"
-        return LinePath(x.head, torch.zeros_like(x.hidden), x.hidden, mode).vectors(rule("riemann", 1))
+        return LinePath(x.head, torch.zeros_like(x.hidden), x.hidden, mode, grid=x.grid).vectors(rule("riemann", 1))
 
     @property
     def factorises(self) -> bool:

@@ -96,6 +96,12 @@ class LayerInput:
         """What each position is."""
         return self.encoder.layout(self.prepared, self.layer, self.states)
 
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(rows, columns) of a feature map, None for other hidden states."""
+        shape = self.states.context.shape
+        return (shape[1], shape[2]) if len(shape) == 3 else None
+
     @cached_property
     def layer_label(self) -> int | str:
         """The layer as users name it."""

@@ -64,7 +64,8 @@ class LinePath:
     `mode` says how `vectors` are made: "forward" takes one tangent per position, "reverse" one cotangent per joint
     dimension. `mean` says which operations are taken with their mean Jacobian over a node's cell rather than their
     derivative at the node: "none", "kinks" for activations such as ReLU (see `rules.KINKED`), "all" for every operation,
-    which makes the sums exact with any number of cells.
+    which makes the sums exact with any number of cells. `grid` are the (rows, columns) that the positions of a feature map
+    fill.
     """
 
     closed_form = False
@@ -76,7 +77,9 @@ class LinePath:
         end: Float[Tensor, "position width"],
         mode: Literal["forward", "reverse"] = "forward",
         mean: Literal["none", "kinks", "all"] = "none",
+        grid: tuple[int, int] | None = None,
     ) -> None:
+        self.grid = grid
         self.head, self.start, self.end, self.delta, self.mean = head, start, end, end - start, mean
         self.strategy: str = mode
         self.needs_probe = mean == "kinks"
@@ -158,23 +161,15 @@ class LinePath:
             with torch.no_grad():
                 joint = self.head(self.start[None]).shape[-1]
             return self.pull(rule, torch.eye(joint, dtype=self.delta.dtype, device=self.delta.device)).T
-        moving = self.delta.any(-1).nonzero().flatten()
-        total: Tensor | None = None
-        for part, linear in self._parts(rule):
-            nodes, w = part.stop - part.start, rule.weights[part].to(self.delta)
-
-            def tangents(rows: Tensor, nodes: int = nodes) -> Tensor:
-                """These positions move one by one, all others stand still."""
-                t = self.delta.new_zeros(len(rows), nodes, *self.delta.shape)
-                t[torch.arange(len(rows)), :, rows] = self.delta[rows][:, None]
-                return t
-
-            moved = torch.einsum("n,pnk->pk", w, linear.push(moving, prepare=tangents))
-            total = moved if total is None else total + moved
-        assert total is not None  # a rule has at least one node
-        vectors = total.new_zeros(self.positions, total.shape[-1])
-        vectors[moving] = total
-        return vectors
+        parts = [
+            torch.einsum(
+                "n,pnk->pk",
+                rule.weights[part].to(self.delta),
+                linear.push_positions(self.delta.expand(part.stop - part.start, *self.delta.shape), self.grid),
+            )
+            for part, linear in self._parts(rule)
+        ]
+        return sum(parts[1:], parts[0])
 
 
 class _Cache:

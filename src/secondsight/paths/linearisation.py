@@ -7,6 +7,7 @@ without any quadrature over the function as a whole. With the same point twice i
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from secondsight.paths.kinks import KINKED_OPERATIONS
 from secondsight.paths.linear_maps import Slice
+from secondsight.paths.locality import Pool, colours, find_pool, gathered
 from secondsight.paths.rules import Edge, Move, NoRule, edges_of
 from secondsight.paths.tape import Operation, record
 from secondsight.support.errors import InputError
@@ -85,12 +87,52 @@ class Linearisation:
         self.floats += sum(sizes)
         self._count += 1
 
-    def push(self, tangents: Tensor, prepare: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """What the output moves for every tangent: (row, *output).
+    def push(self, tangents: Tensor) -> Tensor:
+        """What the output moves for every tangent: (row, *output)."""
+        return self._in_chunks(self._push, tangents)
 
-        `prepare` makes tangents of a chunk of what is given, so that they need not be there all at once.
+    def push_positions(self, step: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """What the output moves when one position after the other takes its part of a step: (position, *output).
+
+        The function's input and `step` are (node, position, width). Positions that stand still cost nothing. On a `grid` of
+        (rows, columns) positions share tangents as far as the chain is local, see `locality`.
         """
-        return self._in_chunks(lambda rows: self._push(rows if prepare is None else prepare(rows)), tangents)
+        moving = step.any(-1).any(0).nonzero().flatten()
+        result = step.new_zeros(step.shape[1], *self.value.shape)
+        pool = find_pool(self._edges, step.shape, grid) if grid else None
+        if pool is not None and math.prod(pool.reach.period) < len(moving):
+            return self._push_colours(step, grid or (0, 0), pool)
+
+        def push(rows: Tensor) -> Tensor:
+            tangents = step.new_zeros(len(rows), *step.shape)
+            tangents[torch.arange(len(rows)), :, rows] = step[:, rows].transpose(0, 1)
+            return self._push(tangents)
+
+        if len(moving):
+            result[moving] = self._in_chunks(push, moving)
+        return result
+
+    def _push_colours(self, step: Tensor, grid: tuple[int, int], pool: Pool) -> Tensor:
+        """Positions that move no cell in common are pushed together up to the pool, and apart from there."""
+        colour, owner = colours(pool.reach, grid)
+        colour = colour.to(step.device)
+
+        def to_pool(chosen: Tensor) -> Tensor:
+            tangents = torch.stack([step * (colour == number)[:, None] for number in chosen.tolist()])
+            moved = self._push(tangents, 0, pool.edge, self._edges[pool.edge].source)
+            return gathered(moved, pool.reach, owner[chosen], step.shape[1])
+
+        def from_pool(rows: Tensor) -> Tensor:
+            edge = self._edges[pool.edge]
+            return self._push(edge.map.push(rows), pool.edge + 1, None, self._output, edge.target)
+
+        with torch.no_grad():
+            parts = [to_pool(chosen) for chosen in torch.arange(len(owner)).split(self._together())]
+        return self._in_chunks(from_pool, sum(parts[1:], parts[0]))
+
+    def _together(self) -> int:
+        """How many rows go through the chain at once."""
+        return max(1, _ROW_FLOATS // self._largest)
 
     def pull(self, cotangents: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The transpose: gradients of every cotangent's inner product with the output, (row, *input).
@@ -101,24 +143,26 @@ class Linearisation:
 
     def _in_chunks(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         def chunked(chunk_divisor: int) -> Tensor:
-            together = max(1, _ROW_FLOATS // chunk_divisor // self._largest)
-            return torch.cat([run(part) for part in rows.split(together)])
+            return torch.cat([run(part) for part in rows.split(max(1, self._together() // chunk_divisor))])
 
         with torch.no_grad():
             return retry_in_smaller_chunks(chunked)
 
-    def _push(self, tangents: Tensor) -> Tensor:
-        moves: dict[int, Tensor] = {0: tangents}
-        last_use = {edge.source: position for position, edge in enumerate(self._edges)}
-        for position, edge in enumerate(self._edges):
+    def _push(
+        self, tangents: Tensor, first: int = 0, last: int | None = None, target: int | None = -1, source: int = 0
+    ) -> Tensor:
+        """Through some of the edges, from one tensor to another, by default from the input to the output."""
+        target = self._output if target == -1 else target
+        edges = self._edges[first:last]
+        moves: dict[int | None, Tensor] = {source: tangents}
+        last_use = {edge.source: position for position, edge in enumerate(edges)}
+        for position, edge in enumerate(edges):
             if edge.source in moves:
                 moved = edge.map.push(moves[edge.source])
                 moves[edge.target] = moves[edge.target] + moved if edge.target in moves else moved
-                if last_use[edge.source] == position:
+                if last_use[edge.source] == position and edge.source != target:
                     del moves[edge.source]
-        if self._output not in moves:
-            return tangents.new_zeros(len(tangents), *self.value.shape)
-        return moves[self._output]
+        return moves[target] if target in moves else tangents.new_zeros(len(tangents), *self.value.shape)
 
     def _pull(self, cotangents: Tensor) -> Tensor:
         totals: dict[int, Tensor] = {} if self._output is None else {self._output: cotangents}
