@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from secondsight.explanation import Explanation as Explanation
     from secondsight.explanation import explain as explain
     from secondsight.methods import METHODS as METHODS
+    from secondsight.methods import PRESETS as PRESETS
     from secondsight.methods import Banzhaf as Banzhaf
     from secondsight.methods import BilinearLime as BilinearLime
     from secondsight.methods import ChainedJacobian as ChainedJacobian
@@ -54,6 +55,7 @@ _NAMES = {
     "explanation": ("Explanation", "explain"),
     "methods": (
         "METHODS",
+        "PRESETS",
         "Banzhaf",
         "BilinearLime",
         "ChainedJacobian",

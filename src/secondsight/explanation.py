@@ -17,7 +17,7 @@ from PIL import Image
 from secondsight.algebra.interactions import Interactions, margin
 from secondsight.algebra.layout import Box
 from secondsight.inputs.prepared import Prepared
-from secondsight.methods import IntegratedJacobian, Method
+from secondsight.methods import Method, as_method
 from secondsight.model import DualEncoder
 from secondsight.support.errors import ConvergenceWarning, InputError
 from secondsight.support.memory import memory_errors_explained
@@ -128,7 +128,7 @@ def explain(
     model: DualEncoder,
     left: Any,
     right: Any,
-    method: Method | None = None,
+    method: Method | str | None = None,
     *,
     against: Any = None,
     scale: str = "similarity",
@@ -137,8 +137,8 @@ def explain(
     """Explain one pair: which feature of `left` matched which of `right`, by how much, and how exactly it adds up.
 
     `left` and `right` are a path, PIL image, array or text as the model's sides take them, or model-ready tensors with a
-    batch axis of 1. Two images or two texts are explained by the model's one side for both. `method` defaults to
-    `IntegratedJacobian()`.
+    batch axis of 1. Two images or two texts are explained by the model's one side for both. `method` is a method, or the
+    name of one or of a preset (`secondsight.methods.presets`): "grounded", the default, "last-layer" or "paper".
 
     `against` asks a contrastive question: why `right` rather than this input, or, of a list (the other classes of a
     zero-shot classifier), rather than the one that matches best. The explained number is then the margin
@@ -148,7 +148,7 @@ def explain(
     its bias. `truncate` allows captions longer than the model's context to be cut. Raises `InputError` for inputs that
     cannot be used.
     """
-    method = method or IntegratedJacobian()
+    method = as_method(method)
     if scale not in ("similarity", "logit"):
         raise InputError(f"unknown scale {scale!r}; known: similarity, logit")
     if scale == "logit" and model.logit_scale is None:

@@ -14,7 +14,7 @@ from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.base import Encoder
 from secondsight.inputs.kinds import possible_kinds
 from secondsight.inputs.prepared import Prepared, as_list
-from secondsight.methods import IntegratedJacobian
+from secondsight.methods import as_method
 from secondsight.support.errors import InputError
 from secondsight.support.guard import untouched
 from secondsight.support.memory import retry_smaller
@@ -54,10 +54,13 @@ class Side:
         return torch.stack(rows)
 
     def contributions(
-        self, inputs: Any, method: Method | None = None, *, truncate: bool = False
+        self, inputs: Any, method: Method | str | None = None, *, truncate: bool = False
     ) -> list[Contributions]:
-        """Contributions of a batch of inputs (a list, or a model-ready tensor), by `IntegratedJacobian()` or `method`."""
-        used_method = method or IntegratedJacobian()
+        """Contributions of a batch of inputs (a list, or a model-ready tensor), by a method, or the preset or method of a name.
+
+        The default is the preset "last-layer", whose vectors cost less than a forward pass and serve any number of partners.
+        """
+        used_method = as_method(method, "last-layer")
         prepared = self.prepare(inputs, truncate=truncate)
 
         def compute(batches: Sequence[Sequence[Prepared]]) -> list[Contributions]:

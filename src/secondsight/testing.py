@@ -194,7 +194,7 @@ def precision_is_the_models_own(case: Case) -> None:
 def the_input_is_a_layer(case: Case) -> None:
     """Pixels, bins or token embeddings add up too, where the encoder says how to start from them."""
     encoder = case.side.encoder
-    if not _starts_from_input(encoder):
+    if not encoder.starts_from_input():
         return
     for inner, number, prepared, state in case.states("input"):
         embedding = inner.head(number, state.context, inner.dtype())(state.hidden[None])[0]
@@ -215,7 +215,7 @@ def chains_are_exact(case: Case) -> None:
     """From every layer and the input, chained Jacobians add up to 1e-12 in float64 and 1e-5 in float32, pushed and pulled."""
     encoder = case.side.encoder
     allowed = max(1e-12 if encoder.dtype() == torch.float64 else 1e-5, case.tolerance or 0.0)
-    layers: list[int | str] = [*case.layers, *(["input"] if _starts_from_input(encoder) else [])]
+    layers: list[int | str] = [*case.layers, *(["input"] if encoder.starts_from_input() else [])]
     for layer in layers:
         for raw in case.inputs[:2]:
             c = case.side.contributions([raw], ChainedJacobian(layer=layer))[0]
@@ -225,13 +225,6 @@ def chains_are_exact(case: Case) -> None:
             size = float(difference.square().sum()) or 1.0
             missed = float((sums - difference.square().sum()).abs()) / size
             _require(missed, 10 * allowed, case, f"the chain's sums, pulled back at layer {layer}, and what they split")
-
-
-def _starts_from_input(encoder: Encoder) -> bool:
-    """Whether the encoder says how to start from pixels, bins or token embeddings."""
-    if type(encoder).from_input is Encoder.from_input:
-        return False
-    return encoder.kind != "text" or encoder.token_embedding(encoder.dtype()) is not None
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:

@@ -51,5 +51,7 @@ def models() -> None:
 def methods() -> None:
     """List the methods."""
     from secondsight.methods import METHODS
+    from secondsight.methods.presets import PRESET_LINES
 
+    print_titles(PRESET_LINES)
     print_titles({name: first_line(method) for name, method in sorted(METHODS.items())})

@@ -94,15 +94,15 @@ def progress_line(quiet: bool) -> Callable[[str, bool], None]:
 
 
 def parse_layer(value: str) -> int | str | tuple[int | str, ...]:
-    """A block's number or "input", or two of them separated by a comma or a slash."""
+    """A block's number, "input" or "grounded", or two of them separated by a comma or a slash."""
     parts = [part.strip() for part in value.replace("/", ",").split(",")]
     try:
-        layers: list[int | str] = [part if part == "input" else int(part) for part in parts]
+        layers: list[int | str] = [part if part in ("input", "grounded") else int(part) for part in parts]
     except ValueError:
         layers = []
     if len(layers) in (1, 2):
         return layers[0] if len(layers) == 1 else tuple(layers)
-    raise InputError(f"--layer {value!r} is not a block's number, 'input', or two of these as LEFT,RIGHT")
+    raise InputError(f"--layer {value!r} is not a block's number, 'input', 'grounded', or two of these as LEFT,RIGHT")
 
 
 def parse_box(value: str, option: str = "--box") -> tuple[float, float, float, float]:
@@ -140,7 +140,7 @@ def parse_method(text: str, **options: Any) -> Method:
 
     Of the options that may differ between the sides, LEFT/RIGHT is a pair, as in `layer=4/input`.
     """
-    from secondsight.methods import method_named
+    from secondsight.methods import method_or_preset
 
     name, _, assignments = text.partition(":")
     parsed = parse_options(assignments.split(",") if assignments else None)
@@ -148,7 +148,7 @@ def parse_method(text: str, **options: Any) -> Method:
         value = parsed[option]
         if isinstance(value, str) and "/" in value:
             parsed[option] = tuple(parse_value(part) for part in value.split("/"))
-    return method_named(name, **parsed | options)
+    return method_or_preset(name, **parsed | options)
 
 
 def check_writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:

@@ -43,7 +43,7 @@ BoxText = Annotated[
     str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it, or the second image.")
 ]
 MethodName = Annotated[str, typer.Option(help="See: secondsight methods.")]
-Layer = Annotated[str | None, typer.Option(help="Block whose input is attributed, or input; or LEFT,RIGHT.")]
+Layer = Annotated[str | None, typer.Option(help="Block whose input is attributed, input, or grounded; or LEFT,RIGHT.")]
 Quadrature = Annotated[
     str | None, typer.Option(help="gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann.")
 ]
@@ -67,7 +67,7 @@ def explain(
     against: Against = None,
     select: Select = None,
     box: BoxText = None,
-    method: MethodName = "integrated-jacobian",
+    method: MethodName = "grounded",
     layer: Layer = None,
     quadrature: Quadrature = None,
     steps: Steps = None,

@@ -36,7 +36,7 @@ def decompose(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the stores: OUT/image, OUT/text.")],
     model: Model = "builtin",
     side: Annotated[str, typer.Option(help="image, text or both.")] = "both",
-    method: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,…")] = "integrated-jacobian",
+    method: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,…")] = "last-layer",
     dtype: Annotated[str, typer.Option(help="Storage type of the vectors: float16, int8 or float32.")] = "float16",
     limit: Annotated[int | None, typer.Option(help="The first inputs only.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Inputs at once; default: what fits.", min=1)] = None,

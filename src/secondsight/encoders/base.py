@@ -161,9 +161,21 @@ class Encoder(ABC):
         if isinstance(layer, bool) or not isinstance(layer, int) or not -self.depth <= layer < self.depth:
             raise InputError(
                 f"layer {layer!r} is not one of this {self.kind} encoder's: it has blocks 0 … {self.depth - 1} "
-                f"(or −1 … −{self.depth} from the end), and 'input'"
+                f"(or −1 … −{self.depth} from the end), 'input' and 'grounded'"
             )
         return layer % self.depth
+
+    def grounded_layer(self) -> int | str:
+        """The layer at which explanations hit objects best: token embeddings of texts, two thirds up for other inputs."""
+        if self.kind == "text":
+            return "input" if self.starts_from_input() else 0
+        return 2 * self.depth // 3
+
+    def starts_from_input(self) -> bool:
+        """Whether "input" is a layer: pixels, spectrogram bins, or token embeddings that can be replaced."""
+        if type(self).from_input is Encoder.from_input:
+            return False
+        return self.kind != "text" or self.token_embedding(self.dtype()) is not None
 
     def weights_dtype(self) -> torch.dtype | None:
         """Precision of the model's first floating-point weight; None where it has none."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import States
+from secondsight.encoders.base import ATTENTION_POOL, States
 from secondsight.encoders.host import HostEncoder
 from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, check_size, grid_layout
 from secondsight.inputs.prepared import Prepared
@@ -43,6 +43,12 @@ class HostImageEncoder(HostEncoder):
         if self.size is not None:
             check_size(prepared.tensor, self.size)
         return prepared
+
+    def grounded_layer(self) -> int | str:
+        """Two thirds up in transformers; the input of the last stage in convolutional networks."""
+        if self.patch is not None:
+            return super().grounded_layer()
+        return max(self.depth - (2 if self.pool == ATTENTION_POOL else 1), 0)
 
     def reference(self, prepared: Prepared, choice: str | Tensor | None, seed: int) -> Tensor:
         """See `ImageInput.reference`."""

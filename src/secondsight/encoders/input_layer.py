@@ -127,6 +127,8 @@ class InputEncoder(Encoder):
 
 def at_layer(encoder: Encoder, layer: object) -> tuple[Encoder, int]:
     """The encoder to ask for a layer, and the layer as 0 … depth − 1: "input" is a layer of its own."""
+    if layer == "grounded":
+        layer = encoder.grounded_layer()
     if layer != "input":
         return encoder, encoder.resolve(layer)
     if encoder.input_encoder is None:

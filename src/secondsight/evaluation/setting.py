@@ -17,7 +17,8 @@ from secondsight.algebra.interactions import Interactions
 from secondsight.data.grounded import GroundedCaption
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.inputs.prepared import Prepared
-from secondsight.methods import IntegratedJacobian, Method
+from secondsight.methods import Method, as_method
+from secondsight.methods.presets import DEFAULT
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
 from secondsight.support.files import ensure_folder
@@ -104,7 +105,7 @@ def settings(
     layers: Sequence[Layer] = (),
 ) -> list[Setting]:
     """Every model with every method at every layer; layers ("all",) are the image side's blocks one by one."""
-    methods = list(methods) or [("integrated-jacobian", IntegratedJacobian())]
+    methods = list(methods) or [(DEFAULT, as_method(None))]
     combinations = []
     for model_name, model in models:
         weights = fingerprint(model)

@@ -9,6 +9,9 @@ from secondsight.methods.chained_jacobian import ChainedJacobian as ChainedJacob
 from secondsight.methods.integrated_jacobian import IntegratedJacobian as IntegratedJacobian
 from secondsight.methods.jacobian_times_input import JacobianTimesInput as JacobianTimesInput
 from secondsight.methods.occlusion import Occlusion as Occlusion
+from secondsight.methods.presets import PRESETS as PRESETS
+from secondsight.methods.presets import as_method as as_method
+from secondsight.methods.presets import method_or_preset as method_or_preset
 from secondsight.methods.shapley import Shapley as Shapley
 from secondsight.methods.token_embeddings import TokenEmbeddings as TokenEmbeddings
 from secondsight.methods.waypoint_jacobian import WaypointJacobian as WaypointJacobian

@@ -22,7 +22,8 @@ REFERENCES = frozenset({*IMAGE_REFERENCES, *TEXT_REFERENCES, *AUDIO_REFERENCES})
 """Names of references of any kind of input."""
 
 Layer = int | str
-"""A block by its number, from the front or from the end, or "input" for pixels, spectrogram bins or token embeddings."""
+"""A block by its number, from the front or from the end; "input" for pixels, spectrogram bins or token embeddings; "grounded"
+for the encoder's own `grounded_layer`."""
 
 Value = TypeVar("Value")
 Sides: TypeAlias = Value | tuple[Value, ...]

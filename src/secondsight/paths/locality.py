@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,7 +130,8 @@ def _reshaped(target: torch.Size, reach: Reach) -> Reach | None:
 
 
 def _convolved(convolution: Convolution, reach: Reach) -> Reach | None:
-    stride, padding, dilation, transposed, *_ = convolution.options
+    options: list[Any] = list(convolution.options)
+    stride, padding, dilation, transposed = options[:4]
     if transposed or reach.axes != (2, 3) or len(reach.shape) != 4:
         return None
     output = torch.ops.aten.convolution(

@@ -19,7 +19,7 @@ import ray
 import ray.data
 
 from secondsight.encoders.registry import load
-from secondsight.methods import IntegratedJacobian, Method
+from secondsight.methods import Method, as_method
 from secondsight.model import DualEncoder
 from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, write_rows
 from secondsight.scale.place import move_model
@@ -52,7 +52,7 @@ def decompose_with_ray(
     `address` is the cluster's ("auto" the one that this machine belongs to); None starts Ray on this machine. `model` is a
     name that every worker loads, or the model itself, which is sent to them. Raises `InputError` where there is no cluster.
     """
-    method = method or IntegratedJacobian()
+    method = as_method(method, "last-layer")
     _connect(address)
     dual = move_model(load(model), None, precision) if isinstance(model, str) else model
     side = dual.side(source.kind)

@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from secondsight.methods import METHODS
+from secondsight.methods.presets import PRESET_LINES
 from secondsight.model import DualEncoder
 from secondsight.server.explaining import Result, explain_question
 from secondsight.server.guard import Guard
@@ -175,7 +176,8 @@ class Routes:
             }
         return {
             "models": list(self.models.names),
-            "methods": {name: (m.__doc__ or "").strip().splitlines()[0] for name, m in sorted(METHODS.items())},
+            "methods": PRESET_LINES
+            | {name: (m.__doc__ or "").strip().splitlines()[0] for name, m in sorted(METHODS.items())},
             "examples": [{"name": name, "captions": list(e.captions)} for name, e in example_pictures().items()],
             "limits": asdict(self.limits),
             "photos": photos,

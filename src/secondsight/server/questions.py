@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from secondsight.data.scenes import Scenes
 from secondsight.encoders.registry import load
 from secondsight.inputs.images import image_of_bytes
-from secondsight.methods import METHODS, Method, method_named
+from secondsight.methods import METHODS, PRESETS, Method, method_or_preset
+from secondsight.methods.presets import DEFAULT
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
 
@@ -55,8 +56,8 @@ class Question(BaseModel):
     captions: Captions | None = Field(None, description="the texts to compare it with")
     other_image: str | None = Field(None, description="instead of captions: a second image in base64")
     model: str | None = Field(None, description="one of GET /api/about; default: the first of them")
-    method: str = Field("integrated-jacobian", description="one of GET /api/about")
-    layer: int | Literal["input"] | None = Field(
+    method: str = Field(DEFAULT, description="one of GET /api/about")
+    layer: int | Literal["input", "grounded"] | None = Field(
         None, description="the block whose input is attributed; −1 is the last one"
     )
     steps: Annotated[int, Field(ge=1, le=512)] | None = Field(None, description="nodes; default: as many as needed")
@@ -184,11 +185,12 @@ def _left_input(question: Question) -> str | bytes:
 
 
 def _method(question: Question) -> Method:
-    if question.method not in METHODS:
-        raise Problem(422, f"unknown method {question.method[:60]!r}; known: {', '.join(sorted(METHODS))}")
+    if question.method not in METHODS and question.method not in PRESETS:
+        known = ", ".join([*PRESETS, *sorted(METHODS)])
+        raise Problem(422, f"unknown method {question.method[:60]!r}; known: {known}")
     options = {"layer": question.layer, "steps": question.steps, "tol": question.tol}
     try:
-        return method_named(question.method, **{name: v for name, v in options.items() if v is not None})
+        return method_or_preset(question.method, **{name: v for name, v in options.items() if v is not None})
     except InputError as problem:
         raise Problem(422, str(problem)) from None
 

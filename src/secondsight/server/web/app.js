@@ -346,7 +346,7 @@ async function start() {
   arrangeInputs();
   state.about = await request("/api/about");
   fillSelect($("model"), state.about.models.map((name) => [name, name]), state.about.models[0]);
-  fillSelect($("method"), Object.entries(state.about.methods), "integrated-jacobian");
+  fillSelect($("method"), Object.entries(state.about.methods), "grounded");
 }
 
 // Actions before the server has answered wait for `ready`; if it does not answer, the page says so.

@@ -1,0 +1,58 @@
+"""Methods with their options chosen, by names that say what they are for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secondsight.methods.base import METHODS, Method, method_named
+from secondsight.methods.chained_jacobian import ChainedJacobian
+from secondsight.methods.integrated_jacobian import IntegratedJacobian
+from secondsight.support.errors import InputError
+
+DEFAULT = "grounded"
+"""What `explain`, the command line, the app and `evaluate` use unless told otherwise."""
+
+PRESETS: dict[str, Method] = {
+    "grounded": ChainedJacobian(layer="grounded"),
+    "last-layer": IntegratedJacobian(),
+    "paper": IntegratedJacobian(quadrature="riemann", steps=50),
+}
+"""Presets by name.
+
+"grounded" attributes a middle image layer and token embeddings, where maps hit objects best. "last-layer" costs a fraction of a
+forward pass, and its contributions serve any number of partners: stores and `contributions` use it. "paper" is the setting of
+[M25]: the last layer, 50 nodes.
+"""
+
+PRESET_LINES = {
+    "grounded": "The default: a middle image layer and token embeddings, where explanations hit objects best.",
+    "last-layer": "The cheapest: the input of the last block, for stores and millions of pairs.",
+    "paper": "The setting of Möller et al. 2025: the last layer with 50 nodes.",
+}
+"""What to use a preset for, in one line."""
+
+
+def as_method(method: Method | str | None, default: str = DEFAULT) -> Method:
+    """A method, or the preset or method of that name; None is the default."""
+    return method if isinstance(method, Method) else method_or_preset(method or default)
+
+
+def method_or_preset(name: str, **options: Any) -> Method:
+    """The preset or the method of that name, with these options; `InputError` that lists the known ones."""
+    if name not in PRESETS:
+        if name not in METHODS:
+            raise InputError(f"unknown method {name!r}; known: {', '.join([*PRESETS, *sorted(METHODS)])}")
+        return method_named(name, **options)
+    preset: Any = PRESETS[name]
+    try:
+        return method_named(preset.name, **{**_options(preset), **options})
+    except InputError as problem:
+        if all(option in _options(preset) for option in options):
+            raise
+        raise InputError(
+            f"{problem!s}; other methods have other options, such as --method integrated-jacobian"
+        ) from None
+
+
+def _options(preset: Any) -> dict[str, Any]:
+    return {name: getattr(preset, name) for name in preset.__dataclass_fields__}
