@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from secondsight.methods.base import METHODS, Method, method_named
@@ -55,4 +56,4 @@ def method_or_preset(name: str, **options: Any) -> Method:
 
 
 def _options(preset: Any) -> dict[str, Any]:
-    return {name: getattr(preset, name) for name in preset.__dataclass_fields__}
+    return {field.name: getattr(preset, field.name) for field in fields(preset)}
