@@ -26,7 +26,7 @@ RUNS = {
 }
 """Those that print JSON."""
 
-TABLES = ("compare_exclip", "deep_layers", "methods")
+TABLES = ("compare_exclip", "chained", "deep_layers", "methods")
 """Those that print Markdown."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -181,19 +182,20 @@ class _Cache:
 
     def get(self, path: LinePath, key: object, linearise: Callable[[], Linearisation]) -> Linearisation:
         """The path's linearisation under a key."""
+        entry = (id(path), key)
         with self._lock:
-            entry = (id(path), key)
             if entry in self._entries:
                 self._entries.move_to_end(entry)
                 return self._entries[entry]
-            linear = linearise()
+        linear = linearise()
+        with self._lock:
             if linear.floats <= _CACHED_FLOATS:
                 if not any(owner == id(path) for owner, _ in self._entries):
                     weakref.finalize(path, self._forget, id(path))
                 self._entries[entry] = linear
-            while sum(linear.floats for linear in self._entries.values()) > _CACHED_FLOATS:
+            while sum(cached.floats for cached in self._entries.values()) > _CACHED_FLOATS:
                 self._entries.popitem(last=False)
-            return linear
+        return linear
 
     def _forget(self, owner: int) -> None:
         with self._lock:
@@ -202,3 +204,7 @@ class _Cache:
 
 
 _linearisations = _Cache()
+
+if hasattr(os, "register_at_fork"):
+    # A process forked while another thread holds the lock would wait for a thread that it does not have.
+    os.register_at_fork(after_in_child=lambda: globals().update(_linearisations=_Cache()))
