@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -55,19 +55,27 @@ class InputEncoder(Encoder):
     def features(self, tensors: Tensor, layer: int) -> list[States]:
         """The inputs themselves, or their token embeddings."""
         tensors = self.to_model(tensors)
-        hidden = self._hidden(tensors).to(self.dtype())
+        if self.reads_tokens:
+            # Both in one pass of the model.
+            states: list[States] = []
+            hidden = self._lookups(lambda: states.extend(self.encoder.features(tensors, self.encoder.depth - 1)))
+        else:
+            states, hidden = self.encoder.features(tensors, self.encoder.depth - 1), self._pixels(tensors)
         return [
             States(row, state.embedding, Context(tensor[None], tuple(tensor.shape)))
-            for row, state, tensor in zip(
-                hidden, self.encoder.features(tensors, self.encoder.depth - 1), tensors, strict=True
-            )
+            for row, state, tensor in zip(hidden.to(self.dtype()), states, tensors, strict=True)
         ]
 
     def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
         """The reference or its token embeddings; its embedding is that of the head, under the token ids of the input."""
         # Token ids also say where the model pools and what it masks, which must be as for the input.
-        hidden = self._hidden(self.to_model(tensor)).to(self.dtype())
-        return Reference(hidden[0], self.head(0, context, self.dtype())(hidden)[0])
+        tensor = self.to_model(tensor)
+        if self.reads_tokens:
+            encode = self.encoder.from_input(self._weights_or_default())
+            hidden = self._lookups(lambda: encode(tensor))
+        else:
+            hidden = self._pixels(tensor)
+        return Reference(hidden.to(self.dtype())[0], None)
 
     def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """The whole model from its input on."""
@@ -96,25 +104,29 @@ class InputEncoder(Encoder):
             return SpectrogramLayout(size, {}, (bands, frames), cells, seconds)
         return Layout(size)
 
-    def _hidden(self, tensors: Tensor) -> Tensor:
-        """(batch, position, width) of model-ready inputs."""
-        if not self.reads_tokens:
-            if tensors.ndim not in (3, 4):
-                raise InputError(f"inputs {tuple(tensors.shape[1:])} of {self.kind} have no positions: use layer=0")
-            return tensors.flatten(2).mT if tensors.ndim == 4 else tensors
-        dtype = self.weights_dtype() or torch.float32
+    def _pixels(self, tensors: Tensor) -> Tensor:
+        """(batch, position, width) of model-ready pixels or bins."""
+        if tensors.ndim not in (3, 4):
+            raise InputError(f"inputs {tuple(tensors.shape[1:])} of {self.kind} have no positions: use layer=0")
+        return tensors.flatten(2).mT if tensors.ndim == 4 else tensors
+
+    def _lookups(self, run: Callable[[], object]) -> Tensor:
+        """The token embeddings (batch, position, width) that the model looks up while `run` uses it."""
         lookups: list[Tensor] = []
 
         def copy_lookup(output: object) -> None:
             # Models may add positions to the embeddings in place.
-            if isinstance(output, Tensor):
+            if isinstance(output, Tensor) and not lookups:
                 lookups.append(output.clone())
 
-        with observing(self._table(dtype), copy_lookup):
-            self.encoder.from_input(dtype)(tensors)
+        with observing(self._table(self._weights_or_default()), copy_lookup):
+            run()
         if not lookups or lookups[0].ndim != 3:
             raise AdapterError(f"the {self.kind} model never looked up its token embeddings")
         return lookups[0]
+
+    def _weights_or_default(self) -> torch.dtype:
+        return self.weights_dtype() or torch.float32
 
     def _table(self, dtype: torch.dtype) -> nn.Module:
         table = self.encoder.token_embedding(dtype)

@@ -17,6 +17,9 @@ from torch.func import vjp, vmap
 Term = tuple[Tensor, Tensor, Tensor | None]
 """Left and right factors (…, rank, N) of a product of low rank, and weights (rank,) or None."""
 
+_LARGE_PRODUCT = 2**24
+"""Multiplications of a matrix product from which on it pays to look for rows of zeros."""
+
 _SPARSE = 0.6
 """The largest share of rows that are not zero for which a matrix product leaves out the others."""
 
@@ -375,6 +378,8 @@ def _times(t: Tensor, matrix: Tensor, factor: float) -> Tensor:
     if matrix.ndim > 2:
         return _scaled(t @ matrix, factor)
     flat = t.reshape(-1, t.shape[-1])
+    if flat.numel() * matrix.shape[-1] < _LARGE_PRODUCT:
+        return _scaled((flat @ matrix).reshape(*t.shape[:-1], matrix.shape[-1]), factor)
     # Behind a pooled position or an end token, whole rows of cotangents are zero.
     filled = flat.abs().amax(-1) > 0
     if int(filled.sum()) > _SPARSE * len(flat):

@@ -23,19 +23,24 @@ class Operation:
     """One ATen operation: its arguments and outputs, flattened; tensors that depend on the input have a number.
 
     Numbers count from 0, the input, in the order of computation; `sources` and `targets` are those of the arguments and
-    outputs, None for everything else. `structure` is how the arguments were nested, None for positional ones alone.
+    outputs, None for everything else. `structure` is how the arguments were nested: the
+    names of keywords, or a tree where a list holds tensors.
     """
 
     function: Any
     arguments: list[Any]
-    structure: TreeSpec | None
+    structure: TreeSpec | tuple[str, ...]
     outputs: list[Any]
     sources: list[int | None]
     targets: list[int | None]
 
     def nested(self, leaves: list[Any]) -> tuple[Any, Any]:
         """A list with a leaf for every argument as (positional, keyword) arguments."""
-        return (tuple(leaves), {}) if self.structure is None else tree_unflatten(leaves, self.structure)
+        if isinstance(self.structure, TreeSpec):
+            return tree_unflatten(leaves, self.structure)
+        names = self.structure
+        count = len(leaves) - len(names)
+        return tuple(leaves[:count]), dict(zip(names, leaves[count:], strict=True))
 
 
 class _WritesInPlace(Exception):
@@ -72,11 +77,11 @@ class _Writer(TorchDispatchMode):
         return output
 
 
-def _flat(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec | None]:
-    """All arguments in one list, and how they were nested; None for positional arguments without any nesting."""
-    if not kwargs and not any(isinstance(argument, (list, tuple)) for argument in args):
-        return list(args), None
-    return tree_flatten((args, kwargs))
+def _flat(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec | tuple[str, ...]]:
+    """All arguments in one list, and how they were nested: the keywords' names, or a tree where lists hold tensors."""
+    if any(isinstance(a, (list, tuple)) and any(isinstance(x, Tensor) for x in a) for a in args):
+        return tree_flatten((args, kwargs))
+    return [*args, *kwargs.values()], tuple(kwargs)
 
 
 def _is_real(leaf: object) -> bool:
