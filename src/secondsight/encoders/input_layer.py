@@ -30,6 +30,8 @@ class InputEncoder(Encoder):
         self.encoder, self.kind, self.references = encoder, encoder.kind, encoder.references
         self.module: nn.Module = encoder.module
         self.reads_tokens = encoder.kind == "text"
+        # Whether the table is asked for the ids themselves, so that a reference's need no pass of the model.
+        self._plain_lookup = False
 
     def label(self, layer: int) -> str:
         """The name of the only layer."""
@@ -59,6 +61,8 @@ class InputEncoder(Encoder):
             # Both in one pass of the model.
             states: list[States] = []
             hidden = self._lookups(lambda: states.extend(self.encoder.features(tensors, self.encoder.depth - 1)))
+            table = self._table(self._weights_or_default())
+            self._plain_lookup = type(table) is nn.Embedding and torch.equal(table(tensors), hidden)
         else:
             states, hidden = self.encoder.features(tensors, self.encoder.depth - 1), self._pixels(tensors)
         return [
@@ -71,8 +75,7 @@ class InputEncoder(Encoder):
         # Token ids also say where the model pools and what it masks, which must be as for the input.
         tensor = self.to_model(tensor)
         if self.reads_tokens:
-            encode = self.encoder.from_input(self._weights_or_default())
-            hidden = self._lookups(lambda: encode(tensor))
+            hidden = self._embedded(tensor)
         else:
             hidden = self._pixels(tensor)
         return Reference(hidden.to(self.dtype())[0], None)
@@ -124,6 +127,15 @@ class InputEncoder(Encoder):
         if not lookups or lookups[0].ndim != 3:
             raise AdapterError(f"the {self.kind} model never looked up its token embeddings")
         return lookups[0]
+
+    def _embedded(self, tensor: Tensor) -> Tensor:
+        """The token embeddings (1, position, width) of a reference."""
+        dtype = self._weights_or_default()
+        if self._plain_lookup:
+            embedded: Tensor = self._table(dtype)(tensor)
+            return embedded
+        encode = self.encoder.from_input(dtype)
+        return self._lookups(lambda: encode(tensor))
 
     def _weights_or_default(self) -> torch.dtype:
         return self.weights_dtype() or torch.float32
