@@ -5,7 +5,7 @@
     python benchmarks/chained.py --device cuda --precision bfloat16 ViT-B-16 6 0
 
 Random full-size weights, a caption of 16 tokens, float32, medians. `linearise` is the image side's chain with its measured
-residual, `15 rows` the matrix with the caption's 15 vectors, `1 row` a selection, both in units of one forward pass of the pair;
+residual, `15 rows` the matrix with the caption's 15 vectors, `1 row` a selection, in units of one forward pass of the pair;
 `whole` is everything from model-ready inputs to the whole matrix, forward passes included, and `integrated` the same for the
 integrated Jacobian (tol 1e-3). Memory is the process's peak, in brackets what it had before.
 """
@@ -74,9 +74,7 @@ def load(name: str, device: str, precision: str):
 
 
 def measure(name: str, layers: list[str], device: str, precision: str) -> None:
-    import torch
 
-    import secondsight as ss
 
     model, (image,), (text,) = load(name, device, precision)
     before = peak()
@@ -88,26 +86,33 @@ def measure(name: str, layers: list[str], device: str, precision: str) -> None:
     unit, _ = clock(forward, 9)
     for layer in layers:
         number = layer if layer == "input" else int(layer)
-        method = ss.ChainedJacobian(layer=(number, -1))
-        with torch.no_grad():
-            side = model.left
-            x = next(iter(method.layer_inputs(side, [image])))
-        linearise, contributions = clock(lambda x=x: linearised(method, x))
-        rows = torch.randn(15, len(contributions.embedding), device=contributions.embedding.device)
-        many, _ = clock(lambda: contributions.rows.pull(rows))
-        single, _ = clock(lambda: contributions.rows.pull(rows[:1]))
-        whole, e = clock(lambda: explained(model, image, text, method), 3)
-        integrated = "–"
-        if layer not in ("0", "input") and name != "ViT-L-14":
-            integrated_method = ss.IntegratedJacobian(layer=(number, -1))
-            seconds, _ = clock(lambda: explained(model, image, text, integrated_method), 1)
-            integrated = f"{seconds / unit:.1f}"
-        cells = (f"{seconds / unit:.2f}" for seconds in (linearise, many, single, whole))
         print(
-            f"| {name} | {layer} | {unit:.4f} | {' | '.join(cells)} | {integrated} | "
-            f"{e.outcomes[0].residual:.0e} | {peak():.1f} ({before:.1f}) |",
+            f"| {name} | {layer} | {unit:.4f} | {row(model, image, text, number, unit)} | {peak():.1f} ({before:.1f}) |",
             flush=True,
         )
+
+
+def row(model, image, text, layer, unit: float) -> str:
+    """The costs at one layer of the image side, as cells of the table."""
+    import torch
+
+    import secondsight as ss
+
+    method = ss.ChainedJacobian(layer=(layer, -1))
+    with torch.no_grad():
+        x = next(iter(method.layer_inputs(model.left, [image])))
+    linearise, contributions = clock(lambda: linearised(method, x))
+    rows = torch.randn(15, len(contributions.embedding), device=contributions.embedding.device)
+    many, _ = clock(lambda: contributions.rows.pull(rows))
+    single, _ = clock(lambda: contributions.rows.pull(rows[:1]))
+    whole, e = clock(lambda: explained(model, image, text, method), 3)
+    cells = [f"{seconds / unit:.2f}" for seconds in (linearise, many, single, whole)]
+    if layer in (0, "input") or unit > 0.4:
+        integrated = "–"
+    else:
+        seconds, _ = clock(lambda: explained(model, image, text, ss.IntegratedJacobian(layer=(layer, -1))), 1)
+        integrated = f"{seconds / unit:.1f}"
+    return " | ".join([*cells, integrated, f"{e.outcomes[0].residual:.0e}"])
 
 
 def linearised(method, x):

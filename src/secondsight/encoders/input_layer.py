@@ -74,10 +74,7 @@ class InputEncoder(Encoder):
         """The reference or its token embeddings; its embedding is that of the head, under the token ids of the input."""
         # Token ids also say where the model pools and what it masks, which must be as for the input.
         tensor = self.to_model(tensor)
-        if self.reads_tokens:
-            hidden = self._embedded(tensor)
-        else:
-            hidden = self._pixels(tensor)
+        hidden = self._embedded(tensor) if self.reads_tokens else self._pixels(tensor)
         return Reference(hidden.to(self.dtype())[0], None)
 
     def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
