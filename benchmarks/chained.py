@@ -75,7 +75,6 @@ def load(name: str, device: str, precision: str):
 
 def measure(name: str, layers: list[str], device: str, precision: str) -> None:
 
-
     model, (image,), (text,) = load(name, device, precision)
     before = peak()
 

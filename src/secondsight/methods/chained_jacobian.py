@@ -18,9 +18,15 @@ from secondsight.methods.path_factor import PathFactor
 from secondsight.paths.line import LinePath
 from secondsight.paths.linearisation import UnexplainedOperation
 from secondsight.paths.quadrature import Rule
-from secondsight.paths.tape import record
+from secondsight.paths.tape import CannotRecord, record
 from secondsight.support.errors import InputError
 from secondsight.support.guard import differentiable, following
+
+_LARGEST_RESIDUAL = 1e-3
+"""Relative; a chain whose sums miss more than this has lost something."""
+
+_ROUNDING = 1e3
+"""Rounding errors of the embedding, in units of its precision, that count as nothing lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,7 @@ class ChainedJacobian(LayerMethod):
     contributions become the integrated Jacobian's, at as many times the cost.
 
     Raises `InputError` where the model runs an operation that has no rule, or other operations for the reference than for
-    the input.
+    the input, and where contributions miss the difference of embeddings by more than a thousandth.
     """
 
     layer: Sides[Layer] = -1
@@ -74,7 +80,15 @@ class ChainedJacobian(LayerMethod):
             reference_embedding = embedding
         difference = (embedding - reference_embedding).double()
         total = cells.weights.to(steps) @ steps
-        missed = float((difference - total).norm()) / (float(difference.norm()) or 1.0)
+        gap, size = float((difference - total).norm()), float(difference.norm())
+        missed = gap / (size or 1.0)
+        rounding = _ROUNDING * torch.finfo(embedding.dtype).eps * float(embedding.double().norm())
+        if not gap <= _LARGEST_RESIDUAL * size + rounding:
+            raise InputError(
+                f"the chain of operations explains the {x.side.kind} embedding at layer {x.layer_label} with a residual of "
+                f"{missed:.1e}, because a value leaves torch on the way or a choice between numbers jumps: use "
+                "IntegratedJacobian or a later layer"
+            )
         outcome = Outcome(self.name, x.layer_label, x.reference_label, missed, cost=2 * self.cells)
         facts = {"layer": x.layer_label, "cells": self.cells, "residual": missed, "passes": outcome.cost}
         factor = PathFactor(path, cells, total, x.encoder)
@@ -94,19 +108,22 @@ def _cells(count: int) -> Rule:
 def _in_words(problem: UnexplainedOperation, x: LayerInput) -> str:
     """The operation, the module that runs it, and the remedy."""
     path: list[str] = []
-    place = ""
-    count = 0
+    places: list[str] = []
 
-    def look(_: object) -> None:
-        nonlocal place, count
-        if count == problem.number:
-            place = path[-1] if path else ""
-        count += 1
+    def look() -> None:
+        places.append(path[-1] if path else "")
 
-    with following(x.encoder.in_precision(x.hidden.dtype), path):
-        record(x.head, x.hidden[None], look)
-    where = f" in {place}" if place else ""
+    for point in (x.reference, x.hidden):
+        places.clear()
+        try:
+            with following(x.encoder.in_precision(x.hidden.dtype), path):
+                record(x.head, point[None], lambda _: None, look)
+        except CannotRecord:
+            look()
+        if len(places) > problem.number:
+            break
+    where = next((f" in {place}" for place in places[problem.number :] if place), "")
     return (
-        f"the operation {problem.operation.function}{where} {problem.reason}, so that the {x.side.kind} side has no chained "
+        f"the operation {problem.function}{where} {problem.reason}, so that the {x.side.kind} side has no chained "
         "Jacobian at this layer: use IntegratedJacobian or a later layer, or add a rule to secondsight.paths.rules"
     )

@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from secondsight.paths.kinks import KINKED_OPERATIONS
-from secondsight.paths.linear_maps import Slice
+from secondsight.paths.linear_maps import LinearMap, Slice
 from secondsight.paths.locality import Pool, colours, find_pool, gathered
 from secondsight.paths.rules import Edge, Move, NoRule, edges_of
-from secondsight.paths.tape import Operation, record
+from secondsight.paths.tape import CannotRecord, Operation, record
 from secondsight.support.errors import InputError
 from secondsight.support.memory import retry_in_smaller_chunks
 
@@ -31,9 +33,24 @@ _ROW_FLOATS = 2**26
 class UnexplainedOperation(InputError):
     """An operation that has no mean Jacobian, or that did not run at both points; `number` counts those before it."""
 
-    def __init__(self, operation: Operation, number: int, reason: str) -> None:
-        self.operation, self.number, self.reason = operation, number, reason
-        super().__init__(f"the operation {operation.function} {reason}")
+    def __init__(self, function: object, number: int, reason: str) -> None:
+        self.function, self.number, self.reason = function, number, reason
+        super().__init__(f"the operation {function} {reason}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Missing(LinearMap):
+    """Stands for the map of an operation without a rule."""
+
+    problem: UnexplainedOperation
+
+    def push(self, t: Tensor) -> Tensor:
+        """Raises."""
+        raise self.problem
+
+    def pull(self, g: Tensor) -> Tensor:
+        """Raises."""
+        raise self.problem
 
 
 class Linearisation:
@@ -60,7 +77,11 @@ class Linearisation:
         values: list[Tensor] = []
         for point in [*points, *(kinks or ())]:
             tapes.append(deque())
-            value, self._output = record(function, point, tapes[-1].append)
+            try:
+                value, self._output = record(function, point, tapes[-1].append)
+            except CannotRecord as problem:
+                reason = "writes into what depends on the input, in a way that cannot be followed"
+                raise UnexplainedOperation(problem.function, problem.number, reason) from problem
             values.append(value)
         self.start_value, self.value = values[0], values[len(points) - 1]
         with torch.no_grad():
@@ -68,12 +89,17 @@ class Linearisation:
                 # Values are let go one by one, as maps take their place.
                 self._connect([tape.popleft() if tape else None for tape in tapes], len(points))
         self._edges = _reaching(self._edges, self._output)
+        for edge in self._edges:
+            if isinstance(edge.map, _Missing):
+                raise edge.map.problem
 
     def _connect(self, runs: Sequence[Operation | None], points: int) -> None:
         """Adds the edges of an operation that ran at all points."""
         operation = next(run for run in runs if run is not None)
         if not all(run is not None and _alike(operation, run) for run in runs):
-            raise UnexplainedOperation(operation, self._count, "did not run alike at the reference and at the input")
+            raise UnexplainedOperation(
+                operation.function, self._count, "did not run alike at the reference and at the input"
+            )
         kinked = len(runs) > points and operation.function in KINKED_OPERATIONS
         before, after = (runs[-2], runs[-1]) if kinked else (runs[0], runs[points - 1])
         assert before is not None
@@ -81,7 +107,10 @@ class Linearisation:
         try:
             self._edges.extend(edges_of(Move(before, after)))
         except NoRule as reason:
-            raise UnexplainedOperation(operation, self._count, str(reason)) from reason
+            # What has no rule is an error only where the output needs it: an index may come from sorted numbers.
+            missing = _Missing(UnexplainedOperation(operation.function, self._count, str(reason)))
+            pairs = product(operation.sources, operation.targets)
+            self._edges.extend(Edge(a, b, missing) for a, b in pairs if a is not None and b is not None)
         sizes = [leaf.numel() for leaf in operation.outputs if isinstance(leaf, Tensor)]
         self._largest = max(self._largest, *sizes)
         self.floats += sum(sizes)

@@ -7,9 +7,10 @@ on the input, the linear map to the output. An operation without a rule is refus
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from secondsight.paths.linear_maps import Derivative
-from secondsight.paths.rules import choices, functions, places, products, statistics  # noqa: F401  # rules register themselves
+from secondsight.paths.rules import choices, complexes, functions, places, products, statistics, strided  # noqa: F401  # rules register themselves
 from secondsight.paths.rules.affine import AFFINE, affine, by_torch
 from secondsight.paths.rules.functions import elementwise
 from secondsight.paths.rules.move import RULES, Edge, Move, NoRule, rule
@@ -20,6 +21,8 @@ __all__ = ["AFFINE", "RULES", "Edge", "Move", "NoRule", "edges_of", "rule"]
 def edges_of(move: Move) -> list[Edge]:
     """The edges of an operation; `NoRule` where it has none."""
     function = move.after.function
+    if any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in (*move.after.arguments, *move.after.outputs)):
+        return complexes.edges_of(move)
     if function in RULES:
         if not move.standing:
             # A choice between two tensors may change.

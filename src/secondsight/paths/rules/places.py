@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from secondsight.paths.linear_maps import Cast, Expand, Identity, Permute, Place, Reshape, Slice
+from secondsight.paths.linear_maps import Cast, Composed, Expand, Identity, Permute, Place, Reshape, Slice
 from secondsight.paths.rules.move import Edge, Move, rule
 
 aten = torch.ops.aten
@@ -23,6 +23,14 @@ def cast(move: Move) -> list[Edge]:
     """Another precision."""
     start, end = move.points(0)[1].dtype, move.results[1].dtype
     return move.first(Identity() if start == end else Cast(start, end))
+
+
+@rule(aten.copy.default)
+def copy(move: Move) -> list[Edge]:
+    """The second argument in the shape and precision of the first."""
+    start, end = move.points(1)[1], move.results[1]
+    maps = [Cast(start.dtype, end.dtype), Expand(start.shape, end.shape)]
+    return [move.edge(move.sources[1], Composed(maps))] if isinstance(move.sources[1], int) else []
 
 
 @rule(
