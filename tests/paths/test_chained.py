@@ -185,6 +185,9 @@ def twice(x: Tensor) -> Tensor:
     return SHARED(SHARED(x) + x)
 
 
+VISIBLE = torch.ones(4, 4, dtype=torch.float64).tril()
+HIDDEN = VISIBLE.log()
+NO_ROW = torch.cat([torch.full((1, 4), -torch.inf, dtype=torch.float64), HIDDEN[:3]])
 PHASES = torch.polar(torch.ones(4, 3, dtype=torch.float64), noise(4, 3))
 
 
@@ -206,6 +209,10 @@ TRICKS = {
     "detach": (lambda x: x.detach().sin() + x.data.cos(), lambda x: x.sin() + x.cos()),
     "mask": (lambda x: (x @ x.mT).masked_fill_(noise(4, 4) > 1, -torch.inf).softmax(-1) @ x,
              lambda x: torch.where(noise(4, 4) > 1, -torch.inf, x @ x.mT).softmax(-1) @ x),
+    "written-out-mask": (lambda x: ((x @ x.mT + HIDDEN).exp() / (x @ x.mT + HIDDEN).exp().sum(-1, keepdim=True)) @ x,
+                         lambda x: ((x @ x.mT).exp() * VISIBLE / ((x @ x.mT).exp() * VISIBLE).sum(-1, keepdim=True)) @ x),
+    "no-row": (lambda x: (x @ x.mT).masked_fill(NO_ROW < 0, -torch.inf).softmax(-1).nan_to_num(0) @ x + x,
+               lambda x: torch.cat([0 * x[:, :1], ((x @ x.mT)[:, 1:] + NO_ROW[1:]).softmax(-1) @ x], 1) + x),
     "unsqueezed": (lambda x: (x @ A).unsqueeze_(0).tanh()[0], lambda x: (x @ A).tanh()),
     "rotary": (lambda x: torch.view_as_real(torch.view_as_complex((x @ A).unflatten(-1, (3, 2))) * PHASES).flatten(-2).tanh(),
                lambda x: rotated(x @ A).tanh()),
@@ -335,7 +342,8 @@ EDGES = {
     "constant-vector": lambda x: F.layer_norm(x.mean(-1, keepdim=True).expand(1, 4, 6), (6,)) + x.sin(),
     "hidden-rows": hidden_rows, "steep": lambda x: torch.tanh(1e4 * x) + torch.sigmoid(-1e3 * x),
     "exp": lambda x: (x * 20).exp().log1p(), "gelu": lambda x: F.gelu(x * 1e4),
-    "tiny-norm": lambda x: F.normalize(x * 1e-6, dim=-1), "whole-mask": lambda x: attention(x + 0 * x.relu()),
+    "sigmoid": lambda x: torch.sigmoid(x * 1e-5) + x, "tiny-norm": lambda x: F.normalize(x * 1e-6, dim=-1),
+    "whole-mask": lambda x: attention(x + 0 * x.relu()),
 }  # fmt: skip
 
 
@@ -363,3 +371,13 @@ def test_a_position_that_stands_still_contributes_nothing():
     vectors = explained(deep, start, end).vectors
     assert vectors[2].eq(0).all()
     assert vectors[[0, 1, 3]].norm(dim=-1).min() > 1e-3
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("function", [torch.sigmoid, torch.exp, F.softplus, F.gelu, torch.tanh])
+def test_small_steps_have_exact_slopes_in_single_precision(function, scale):
+    points = [scale * noise(1, 4, 6, seed=seed) for seed in (10, 11)]
+    with differentiable():
+        double = Linearisation(function, *points).pull(torch.ones(1, 1, 4, 6, dtype=torch.float64))
+        single = Linearisation(function, *(z.float() for z in points)).pull(torch.ones(1, 1, 4, 6))
+    assert (single - double).abs().max() <= 1e-4 * double.abs().max()

@@ -7,7 +7,11 @@ from torch import Tensor, nn
 
 from mean_jacobians import chained
 from secondsight.paths.linearisation import Linearisation
+from secondsight.paths.rules import AFFINE, RULES
+from secondsight.paths.tape import record
 from secondsight.support.guard import differentiable
+
+aten = torch.ops.aten
 
 
 def module(part: nn.Module) -> nn.Module:
@@ -108,6 +112,7 @@ NORMS = {
     "written-layer-norm": lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt(),
     "var-mean": lambda x: sum(torch.var_mean(x, (0, 2))), "std": lambda x: x / x.std(-1, keepdim=True),
     "cosine": lambda x: F.cosine_similarity(x[:1], x[1:].sin(), dim=-1),
+    "normalize-absolute": lambda x: F.normalize(x, p=1, dim=-1),
 }  # fmt: skip
 
 CONVOLUTIONS = {
@@ -128,7 +133,16 @@ CONVOLUTIONS = {
     "upsample-aa": lambda x: F.interpolate(x[None], size=(2, 3), mode="bilinear", antialias=True),
     "upsample-1d": lambda x: F.interpolate(x, size=9, mode="linear"), "unfold": lambda x: F.unfold(x[None], 2),
     "unfold-axis": lambda x: x.unfold(-1, 3, 2), "pixel-shuffle": lambda x: F.pixel_shuffle(x.reshape(1, 12, 2, 3), 2),
-    "pixel-unshuffle": lambda x: F.pixel_unshuffle(x, 2),
+    "pixel-unshuffle": lambda x: F.pixel_unshuffle(x, 2), "upsample-nearest-1d": lambda x: F.interpolate(x, size=9),
+    "upsample-nearest-3d": lambda x: F.interpolate(x[None, None], scale_factor=2),
+    "upsample-trilinear": lambda x: F.interpolate(x[None, None], size=(2, 5, 7), mode="trilinear"),
+    "upsample-exact": lambda x: F.interpolate(x[None], size=(5, 7), mode="nearest-exact"),
+    "upsample-exact-1d": lambda x: F.interpolate(x, size=7, mode="nearest-exact"),
+    "upsample-exact-3d": lambda x: F.interpolate(x[None, None], size=(2, 5, 7), mode="nearest-exact"),
+    "upsample-cubic-aa": lambda x: F.interpolate(x[None], size=(2, 3), mode="bicubic", antialias=True),
+    "avg-pool-3d": lambda x: F.avg_pool3d(x[None], 2),
+    "adaptive-pool-3d": lambda x: F.adaptive_avg_pool3d(x[None], (2, 1, 3)),
+    "fold": lambda x: F.fold(x.reshape(1, 12, 6), (3, 4), 2),
 }  # fmt: skip
 
 CHOICES = {
@@ -140,6 +154,7 @@ CHOICES = {
     "max-all": lambda x: x[0, 0, :2].max() + x, "maximum": lambda x: torch.maximum(x, x.sin() + x[:1]),
     "minimum": lambda x: torch.minimum(x, x.flip(0)), "maximum-constant": lambda x: torch.maximum(x, torch.zeros(())),
     "where-constant-mask": lambda x: torch.where(constant(4, 6) > 0, x, x.tanh()),
+    "adaptive-max-3d": lambda x: F.adaptive_max_pool3d(x[None, :, :2, :1], 1), "min-all": lambda x: x[0, 0, :2].min() * x,
 }  # fmt: skip
 
 MOVES = {
@@ -182,6 +197,13 @@ MOVES = {
     "masked-select": lambda x: x.masked_select(constant(4, 6) > 0), "glu": F.glu,
     "hstack": lambda x: torch.hstack([x, x.sin()]), "kron": lambda x: torch.kron(x[0], constant(2, 2)),
     "reshape-permuted": lambda x: x.permute(2, 1, 0).reshape(4, 18),
+    "masked-fill-moving": lambda x: x.masked_fill(constant(4, 6) > 0, x[0, 0, 0].sin()),
+    "scatter-value": lambda x: x.scatter(1, torch.tensor([[[0] * 6]]).expand(3, 1, 6), 2.0),
+    "pad-reflect-3d": lambda x: F.pad(x[None], (1, 1, 2, 0, 1, 1), mode="reflect"),
+    "pad-replicate-3d": lambda x: F.pad(x[None], (1, 1, 2, 0, 1, 1), mode="replicate"),
+    "squeeze-axes": lambda x: x[:1, :1].squeeze((0, 1)), "unsafe-split": lambda x: pieces(x.unsafe_split(2, 1)),
+    "unsafe-split-sizes": lambda x: pieces(p.sum(1) for p in x.unsafe_split_with_sizes([1, 3], 1)),
+    "alias": lambda x: x[...].tanh(),
 }  # fmt: skip
 
 WRITTEN_OUT = {
@@ -191,6 +213,26 @@ WRITTEN_OUT = {
 """For the oracle: functions that torch computes in place, or that are a product and something before it in one operation."""
 
 CASES = {**ELEMENTWISE, **PRODUCTS, **NORMS, **CONVOLUTIONS, **CHOICES, **MOVES}
+
+
+ELSEWHERE = {
+    aten.detach.default, aten.copy.default, aten.lift_fresh.default, aten.as_strided_scatter.default,
+    aten.view_as_complex.default, aten.view_as_real.default, aten.zero.default, aten.fill.Tensor, aten.fill.Scalar,
+}  # fmt: skip
+"""What only models with tricks run, see test_chained."""
+
+BY_OTHER_BACKENDS = {
+    aten._native_batch_norm_legit_no_training.default, aten._batch_norm_no_update.default, aten.mul.Scalar,
+    aten.div.Scalar, aten.add.Scalar, aten.sub.Scalar,
+}  # fmt: skip
+
+
+def test_every_rule_has_a_case():
+    reached = set()
+    with differentiable():
+        for function in CASES.values():
+            record(function, constant(3, 4, 6, seed=10), lambda operation: reached.add(operation.function))
+    assert (set(RULES) | AFFINE) - reached <= ELSEWHERE | BY_OTHER_BACKENDS
 
 
 @pytest.mark.parametrize("name", CASES)

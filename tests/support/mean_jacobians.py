@@ -20,13 +20,14 @@ KINKS = (-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0)
 KINKED = {
     aten.relu.default, aten.leaky_relu.default, aten.hardtanh.default, aten.hardswish.default, aten.hardsigmoid.default,
     aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.abs.default, aten.elu.default,
-    aten.threshold.default, aten.celu.default, aten.softshrink.default, aten._prelu_kernel.default,
+    aten.threshold.default, aten.celu.default, aten.softshrink.default,
+    aten.linalg_vector_norm.default, aten._prelu_kernel.default,
 }  # fmt: skip
 
 CHOOSING = {
     aten.maximum.default, aten.minimum.default, aten.max.dim, aten.min.dim, aten.amax.default, aten.amin.default,
-    aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default, aten.max.default, aten.min.default,
-    aten.where.self,
+    aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default, aten.adaptive_max_pool2d.default,
+    aten.adaptive_max_pool3d.default, aten.max.default, aten.min.default,
 }  # fmt: skip
 
 
@@ -71,7 +72,8 @@ def mean_jacobians(before: Operation, after: Operation) -> list[list[Tensor]]:
         return jacrev(run, argnums=tuple(range(len(positions))))(*points)
 
     totals: list[list[Tensor]] | None = None
-    alpha, weights = nodes_between(breaks(after.function, first, second))
+    count = 2 if after.function in CHOOSING else 8 if after.function in KINKED else NODES
+    alpha, weights = nodes_between(breaks(after.function, first, second), count)
     for nodes, w in zip(alpha.split(512), weights.split(512), strict=True):
         try:
             rows = vmap(jacobian)(nodes)
@@ -95,7 +97,7 @@ def _quotient(before: Operation, after: Operation) -> list[Tensor]:
     (a0, b0), (a1, b1) = (
         [torch.as_tensor(z, dtype=torch.float64) for z in operation.arguments[:2]] for operation in (before, after)
     )
-    alpha, weights = nodes_between([0.0, 0.5, 1.0])
+    alpha, weights = nodes_between([0.0, 0.5, 1.0], NODES)
     result = []
     if after.sources[0] is not None:
         inverse = (1 / b0 + (1 / b1 - 1 / b0) * 0.5).expand(shape)
@@ -124,9 +126,9 @@ def breaks(function: object, first: list[Tensor], second: list[Tensor]) -> list[
     return [0.0, *inside.tolist(), 1.0]
 
 
-def nodes_between(edges: list[float]) -> tuple[Tensor, Tensor]:
+def nodes_between(edges: list[float], count: int) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes of every piece, and their weights."""
-    points, sizes = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(NODES if len(edges) < 9 else 8))
+    points, sizes = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(count))
     left = torch.tensor(edges[:-1], dtype=torch.float64)
     width = torch.tensor(edges[1:], dtype=torch.float64) - left
     alpha = left[:, None] + width[:, None] * (points + 1) / 2

@@ -36,13 +36,13 @@ def slope(function: Callable[[Tensor], Tensor], z: tuple[Tensor, Tensor], y: tup
     """Rise over run of an elementwise function; its derivative at the middle where the run is too small to divide by.
 
     Over a run of the cube root of the precision, rise over run and the derivative at the middle are equally exact. A kink
-    within such a run would break the sum, so where the derivative misses the rise, rise over run is taken after all.
+    or a steep bend within such a run would break the sum, so where the derivative misses the rise by more than rounding,
+    rise over run is taken after all.
     """
     run, rise = z[1] - z[0], y[1] - y[0]
     precision = torch.finfo(run.dtype).eps
     middle = (z[0] + z[1]).div_(2)
-    size = run.abs()
-    short = (size < middle.abs().clamp_(max=1).mul_(precision ** (1 / 3))) | (size == 0)
+    short = run.abs() < precision ** (1 / 3)
     secant = rise / run
     if bool(short.any()):
         start, steps, risen = middle[short], run[short], rise[short]
@@ -52,7 +52,8 @@ def slope(function: Callable[[Tensor], Tensor], z: tuple[Tensor, Tensor], y: tup
         largest = torch.maximum(y[0][short].abs(), y[1][short].abs())
         exact = (tangent * steps - risen).abs() <= 8 * precision * largest
         secant[short] = torch.where(exact | (steps == 0), tangent, secant[short])
-    return secant
+    # What a mask holds at −∞ does not move.
+    return secant if bool(torch.isfinite(secant.sum())) else secant.nan_to_num(0, 0, 0)
 
 
 def softmax(z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> LowRank:

@@ -21,17 +21,13 @@ AFFINE: set[Any] = {
     aten.masked_select.default, aten.avg_pool3d.default, aten.upsample_linear1d.default, aten.upsample_trilinear3d.default,
     aten.upsample_nearest1d.default, aten.upsample_nearest3d.default, aten._upsample_nearest_exact1d.default,
     aten._upsample_nearest_exact2d.default, aten._upsample_nearest_exact3d.default, aten.col2im.default,
-    aten.avg_pool2d.default, aten.avg_pool1d.default, aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool1d.default,
-    aten._adaptive_avg_pool3d.default, aten.upsample_bicubic2d.default, aten.upsample_bilinear2d.default,
-    aten.upsample_nearest2d.default, aten._upsample_bicubic2d_aa.default, aten._upsample_bilinear2d_aa.default,
-    aten.pixel_shuffle.default, aten.pixel_unshuffle.default, aten.im2col.default, aten.unfold.default,
-    aten.select_scatter.default,
+    aten.avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default,
+    aten.upsample_bicubic2d.default, aten.upsample_bilinear2d.default, aten.upsample_nearest2d.default,
+    aten._upsample_bicubic2d_aa.default, aten._upsample_bilinear2d_aa.default, aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default, aten.im2col.default, aten.unfold.default, aten.select_scatter.default,
     aten.slice_scatter.default, aten.index_put.default, aten.scatter.src, aten.scatter.value, aten.stack.default,
-    aten.cumsum.default, aten.tril.default, aten.triu.default, aten.neg.default, aten.repeat.default,
-    aten.diagonal.default, aten.index_add.default, aten.scatter_add.default,
-    aten.fill.Scalar, aten.fill.Tensor, aten.zero.default,
-    aten.lift.default, aten.movedim.int, aten.squeeze_copy.dim, aten._conj.default,
-    aten.tile.default, aten.repeat_interleave.self_int, aten.pad.default,
+    aten.cumsum.default, aten.tril.default, aten.triu.default, aten.neg.default, aten.repeat.default, aten.diagonal.default,
+    aten.index_add.default, aten.scatter_add.default, aten.fill.Scalar, aten.fill.Tensor, aten.zero.default,
 }  # fmt: skip
 
 

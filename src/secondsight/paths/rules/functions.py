@@ -43,11 +43,14 @@ def softmax(move: Move) -> list[Edge]:
     axis = move.argument(1) % end.ndim
     turn = to_last(end.ndim, axis)
     first, second = (y.movedim(axis, -1) for y in move.results)
+    visible = second.sum(-1, keepdim=True) > 0
+    hidden = not bool(visible.all())
+    if hidden:
+        # A mask hides all positions of a row, whose probabilities are zeros or NaN.
+        first, second = (torch.where(visible, y, 0) for y in (first, second))
     maps: list[LinearMap] = [secants.softmax((start.movedim(axis, -1), end.movedim(axis, -1)), (first, second))]
-    hidden = (second == 0).all(-1, keepdim=True)
-    if bool(hidden.any()):
-        # A mask hides all positions of a row, whose probabilities are zeros.
-        maps.append(Scale(second.shape, second.shape, (~hidden).to(second.dtype)))
+    if hidden:
+        maps.append(Scale(second.shape, second.shape, visible.to(second.dtype)))
     if turn is not None:
         maps = [turn, *maps, inverse(turn)]
     return move.first(maps[0] if len(maps) == 1 else Composed(maps))

@@ -12,7 +12,7 @@ from secondsight.paths.rules.move import Edge, Move, rule
 aten = torch.ops.aten
 
 
-@rule(aten.alias.default, aten.detach.default, aten.clone.default, aten.lift_fresh.default, aten.contiguous.default)
+@rule(aten.alias.default, aten.detach.default, aten.clone.default, aten.lift_fresh.default)
 def identity(move: Move) -> list[Edge]:
     """Copies and aliases."""
     return move.first(Identity())
@@ -34,8 +34,8 @@ def copy(move: Move) -> list[Edge]:
 
 
 @rule(
-    aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.unsqueeze.default, aten.squeeze.default,
-    aten.squeeze.dim, aten.squeeze.dims, aten.flatten.using_ints, aten.unflatten.int,
+    aten.view.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.default,
+    aten.squeeze.dim, aten.squeeze.dims,
 )  # fmt: skip
 def reshape(move: Move) -> list[Edge]:
     """The same numbers in the same order."""
@@ -76,7 +76,10 @@ def take_slice(move: Move) -> list[Edge]:
     return move.first(Slice(shape, _along(axis % len(shape), part)))
 
 
-@rule(aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int)
+@rule(
+    aten.split.Tensor, aten.split_with_sizes.default, aten.unsafe_split.Tensor, aten.unsafe_split_with_sizes.default,
+    aten.unbind.int,
+)  # fmt: skip
 def split(move: Move) -> list[Edge]:
     """Parts of an axis, each an output."""
     shape = move.points(0)[1].shape

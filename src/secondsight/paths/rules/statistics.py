@@ -52,13 +52,18 @@ class Rows:
         ])  # fmt: skip
 
 
-@rule(aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.norm.Scalar)
+@rule(aten.linalg_vector_norm.default)
 def vector_norm(move: Move) -> list[Edge]:
-    """The Euclidean norm."""
-    if move.argument(1, 2) not in (2, 2.0):
-        raise NoRule("is a norm other than the Euclidean")
+    """The Euclidean norm, and the sum of absolute values."""
+    order = move.argument(1, 2)
+    if order not in (1, 2):
+        raise NoRule("is a norm other than the Euclidean and the sum of absolute values")
     rows = Rows(move.points(0)[1].shape, move.argument(2))
-    gradient = secants.length(rows.of(move.points(0)), rows.results(move.results))
+    points = rows.of(move.points(0))
+    if order == 1:
+        gradient = secants.slope(torch.abs, points, (points[0].abs(), points[1].abs()))
+    else:
+        gradient = secants.length(points, rows.results(move.results))
     return move.first(rows.along(gradient, move.results[1].shape))
 
 
