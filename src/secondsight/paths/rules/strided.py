@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from secondsight.paths.linear_maps import LinearMap, Scale
+from secondsight.paths.linear_maps import LinearMap
 from secondsight.paths.memory import Geometry
 from secondsight.paths.rules.move import Edge, Move, NoRule, rule
 
@@ -54,6 +54,23 @@ class Transposed(LinearMap):
         return self.of.push(g)
 
 
+@dataclass(frozen=True, eq=False)
+class Emptied(LinearMap):
+    """The input with zeros where a view lies."""
+
+    view: Strided
+
+    def push(self, t: Tensor) -> Tensor:
+        """The rest."""
+        rest = t.flatten(1).clone()
+        rest[:, self.view.index.flatten().to(t.device)] = 0
+        return rest.reshape(t.shape)
+
+    def pull(self, g: Tensor) -> Tensor:
+        """The rest."""
+        return self.push(g)
+
+
 @rule(aten.as_strided.default)
 def view(move: Move) -> list[Edge]:
     """A view of memory."""
@@ -67,16 +84,11 @@ def view(move: Move) -> list[Edge]:
 @rule(aten.as_strided_scatter.default)
 def write(move: Move) -> list[Edge]:
     """A view of memory with other numbers put in."""
-    memory, part, size, stride = move.arguments[1][:4]
+    memory, _, size, stride = move.arguments[1][:4]
     where = Strided(memory.shape, (tuple(size), tuple(stride), move.argument(4) or 0))
     edges = []
     if isinstance(move.sources[0], int):
-        rest = torch.ones(memory.numel(), dtype=part.dtype)
-        rest[where.index.flatten()] = 0
-        device = next((leaf.device for leaf in move.after.outputs if not leaf.is_meta), torch.device("cpu"))
-        edges.append(
-            move.edge(move.sources[0], Scale(memory.shape, memory.shape, rest.reshape(memory.shape).to(device)))
-        )
+        edges.append(move.edge(move.sources[0], Emptied(where)))
     if isinstance(move.sources[1], int):
         edges.append(move.edge(move.sources[1], Transposed(where)))
     return edges
