@@ -200,10 +200,10 @@ def _counterpart(function: Any) -> Any:
     """The operation that gives what another one writes; None where there is none."""
     namespace, name = function._schema.name.split("::")
     packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
-    wanted = [(a.name, str(a.type)) for a in function._schema.arguments if not (a.is_out or a.name == "out")]
+    signature = [(a.name, str(a.type)) for a in function._schema.arguments if not (a.is_out or a.name == "out")]
     for overload in packet.overloads() if packet is not None else ():
         candidate = getattr(packet, overload)
-        if not candidate._schema.is_mutable and [(a.name, str(a.type)) for a in candidate._schema.arguments] == wanted:
+        if not candidate._schema.is_mutable and [(a.name, str(a.type)) for a in candidate._schema.arguments] == signature:
             return candidate
     return None
 

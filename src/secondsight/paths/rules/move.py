@@ -102,8 +102,8 @@ class Move:
         leaves = zip(self.before.arguments, self.after.arguments, self.after.sources, strict=True)
         for position, (before, after, source) in enumerate(leaves):
             if source is None and position not in moving and not same(before, after):
-                what = f"the {'tensor' if isinstance(after, Tensor) else 'value'} in its argument {position}"
-                raise NoRule(f"takes {what} that differs between reference and input, without a derivative")
+                subject = f"the {'tensor' if isinstance(after, Tensor) else 'value'} in its argument {position}"
+                raise NoRule(f"takes {subject} that differs between reference and input, without a derivative")
 
 
 def same(before: Any, after: Any) -> bool:

@@ -103,8 +103,8 @@ def log_softmax(move: Move) -> list[Edge]:
     turn = to_last(end.ndim, axis)
     points = start.movedim(axis, -1), end.movedim(axis, -1)
     mean = _mean_softmax(points, (points[0].logsumexp(-1, keepdim=True), points[1].logsumexp(-1, keepdim=True)))
-    ones = torch.ones_like(mean)
-    jacobian = LowRank(ones, [(-ones[..., None, :], mean[..., None, :], None)])
+    unit = torch.ones_like(mean)
+    jacobian = LowRank(unit, [(-unit[..., None, :], mean[..., None, :], None)])
     return move.first(jacobian if turn is None else Composed([turn, jacobian, inverse(turn)]))
 
 
