@@ -203,7 +203,10 @@ def _counterpart(function: Any) -> Any:
     signature = [(a.name, str(a.type)) for a in function._schema.arguments if not (a.is_out or a.name == "out")]
     for overload in packet.overloads() if packet is not None else ():
         candidate = getattr(packet, overload)
-        if not candidate._schema.is_mutable and [(a.name, str(a.type)) for a in candidate._schema.arguments] == signature:
+        if (
+            not candidate._schema.is_mutable
+            and [(a.name, str(a.type)) for a in candidate._schema.arguments] == signature
+        ):
             return candidate
     return None
 
