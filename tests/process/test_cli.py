@@ -140,7 +140,7 @@ BAD = [
     ((PHOTO, CAPTION, "--layer", "one"), "is not a block's number, 'input', or two"),
     ((PHOTO, CAPTION, "--quadrature", "simpson"), "known: gauss-legendre"),
     ((PHOTO, CAPTION, "--strategy", "pooled"), "closed form"),
-    ((PHOTO, CAPTION, "--tol", "0"), "positive"),
+    ((PHOTO, CAPTION, "--method", "integrated-jacobian", "--tol", "0"), "positive"),
     ((PHOTO, CAPTION, "--out", "e.txt"), "must end in .html"),
     ((PHOTO, CAPTION, "--out", "no/e.html"), "'no' does not exist"),
     ((PHOTO, CAPTION, "--json", "e.html"), "must end in .json"),
