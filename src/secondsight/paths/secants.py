@@ -17,7 +17,12 @@ from secondsight.paths.linear_maps import Choice, LowRank, Term
 _NORM_NODES = 64
 """Nodes of a norm's integrals, which take one number per node and row: more cost nothing."""
 
-_SOFTMAX_NODES = (2, 4, 8, 16, 32, 64)
+_SOFTMAX_NODES = (4, 8, 16)
+"""Nodes of a softmax until the rank-one correction is small, below `_SOFTMAX_MISS` of the largest rise."""
+
+_SOFTMAX_NODES_IN_DOUBLE = (8, 16, 32, 64)
+
+_SOFTMAX_MISS = 1e-2
 
 
 @lru_cache(maxsize=32)
@@ -61,10 +66,10 @@ def softmax(z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> LowRank:
     start, end = (_unmasked(point) for point in z)
     run, rise = end - start, y[1] - y[0]
     double = run.dtype == torch.float64
-    allowed = (1e-13 if double else 1e-3) * float(rise.abs().max())
+    allowed = (1e-13 if double else _SOFTMAX_MISS) * float(rise.abs().max())
     if allowed == 0:
         return LowRank(y[1], [(y[1][..., None, :], y[1][..., None, :], y[1].new_tensor([-1.0]))])
-    for count in _SOFTMAX_NODES[2:] if double else _SOFTMAX_NODES:
+    for count in _SOFTMAX_NODES_IN_DOUBLE if double else _SOFTMAX_NODES:
         alpha, weights = _nodes(count, run)
         p = torch.stack([torch.softmax(torch.add(start, run, alpha=node), -1) for node in alpha.tolist()], -2)
         jacobian = LowRank(torch.einsum("m,...mn->...n", weights, p), [(p, p, -weights)])
