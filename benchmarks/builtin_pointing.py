@@ -1,8 +1,8 @@
-"""Pointing accuracy of the builtin model on a COCO folder: python benchmarks/builtin_pointing.py COCO_FOLDER [SPLIT]
+"""Pointing accuracy of the builtin model on a COCO folder: python benchmarks/builtin_pointing.py COCO_FOLDER [SPLIT [METHOD…]]
 
 Protocol ([M25] §4.2, per-pixel rule): every caption that names an object (the category's name, plural allowed), where the
 image has one instance of the category, not a crowd, with a box larger than one 14×14 patch of the image. The span's
-attribution map at the default layer is upsampled bilinearly to the photograph. PGA: share of maps whose highest pixel
+attribution map, by default of two presets, is upsampled bilinearly to the photograph. PGA: share of maps whose highest pixel
 lies in the box. PGE: positive attribution in the box over positive attribution everywhere; chance is the box's area.
 """
 
@@ -17,6 +17,7 @@ import torch
 from pycocotools.coco import COCO
 
 import secondsight as ss
+from secondsight.cli.common import parse_method
 from secondsight.explanation import explain_prepared
 
 PATCHES = 196
@@ -41,7 +42,7 @@ def cases(folder: Path, split: str):
                 yield folder / split / image["file_name"], caption["caption"], match.span(), (x, y, x + w, y + h)
 
 
-def measure(model: ss.DualEncoder, pointing_cases) -> dict[str, float]:
+def measure(model: ss.DualEncoder, pointing_cases, method: ss.Method) -> dict[str, float]:
     """PGA, median PGE and chance over the cases."""
     hits, energies, areas = [], [], []
     for file, photo_cases in groupby(pointing_cases, key=lambda case: case[0]):
@@ -49,7 +50,7 @@ def measure(model: ss.DualEncoder, pointing_cases) -> dict[str, float]:
         # The photograph's path is computed once for all of its captions.
         (image,) = model.left.prepare([file])
         captions = list(dict.fromkeys(caption for _, caption, _, _ in photo_cases))
-        explanations = explain_prepared(model, image, model.right.prepare(captions), ss.IntegratedJacobian())
+        explanations = explain_prepared(model, image, model.right.prepare(captions), method)
         by_caption = dict(zip(captions, explanations, strict=True))
         for _, caption, span, (x0, y0, x1, y1) in photo_cases:
             heat = by_caption[caption].heatmap(span)
@@ -70,5 +71,8 @@ def measure(model: ss.DualEncoder, pointing_cases) -> dict[str, float]:
 
 if __name__ == "__main__":
     root, part = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "train2017"
-    for key, value in measure(ss.load("builtin"), list(cases(root, part))).items():
-        print(f"{key:>14} {value:.3f}" if isinstance(value, float) else f"{key:>14} {value}")
+    model, pairs = ss.load("builtin"), list(cases(root, part))
+    for text in sys.argv[3:] or ("grounded", "last-layer"):
+        print(text)
+        for key, value in measure(model, pairs, parse_method(text)).items():
+            print(f"{key:>14} {value:.3f}" if isinstance(value, float) else f"{key:>14} {value}", flush=True)

@@ -31,7 +31,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")]
 Address = Annotated[str | None, typer.Option(help="The Ray cluster; default: Ray on this machine.")]
 Gpus = Annotated[float, typer.Option(help="GPUs of each Ray worker.", min=0)]
 
-SIDED = frozenset({"layer", "reference"})
+SIDED = frozenset({"layer", "reference", "cells"})
 """Options of methods that take one value, or LEFT/RIGHT."""
 
 

@@ -166,10 +166,10 @@ class Encoder(ABC):
         return layer % self.depth
 
     def grounded_layer(self) -> int | str:
-        """The layer at which explanations hit objects best: token embeddings of texts, two thirds up for other inputs."""
+        """The layer at which explanations hit objects best: token embeddings of texts, the middle block for other inputs."""
         if self.kind == "text":
             return "input" if self.starts_from_input() else 0
-        return 2 * self.depth // 3
+        return self.depth // 2
 
     def starts_from_input(self) -> bool:
         """Whether "input" is a layer: pixels, spectrogram bins, or token embeddings that can be replaced."""

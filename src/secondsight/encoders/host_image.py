@@ -45,7 +45,7 @@ class HostImageEncoder(HostEncoder):
         return prepared
 
     def grounded_layer(self) -> int | str:
-        """Two thirds up in transformers; the input of the last stage in convolutional networks."""
+        """The middle block of transformers; the input of the last stage in convolutional networks."""
         if self.patch is not None:
             return super().grounded_layer()
         return max(self.depth - (2 if self.pool == ATTENTION_POOL else 1), 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.outcome import Outcome
-from secondsight.methods.base import Layer, Sides, one_of
+from secondsight.methods.base import Layer, Sides, for_side, one_of
 from secondsight.methods.integrated_jacobian import nothing_moved, verified_ends
 from secondsight.methods.layer_input import LayerInput, LayerMethod
 from secondsight.methods.path_factor import PathFactor
@@ -50,7 +50,7 @@ class ChainedJacobian(LayerMethod):
     reference: Sides[str | Tensor | None] = None
     normalize: str = "outside"
     seed: int = 0
-    cells: int = 1
+    cells: Sides[int] = 1
 
     name: ClassVar[str] = "chained-jacobian"
 
@@ -58,13 +58,15 @@ class ChainedJacobian(LayerMethod):
         one_of("normalize", self.normalize, ("outside", "inside"))
         if isinstance(self.layer, tuple) and len(self.layer) != 2:
             raise InputError(f"layer={self.layer!r} must be one layer or a (left, right) pair of layers")
-        if isinstance(self.cells, bool) or not isinstance(self.cells, int) or self.cells < 1:
-            raise InputError(f"cells={self.cells!r} must be a whole number of at least 1")
+        counts = self.cells if isinstance(self.cells, tuple) else (self.cells,)
+        if len(counts) > 2 or not all(type(count) is int and count >= 1 for count in counts):
+            raise InputError(f"cells={self.cells!r} must be a whole number of at least 1, or a (left, right) pair of these")
 
     def contribute(self, x: LayerInput) -> Contributions:
         """Contributions of one input, whose vectors are computed when they are needed."""
         mode: Literal["forward", "reverse"] = "forward" if len(x.hidden) <= x.states.embedding.numel() else "reverse"
-        path, cells = LinePath(x.head, x.reference, x.hidden, mode, "all", x.grid), _cells(self.cells)
+        (count,) = for_side(x.side, self.cells)
+        path, cells = LinePath(x.head, x.reference, x.hidden, mode, "all", x.grid), _cells(count)
         with differentiable():
             try:
                 steps = path.total(cells).double()
@@ -72,7 +74,7 @@ class ChainedJacobian(LayerMethod):
                 raise InputError(_in_words(problem, x)) from problem
 
             def ends() -> tuple[Tensor, Tensor]:
-                first, last = (path.linearisation(cells, slice(cell, cell + 1)) for cell in (0, self.cells - 1))
+                first, last = (path.linearisation(cells, slice(cell, cell + 1)) for cell in (0, count - 1))
                 return first.start_value[0], last.value[0]
 
             embedding, reference_embedding = verified_ends(x, LinePath, ends)
@@ -89,8 +91,8 @@ class ChainedJacobian(LayerMethod):
                 f"{missed:.1e}, because a value leaves torch on the way or a choice between numbers jumps: use "
                 "IntegratedJacobian or a later layer"
             )
-        outcome = Outcome(self.name, x.layer_label, x.reference_label, missed, cost=2 * self.cells)
-        facts = {"layer": x.layer_label, "cells": self.cells, "residual": missed, "passes": outcome.cost}
+        outcome = Outcome(self.name, x.layer_label, x.reference_label, missed, cost=2 * count)
+        facts = {"layer": x.layer_label, "cells": count, "residual": missed, "passes": outcome.cost}
         factor = PathFactor(path, cells, total, x.encoder)
         return x.contributions(factor, embedding, reference_embedding, outcome, facts)
 
