@@ -98,14 +98,14 @@ def test_the_numbers_are_those_of_explain(address, world, model):
     status, answer, _ = ask(f"{address}/api/explain", question)
     assert status == 200
     for caption, explanation in zip(question["captions"], answer["explanations"], strict=True):
-        e = ss.explain(model, scene.image, caption, ss.IntegratedJacobian(layer=-1))
+        e = ss.explain(model, scene.image, caption, ss.ChainedJacobian(layer=-1))
         assert explanation["similarity"] == pytest.approx(e.similarity, abs=1e-6)
         assert np.allclose(explanation["attributions"], e.matrix, atol=1e-6)
         assert explanation["right"]["text"] == caption
     view = ask(f"{address}/api/explanations/{answer['id']}/view")[1]
     assert [case["called"] for case in view["cases"]] == ["similarity", "similarity", "margin"]
     matrix = unpacked(view["cases"][0]["matrix"], 144)
-    e = ss.explain(model, scene.image, scene.caption, ss.IntegratedJacobian(layer=-1))
+    e = ss.explain(model, scene.image, scene.caption, ss.ChainedJacobian(layer=-1))
     assert matrix.sum() == pytest.approx(float(sum(v for _, v in e.words)), abs=1e-5)
     page = ask(f"{address}/api/explanations/{answer['id']}/page")
     assert b"<!doctype html>" in page[1]
@@ -259,7 +259,7 @@ def test_stored_results_use_no_model(model, world):
     question = Question(image=encode(world[0].image), captions=["a cat", "a dog"], layer=1)
     checked = check_question(question, ["scenes"], Limits())
     result = explain_question(checked, Models({"scenes": model}), Limits(), lambda stage: None)
-    e = ss.explain(model, world[0].image, "a cat", ss.IntegratedJacobian(layer=1))
+    e = ss.explain(model, world[0].image, "a cat", ss.ChainedJacobian(layer=1))
     assert not isinstance(e.attributions, torch.Tensor)
     assert all(isinstance(interactions.attributions, torch.Tensor) for interactions in result.interactions)
     assert torch.allclose(result.interactions[0].matrix, e.matrix, atol=1e-6)
@@ -460,7 +460,7 @@ def test_errors_are_shown_where_they_happen(browser, address, world):
         page.get_by_role("button", name="Explain").click()
         page.get_by_text("not an image that Pillow").wait_for()
         choose_photo(page, world[0].image)
-        page.get_by_label("Layer").fill("last")
+        page.get_by_role("textbox", name="Layer").fill("last")
         page.get_by_role("button", name="Explain").click()
         assert "neither a number" in problem.inner_text()
         page.goto(f"{address}/#/e/unknown")

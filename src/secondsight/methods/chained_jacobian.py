@@ -60,7 +60,9 @@ class ChainedJacobian(LayerMethod):
             raise InputError(f"layer={self.layer!r} must be one layer or a (left, right) pair of layers")
         counts = self.cells if isinstance(self.cells, tuple) else (self.cells,)
         if len(counts) > 2 or not all(type(count) is int and count >= 1 for count in counts):
-            raise InputError(f"cells={self.cells!r} must be a whole number of at least 1, or a (left, right) pair of these")
+            raise InputError(
+                f"cells={self.cells!r} must be a whole number of at least 1, or a (left, right) pair of these"
+            )
 
     def contribute(self, x: LayerInput) -> Contributions:
         """Contributions of one input, whose vectors are computed when they are needed."""

@@ -132,12 +132,15 @@ class LinePath:
         return self._along(rule, self.delta)
 
     def _along(self, rule: Rule, tangent: Tensor) -> Float[Tensor, "node joint"]:
-        return torch.cat(
-            [
-                linear.push(tangent.expand(part.stop - part.start, *tangent.shape)[None])[0]
-                for part, linear in self._parts(rule)
-            ]
-        )
+        def run(chunk_divisor: int) -> Tensor:
+            parts = []
+            for part, linear in self._parts(rule, chunk_divisor):
+                along = linear.push(tangent.expand(part.stop - part.start, *tangent.shape)[None])[0]
+                # Where the head breaks on the way, its derivative says so too.
+                parts.append(along.where(linear.value.isfinite(), torch.nan))
+            return torch.cat(parts)
+
+        return retry_in_smaller_chunks(run)
 
     def push(self, rule: Rule, weights: Float[Tensor, " position"]) -> Float[Tensor, " joint"]:
         """Σ_p weights_p U_p by one tangent a node."""
@@ -146,8 +149,11 @@ class LinePath:
 
     def pull(self, rule: Rule, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row position"]:
         """directions · U_p by one cotangent a direction and node."""
+        return retry_in_smaller_chunks(lambda chunk_divisor: self._pull(rule, directions, chunk_divisor))
+
+    def _pull(self, rule: Rule, directions: Tensor, chunk_divisor: int) -> Tensor:
         result = self.delta.new_zeros(len(directions), self.positions)
-        for part, linear in self._parts(rule):
+        for part, linear in self._parts(rule, chunk_divisor):
             cotangents = rule.weights[part].to(self.delta)[:, None] * directions.to(self.delta)[:, None]
 
             def contracted(pulled: Tensor) -> Tensor:
@@ -162,14 +168,14 @@ class LinePath:
             with torch.no_grad():
                 joint = self.head(self.start[None]).shape[-1]
             return self.pull(rule, torch.eye(joint, dtype=self.delta.dtype, device=self.delta.device)).T
-        parts = [
-            torch.einsum(
-                "n,pnk->pk",
-                rule.weights[part].to(self.delta),
-                linear.push_positions(self.delta.expand(part.stop - part.start, *self.delta.shape), self.grid),
-            )
-            for part, linear in self._parts(rule)
-        ]
+        return retry_in_smaller_chunks(lambda chunk_divisor: self._pushed(rule, chunk_divisor))
+
+    def _pushed(self, rule: Rule, chunk_divisor: int) -> Tensor:
+        parts = []
+        for part, linear in self._parts(rule, chunk_divisor):
+            steps = self.delta.expand(part.stop - part.start, *self.delta.shape)
+            moved = linear.push_positions(steps, self.grid)
+            parts.append(torch.einsum("n,pnk->pk", rule.weights[part].to(self.delta), moved))
         return sum(parts[1:], parts[0])
 
 
