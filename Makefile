@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test system quick lint format docs coverage mutants audit clean train-scenes bench
 
 demo: $(STAMP)
-	$(BIN)/secondsight explain examples/coffee.jpg "a cup of coffee and a spoon on a wooden table" \
+	$(BIN)/secondsight explain examples/coffee.jpg "a cup of coffee on a saucer" \
 	  --select coffee --out explanation.html --out explanation.png
 	@echo "open explanation.html in a browser: click words, drag a box on the picture"
 

@@ -64,8 +64,26 @@ def test_contributions_add_up_to_tolerance_without_warning(builtin, layer):
     assert c.relative_residual <= method.tol
 
 
-def test_it_sees_the_coffee_and_the_spoon(builtin):
-    e = ss.explain(builtin, PHOTO, "a cup of coffee and a spoon on a wooden table")
+@pytest.mark.parametrize(
+    ("word", "box"), [("coffee", (204, 96, 370, 200)), ("cup", (174, 18, 407, 287)), ("saucer", (65, 60, 490, 395))]
+)
+def test_words_are_strongest_in_their_objects(builtin, word, box):
+    e = ss.explain(builtin, PHOTO, "a cup of coffee on a saucer")
+    scores = dict(e.words)
+    assert max(scores, key=scores.get) == "coffee"
+    x0, y0, x1, y1 = e.left_layout.cell_boxes()[int(e[word].flatten().argmax())].tolist()
+    assert box[0] < (x0 + x1) / 2 < box[2]
+    assert box[1] < (y0 + y1) / 2 < box[3]
+
+
+def test_the_saucer_reaches_further_than_the_coffee(builtin):
+    e = ss.explain(builtin, PHOTO, "a cup of coffee on a saucer")
+    inside, everywhere = dict(e.box(170, 20, 410, 280)), dict(e.words)
+    assert inside["saucer"] / everywhere["saucer"] < inside["coffee"] / everywhere["coffee"] - 0.1
+
+
+def test_the_last_layer_sees_the_coffee_and_the_spoon(builtin):
+    e = ss.explain(builtin, PHOTO, "a cup of coffee and a spoon on a wooden table", "last-layer")
     scores = dict(e.words)
     assert max(scores, key=scores.get) == "coffee"
     x0, y0, x1, y1 = e.left_layout.cell_boxes()[int(e["spoon"].flatten().argmax())].tolist()
@@ -77,7 +95,7 @@ def test_it_sees_the_coffee_and_the_spoon(builtin):
 
 def test_pointing_on_photographs(builtin, coco_mini):
     benchmark = load_script("benchmarks/builtin_pointing.py")
-    measures = benchmark.measure(builtin, list(benchmark.cases(coco_mini, "train2017")))
+    measures = benchmark.measure(builtin, list(benchmark.cases(coco_mini, "train2017")), ss.IntegratedJacobian())
     assert measures["cases"] == 200
     assert measures["PGA"] >= 0.84
     assert measures["median PGE"] >= 0.47

@@ -15,13 +15,12 @@ MADE_ELSEWHERE = {"page.png", "why.png", "texts.png", "app.png", "search.png"}
 
 
 @pytest.mark.filterwarnings("ignore::secondsight.ConvergenceWarning")
-def test_the_script_makes_the_pages_pictures(tmp_path, monkeypatch):
+def test_the_script_makes_the_pages_pictures(tmp_path):
     spec = importlib.util.spec_from_file_location("gallery", ROOT / "scripts" / "gallery.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     # The scenes model knows cups as well, and takes a tenth of the builtin one's time.
     scenes = ss.load("scenes")
-    monkeypatch.setattr(script, "CAPTION", "a cup of coffee on a table with a spoon")
     script.draw_explanations(tmp_path, scenes)
     script.draw_experiments(tmp_path, scenes)
     named = set(re.findall(r"gallery/([\w.-]+)", (ROOT / "docs" / "gallery.md").read_text())) - {"gallery.py"}

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from secondsight.cli import app
 
 PHOTO = Path(__file__).parents[2] / "examples" / "coffee.jpg"
-CAPTION = "a cup of coffee and a spoon on a wooden table"
+CAPTION = "a cup of coffee on a saucer"
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

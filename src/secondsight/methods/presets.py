@@ -20,15 +20,15 @@ PRESETS: dict[str, Method] = {
 }
 """Presets by name.
 
-"grounded" attributes a middle image layer and token embeddings, where maps hit objects best. "last-layer" costs a fraction of a
-forward pass, and its contributions serve any number of partners: stores and `contributions` use it. "paper" is the setting of
-[M25]: the last layer, 50 nodes.
+"grounded" attributes a middle image layer and token embeddings, where places and words are mixed less than at the last layers.
+"last-layer" costs a fraction of a forward pass, and its contributions serve any number of partners: stores and `contributions`
+use it. "paper" is the setting of [M25]: the last layer, 50 nodes.
 """
 
 PRESET_LINES = {
-    "grounded": "The default: a middle image layer and token embeddings, where explanations hit objects best.",
-    "last-layer": "The cheapest: the input of the last block, for stores and millions of pairs.",
-    "paper": "The setting of Möller et al. 2025: the last layer with 50 nodes.",
+    "grounded": "The default: a middle image layer and token embeddings, which keep places and words apart; sums are exact.",
+    "last-layer": "The cheapest: integrated Jacobians of the last layers, for stores and millions of pairs.",
+    "paper": "The setting of Möller et al. 2025: integrated Jacobians of the last layers with 50 nodes.",
 }
 """What to use a preset for, in one line."""
 

@@ -220,7 +220,7 @@ class Example:
 @cache
 def example_pictures() -> dict[str, Example]:
     """A photograph, and drawn scenes with a right and a wrong caption, by their names."""
-    coffee = Example(web_content("coffee.jpg"), ("a cup of coffee and a spoon on a wooden table", "a glass of beer"))
+    coffee = Example(web_content("coffee.jpg"), ("a cup of coffee on a saucer", "a glass of beer"))
     pictures = {"coffee": coffee}
     for number, scene in enumerate(Scenes(8, seed=7, size=384), 1):
         assert isinstance(scene.image, Image.Image)
