@@ -59,10 +59,10 @@ def load(name: str, device: str, precision: str):
     torch.manual_seed(0)
     if name == "builtin":
         model = ss.load("builtin")
-        return model, model.left.prepare(str(ROOT / "examples" / "coffee.jpg")), model.right.prepare(CAPTION)
+        return model, model.left.prepare([str(ROOT / "examples" / "coffee.jpg")]), model.right.prepare([CAPTION])
     if name == "minilm":
         model = ss.load("builtin").pair("text", "text")
-        return model, model.left.prepare(CAPTION), model.right.prepare("Two dogs run through snow.")
+        return model, model.left.prepare([CAPTION]), model.right.prepare(["Two dogs run through snow."])
     import open_clip
 
     host = open_clip.create_model(name).eval().requires_grad_(False).to(device, getattr(torch, precision))
@@ -70,7 +70,7 @@ def load(name: str, device: str, precision: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = ss.wrap(host, tokenizer=open_clip.get_tokenizer(name))
-    return model, model.left.prepare(torch.randn(1, 3, size, size)), model.right.prepare(CAPTION)
+    return model, model.left.prepare(torch.randn(1, 3, size, size)), model.right.prepare([CAPTION])
 
 
 def measure(name: str, layers: list[str], device: str, precision: str) -> None:

@@ -22,8 +22,8 @@ Head = Callable[[Float[Tensor, "node position width"]], Float[Tensor, "node join
 _WORKING_FLOATS = 2**21
 """Work of the nodes that are linearised together; larger heads go node by node."""
 
-_CACHED_FLOATS = 2**27
-"""Floats that all linearisations kept for further use may hold together, 512 MB in float32."""
+_CACHED_FLOATS = 2**28
+"""Floats that all linearisations kept for further use may hold together, 1 GB in float32."""
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ from torch import Tensor
 from secondsight.paths.kinks import KINKED_OPERATIONS
 from secondsight.paths.linear_maps import LinearMap, Slice
 from secondsight.paths.locality import Pool, colours, find_pool, gathered
+from secondsight.paths.memory import storage
 from secondsight.paths.rules import Edge, Move, NoRule, edges_of
 from secondsight.paths.tape import CannotRecord, Operation, record
 from secondsight.support.errors import InputError
@@ -72,6 +73,7 @@ class Linearisation:
         self.input_shape, self.floats = start.shape, 0
         self._edges: list[Edge] = []
         self._largest, self._count = start.numel(), 0
+        self._storages: set[int] = set()  # of the tensors that are counted in `floats`
         points = [start] if end is None else [start, end]
         tapes: list[deque[Operation]] = []
         values: list[Tensor] = []
@@ -113,7 +115,10 @@ class Linearisation:
             self._edges.extend(Edge(a, b, missing) for a, b in pairs if a is not None and b is not None)
         sizes = [leaf.numel() for leaf in operation.outputs if isinstance(leaf, Tensor)]
         self._largest = max(self._largest, *sizes)
-        self.floats += sum(sizes)
+        for leaf in operation.outputs:
+            if isinstance(leaf, Tensor) and not leaf.is_meta and storage(leaf) not in self._storages:
+                self._storages.add(storage(leaf))
+                self.floats += leaf.numel()
         self._count += 1
 
     def push(self, tangents: Tensor) -> Tensor:

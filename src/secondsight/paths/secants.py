@@ -17,12 +17,12 @@ from secondsight.paths.linear_maps import Choice, LowRank, Term
 _NORM_NODES = 64
 """Nodes of a norm's integrals, which take one number per node and row: more cost nothing."""
 
-_SOFTMAX_NODES = (4, 8, 16)
+_SOFTMAX_NODES = (4, 8, 16, 32)
 """Nodes of a softmax until the rank-one correction is small, below `_SOFTMAX_MISS` of the largest rise."""
 
 _SOFTMAX_NODES_IN_DOUBLE = (8, 16, 32, 64)
 
-_SOFTMAX_MISS = 1e-2
+_SOFTMAX_MISS = 1e-3
 
 
 @lru_cache(maxsize=32)
@@ -44,6 +44,8 @@ def slope(function: Callable[[Tensor], Tensor], z: tuple[Tensor, Tensor], y: tup
     or a steep bend within such a run would break the sum, so where the derivative misses the rise by more than rounding,
     rise over run is taken after all.
     """
+    if z[0] is z[1]:
+        return _derivative(function, z[1]).nan_to_num_(0, 0, 0)
     run, rise = z[1] - z[0], y[1] - y[0]
     precision = torch.finfo(run.dtype).eps
     middle = (z[0] + z[1]).div_(2)
@@ -51,14 +53,20 @@ def slope(function: Callable[[Tensor], Tensor], z: tuple[Tensor, Tensor], y: tup
     secant = rise / run
     if bool(short.any()):
         start, steps, risen = middle[short], run[short], rise[short]
-        with torch.enable_grad():
-            at = start.requires_grad_()
-            (tangent,) = torch.autograd.grad(function(at).sum(), at)
+        tangent = _derivative(function, start)
         largest = torch.maximum(y[0][short].abs(), y[1][short].abs())
         exact = (tangent * steps - risen).abs() <= 8 * precision * largest
         secant[short] = torch.where(exact | (steps == 0), tangent, secant[short])
     # What a mask holds at −∞ does not move.
     return secant if bool(torch.isfinite(secant.sum())) else secant.nan_to_num(0, 0, 0)
+
+
+def _derivative(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """The derivative of an elementwise function."""
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
+        (tangent,) = torch.autograd.grad(function(at).sum(), at)
+    return tangent
 
 
 def softmax(z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> LowRank:
