@@ -17,7 +17,7 @@ from secondsight.paths.linear_maps import Choice, LowRank, Term
 _NORM_NODES = 64
 """Nodes of a norm's integrals, which take one number per node and row: more cost nothing."""
 
-_SOFTMAX_NODES = (4, 8, 16, 32)
+_SOFTMAX_NODES = (4, 8, 16, 32, 64)
 """Nodes of a softmax until the rank-one correction is small, below `_SOFTMAX_MISS` of the largest rise."""
 
 _SOFTMAX_NODES_IN_DOUBLE = (8, 16, 32, 64)
