@@ -179,7 +179,7 @@ def test_softmax_is_exact_with_any_number_of_nodes(monkeypatch):
     ends = torch.randn(2, 3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) * 5
     run, results = ends[1] - ends[0], ends.softmax(-1)
     for nodes in (1, 2, 64):
-        monkeypatch.setattr(secants, "_SOFTMAX_NODES", (0, 0, nodes))
+        monkeypatch.setattr(secants, "_SOFTMAX_NODES_IN_DOUBLE", (nodes,))
         jacobian = secants.softmax((ends[0], ends[1]), (results[0], results[1]))
         assert torch.allclose(jacobian.push(run[None])[0], results[1] - results[0], rtol=0, atol=1e-14)
 
@@ -193,7 +193,7 @@ def test_the_correction_comes_no_further_from_the_mean_jacobian(monkeypatch):
         mean = mean + weight / 2 * (p[..., None] * one - p[..., None] * p[..., None, :])
     tangents = one[:, None].expand(7, 50, 7)
     for nodes in (1, 2, 3):
-        monkeypatch.setattr(secants, "_SOFTMAX_NODES", (0, 0, nodes))
+        monkeypatch.setattr(secants, "_SOFTMAX_NODES_IN_DOUBLE", (nodes,))
         corrected = secants.softmax((ends[0], ends[1]), (results[0], results[1]))
         plain = LowRank(corrected.diagonal, corrected.terms[:1])
         gaps = [(jacobian.push(tangents).permute(1, 2, 0) - mean).norm(dim=(1, 2)) for jacobian in (corrected, plain)]

@@ -232,7 +232,8 @@ def test_every_rule_has_a_case():
     with differentiable():
         for function in CASES.values():
             record(function, constant(3, 4, 6, seed=10), lambda operation: reached.add(operation.function))
-    assert (set(RULES) | AFFINE) - reached <= ELSEWHERE | BY_OTHER_BACKENDS
+    rules = {function for function in RULES if function.namespace == "aten"}  # not those that other tests add
+    assert (rules | AFFINE) - reached <= ELSEWHERE | BY_OTHER_BACKENDS
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -58,10 +58,11 @@ class InputEncoder(Encoder):
         """The inputs themselves, or their token embeddings."""
         tensors = self.to_model(tensors)
         if self.reads_tokens:
-            # Both in one pass of the model.
+            # Both in one pass of the model, unless its precisions differ: then a copy has the table.
             states: list[States] = []
-            hidden = self._lookups(lambda: states.extend(self.encoder.features(tensors, self.encoder.depth - 1)))
             table = self._table(self._weights_or_default())
+            lookups = self._lookups(lambda: states.extend(self.encoder.features(tensors, self.encoder.depth - 1)))
+            hidden = self._embedded(tensors) if lookups is None else lookups
             self._plain_lookup = type(table) is nn.Embedding and torch.equal(table(tensors), hidden)
         else:
             states, hidden = self.encoder.features(tensors, self.encoder.depth - 1), self._pixels(tensors)
@@ -110,8 +111,8 @@ class InputEncoder(Encoder):
             raise InputError(f"inputs {tuple(tensors.shape[1:])} of {self.kind} have no positions: use layer=0")
         return tensors.flatten(2).mT if tensors.ndim == 4 else tensors
 
-    def _lookups(self, run: Callable[[], object]) -> Tensor:
-        """The token embeddings (batch, position, width) that the model looks up while `run` uses it."""
+    def _lookups(self, run: Callable[[], object]) -> Tensor | None:
+        """The token embeddings (batch, position, width) that the model looks up while `run` uses it, if it does."""
         lookups: list[Tensor] = []
 
         def copy_lookup(output: object) -> None:
@@ -121,9 +122,7 @@ class InputEncoder(Encoder):
 
         with observing(self._table(self._weights_or_default()), copy_lookup):
             run()
-        if not lookups or lookups[0].ndim != 3:
-            raise AdapterError(f"the {self.kind} model never looked up its token embeddings")
-        return lookups[0]
+        return lookups[0] if lookups and lookups[0].ndim == 3 else None
 
     def _embedded(self, tensor: Tensor) -> Tensor:
         """The token embeddings (1, position, width) of a reference."""
@@ -132,7 +131,10 @@ class InputEncoder(Encoder):
             embedded: Tensor = self._table(dtype)(tensor)
             return embedded
         encode = self.encoder.from_input(dtype)
-        return self._lookups(lambda: encode(tensor))
+        lookups = self._lookups(lambda: encode(tensor))
+        if lookups is None:
+            raise AdapterError(f"the {self.kind} model never looked up its token embeddings")
+        return lookups
 
     def _weights_or_default(self) -> torch.dtype:
         return self.weights_dtype() or torch.float32

@@ -49,14 +49,14 @@ def slope(function: Callable[[Tensor], Tensor], z: tuple[Tensor, Tensor], y: tup
     run, rise = z[1] - z[0], y[1] - y[0]
     precision = torch.finfo(run.dtype).eps
     middle = (z[0] + z[1]).div_(2)
-    short = run.abs() < precision ** (1 / 3)
     secant = rise / run
-    if bool(short.any()):
-        start, steps, risen = middle[short], run[short], rise[short]
-        tangent = _derivative(function, start)
-        largest = torch.maximum(y[0][short].abs(), y[1][short].abs())
+    short = (run.abs() < precision ** (1 / 3)).flatten().nonzero().flatten()
+    if len(short):
+        steps, risen = run.take(short), rise.take(short)
+        tangent = _derivative(function, middle.take(short))
+        largest = torch.maximum(y[0].take(short).abs(), y[1].take(short).abs())
         exact = (tangent * steps - risen).abs() <= 8 * precision * largest
-        secant[short] = torch.where(exact | (steps == 0), tangent, secant[short])
+        secant = secant.put(short, torch.where(exact | (steps == 0), tangent, secant.take(short)))
     # What a mask holds at −∞ does not move.
     return secant if bool(torch.isfinite(secant.sum())) else secant.nan_to_num(0, 0, 0)
 
