@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -73,7 +73,7 @@ class Linearisation:
         self.input_shape, self.floats = start.shape, 0
         self._edges: list[Edge] = []
         self._largest, self._count = start.numel(), 0
-        self._storages: set[int] = set()  # of the tensors that are counted in `floats`
+        self._weights: set[int] = set()  # storages of what does not depend on the input
         points = [start] if end is None else [start, end]
         tapes: list[deque[Operation]] = []
         values: list[Tensor] = []
@@ -94,6 +94,8 @@ class Linearisation:
         for edge in self._edges:
             if isinstance(edge.map, _Missing):
                 raise edge.map.problem
+        held = {storage(tensor): tensor.numel() for edge in self._edges for tensor in _tensors_of(edge.map)}
+        self.floats = sum(size for key, size in held.items() if key not in self._weights)
 
     def _connect(self, runs: Sequence[Operation | None], points: int) -> None:
         """Adds the edges of an operation that ran at all points."""
@@ -115,10 +117,8 @@ class Linearisation:
             self._edges.extend(Edge(a, b, missing) for a, b in pairs if a is not None and b is not None)
         sizes = [leaf.numel() for leaf in operation.outputs if isinstance(leaf, Tensor)]
         self._largest = max(self._largest, *sizes)
-        for leaf in operation.outputs:
-            if isinstance(leaf, Tensor) and not leaf.is_meta and storage(leaf) not in self._storages:
-                self._storages.add(storage(leaf))
-                self.floats += leaf.numel()
+        constants = zip(operation.arguments, operation.sources, strict=True)
+        self._weights.update(storage(leaf) for leaf, source in constants if isinstance(leaf, Tensor) and source is None)
         self._count += 1
 
     def push(self, tangents: Tensor) -> Tensor:
@@ -226,6 +226,18 @@ class Linearisation:
 
 def _as_it_is(gradients: Tensor) -> Tensor:
     return gradients
+
+
+def _tensors_of(value: object) -> Iterator[Tensor]:
+    """The tensors that a map, or anything nested in it, holds."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors_of(part)
+    elif isinstance(value, LinearMap):
+        for part in vars(value).values():
+            yield from _tensors_of(part)
 
 
 def _alike(first: Operation, second: Operation) -> bool:
