@@ -48,6 +48,18 @@ class Identity(LinearMap):
         return g
 
 
+class Centre(LinearMap):
+    """The input less its mean along the last axis."""
+
+    def push(self, t: Tensor) -> Tensor:
+        """Centred."""
+        return t - t.mean(-1, keepdim=True)
+
+    def pull(self, g: Tensor) -> Tensor:
+        """Centred: the map is symmetric."""
+        return self.push(g)
+
+
 @dataclass(frozen=True, eq=False)
 class Composed(LinearMap):
     """Several maps one after the other."""
@@ -375,7 +387,9 @@ def _scaled(t: Tensor, factor: float) -> Tensor:
 
 def _times(t: Tensor, matrix: Tensor, factor: float) -> Tensor:
     """t (row, …, M, K) times a matrix (…, K, N); rows of zeros cost nothing where the matrix is the same for all."""
-    if matrix.ndim > 2:
+    if not any(matrix.stride()[:-2]):
+        matrix = matrix[(0,) * (matrix.ndim - 2)]  # one matrix, spread out over a batch
+    elif matrix.ndim > 2:
         return _scaled(t @ matrix, factor)
     flat = t.reshape(-1, t.shape[-1])
     if flat.numel() * matrix.shape[-1] < _LARGE_PRODUCT:

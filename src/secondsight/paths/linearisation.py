@@ -30,6 +30,9 @@ Function = Callable[[Tensor], Tensor]
 _ROW_FLOATS = 2**26
 """Floats that the rows of one chunk may take in the largest tensor of the chain, 256 MB in float32."""
 
+_ROW_FLOATS_ON_CPU = 2**23
+"""The same for processors, which gain nothing from more and pay for fresh memory."""
+
 
 class UnexplainedOperation(InputError):
     """An operation that has no mean Jacobian, or that did not run at both points; `number` counts those before it."""
@@ -166,7 +169,8 @@ class Linearisation:
 
     def _together(self) -> int:
         """How many rows go through the chain at once."""
-        return max(1, _ROW_FLOATS // self._largest)
+        floats = _ROW_FLOATS_ON_CPU if self.value.device.type == "cpu" else _ROW_FLOATS
+        return max(1, floats // self._largest)
 
     def pull(self, cotangents: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The transpose: gradients of every cotangent's inner product with the output, (row, *input).

@@ -5,14 +5,17 @@ Each gives J̄ = ∫ f'(z₀ + α Δz) dα, for which J̄ Δz = f(z₁) − f(z�
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from secondsight.paths.linear_maps import Choice, LowRank, Term
+from secondsight.paths.linear_maps import Centre, Choice, Composed, LinearMap, LowRank
+
+Points = tuple[Tensor, Tensor]
+"""Values of a tensor at the reference and at the input: the same object twice for a derivative."""
 
 _NORM_NODES = 64
 """Nodes of a norm's integrals, which take one number per node and row: more cost nothing."""
@@ -37,7 +40,7 @@ def _nodes(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(nodes).to(like), torch.from_numpy(weights).to(like)
 
 
-def slope(function: Callable[[Tensor], Tensor], z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+def slope(function: Callable[[Tensor], Tensor], z: Points, y: Points) -> Tensor:
     """Rise over run of an elementwise function; its derivative at the middle where the run is too small to divide by.
 
     Over a run of the cube root of the precision, rise over run and the derivative at the middle are equally exact. A kink
@@ -69,22 +72,30 @@ def _derivative(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     return tangent
 
 
-def softmax(z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> LowRank:
+def softmax(z: Points, y: Points) -> LowRank:
     """Along the last axis: diag(p̄) − ∫ p pᵀ, with as many nodes as make it right, and what is missing as rank one."""
+    if z[0] is z[1]:
+        return _softmax_derivative(y[1])
     start, end = (_unmasked(point) for point in z)
     run, rise = end - start, y[1] - y[0]
     double = run.dtype == torch.float64
     allowed = (1e-13 if double else _SOFTMAX_MISS) * float(rise.abs().max())
     if allowed == 0:
-        return LowRank(y[1], [(y[1][..., None, :], y[1][..., None, :], y[1].new_tensor([-1.0]))])
+        return _softmax_derivative(y[1])
     for count in _SOFTMAX_NODES_IN_DOUBLE if double else _SOFTMAX_NODES:
         alpha, weights = _nodes(count, run)
-        p = torch.stack([torch.softmax(torch.add(start, run, alpha=node), -1) for node in alpha.tolist()], -2)
-        jacobian = LowRank(torch.einsum("m,...mn->...n", weights, p), [(p, p, -weights)])
-        missing = rise - jacobian.push(run[None])[0]
+        p = _rows([torch.softmax(torch.add(start, run, alpha=node), -1) for node in alpha.tolist()])
+        mean = weights @ p
+        missing = rise - mean * run + (((p @ run[..., None]).squeeze(-1) * weights)[..., None, :] @ p).squeeze(-2)
         if float(missing.abs().max()) <= allowed:
             break
-    return _corrected(jacobian, run, missing)
+    step = run[..., None, :]
+    along = missing[..., None, :] / _positive(step @ step.mT)
+    return LowRank(mean, [(p, p, -weights), (along, step, None)])
+
+
+def _softmax_derivative(p: Tensor) -> LowRank:
+    return LowRank(p, [(p[..., None, :], p[..., None, :], p.new_tensor([-1.0]))])
 
 
 def _unmasked(z: Tensor) -> Tensor:
@@ -92,40 +103,56 @@ def _unmasked(z: Tensor) -> Tensor:
     return z if bool(torch.isfinite(z.amin())) else z.clamp(min=torch.finfo(z.dtype).min / 8)
 
 
-def norm(
-    z: tuple[Tensor, Tensor],
-    y: tuple[Tensor, Tensor],
-    eps: float,
-    centred: bool = True,
-) -> LowRank:
+def norm(z: Points, eps: float, centred: bool = True) -> LinearMap:
     """(z − mean) / √(variance + eps) along the last axis, or z / √(mean square + eps) where `centred` is False.
 
-    On a straight line c = c₀ + αΔc and σ² is a quadratic in α, so J̄ = ∫σ⁻¹ (I − 11ᵀ/n) − ∫ c cᵀ/(nσ³) is of rank three beside
-    the diagonal, with four integrals of single numbers.
+    On a straight line c = c₀ + αΔc and σ² is a quadratic in α, so after the mean is taken off, J̄ = ∫σ⁻¹ − ∫ c cᵀ/(nσ³) is of
+    rank two beside the diagonal, with four integrals of single numbers. What their nodes miss of
+    f(z₁) − f(z₀) = (σ₁⁻¹ − σ₀⁻¹) c₀ + σ₁⁻¹ Δc is a combination of the same two vectors, and goes into J̄ along Δc.
     """
-    c0, c1 = (point - point.mean(-1, keepdim=True) for point in z) if centred else z
-    step = c1 - c0
+    centre = Centre()
+    c0, c1 = (centre.push(point) if centred else point for point in z)
     size = c0.shape[-1]
-    alpha, weights = _nodes(_NORM_NODES, c0.double())
-    square, cross, moved = (
-        (a * b).mean(-1, keepdim=True, dtype=torch.float64) for a, b in ((c0, c0), (c0, step), (step, step))
-    )
-    inverse = (square + 2 * alpha * cross + alpha.square() * moved + eps).rsqrt()
-    cubes = inverse**3 * weights / size
-    moments = [(cubes * alpha**power).sum(-1, keepdim=True).to(c0) for power in range(3)]
-    diagonal = (inverse * weights).sum(-1, keepdim=True).to(c0)
-    pair = torch.stack([c0, step], -2)
-    matrix = torch.stack([torch.cat(moments[:2], -1), torch.cat(moments[1:], -1)], -2)
-    left, right = -(matrix @ pair), pair
-    if centred:
-        ones = torch.ones_like(c0)[..., None, :]
-        left, right = torch.cat([left, -diagonal[..., None] / size * ones], -2), torch.cat([right, ones], -2)
-    jacobian = LowRank(diagonal, [(left, right, None)])
-    run = z[1] - z[0]
-    return _corrected(jacobian, run, y[1] - y[0] - jacobian.push(run[None])[0])
+    if z[0] is z[1]:
+        inverse = (c1.square().mean(-1, keepdim=True) + eps).rsqrt()
+        jacobian = LowRank(inverse, [((-(inverse**3) / size * c1)[..., None, :], c1[..., None, :], None)])
+    else:
+        step = c1 - c0
+        matrix, diagonal = (x.to(c0) for x in _norm_integrals((c0, step, c1), eps))
+        right = _rows([c0, step])
+        jacobian = LowRank(diagonal[..., None], [(matrix @ right, right, None)])
+    return Composed([centre, jacobian]) if centred else jacobian
 
 
-def length(z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+def _norm_integrals(points: tuple[Tensor, Tensor, Tensor], eps: float) -> tuple[Tensor, Tensor]:
+    """The matrix (…, 2, 2) between c₀ and Δc in a norm's mean Jacobian, and its diagonal ∫σ⁻¹, for c₀, Δc and c₁."""
+    (c0, step, c1), size = points, points[0].shape[-1]
+    pairs = ((c0, c0), (c0, step), (step, step), (c1, c1))
+    square, cross, moved, last = (torch.linalg.vecdot(a, b).double() / size for a, b in pairs)
+    alpha, weights = _nodes(_NORM_NODES, square)
+    between = (moved[..., None] * alpha + 2 * cross[..., None]) * alpha
+    inverse = (between + (square + eps)[..., None]).clamp_(min=1e-300).rsqrt()
+    cubes = inverse * inverse * inverse
+    powers = torch.stack([weights * alpha**power / -size for power in range(3)], -1)
+    first, second, third = (cubes @ powers).unbind(-1)
+    diagonal = inverse @ weights
+    start, end = (square + eps).rsqrt(), (last + eps).rsqrt()
+    from_first = end - start - size * (first * cross + second * moved)
+    from_step = end - diagonal - size * (second * cross + third * moved)
+    run = _positive(size * moved)
+    matrix = torch.stack([first, second, second + from_first / run, third + from_step / run], -1)
+    return matrix.unflatten(-1, (2, 2)), diagonal
+
+
+def _rows(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors (…, N) as rows (…, part, N) of one; `torch.stack` takes ten times as long here."""
+    stacked = parts[0].new_empty(*parts[0].shape[:-1], len(parts), parts[0].shape[-1])
+    for number, part in enumerate(parts):
+        stacked[..., number, :] = part
+    return stacked
+
+
+def length(z: Points, y: Points) -> Tensor:
     """The mean gradient ∫ z/‖z‖ dα of the Euclidean norm along the last axis; `y` keeps that axis with length 1."""
     run = z[1] - z[0]
     alpha, weights = _nodes(_NORM_NODES, z[0].double())
@@ -138,7 +165,7 @@ def length(z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
     return gradient + missing * run / _positive(run.square().sum(-1, keepdim=True))
 
 
-def largest(z: tuple[Tensor, Tensor], index: tuple[Tensor, Tensor], source: torch.Size) -> Choice:
+def largest(z: Points, index: Points, source: torch.Size) -> Choice:
     """A maximum that moved from one entry of the last axis to another: the mixture of the two that gives the rise.
 
     `z` are the candidates (…, n) and `index` (…, output) where the maximum lies at either point.
@@ -153,18 +180,6 @@ def mixture(rise: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """The weight w in 0 … 1 with w · first + (1 − w) · second = rise; one half where the two are the same."""
     gap = first - second
     return torch.where(gap == 0, 0.5, (rise - second) / gap.masked_fill(gap == 0, 1)).clamp(0, 1)
-
-
-def _corrected(jacobian: LowRank, run: Tensor, missing: Tensor) -> LowRank:
-    """The Jacobian plus missing · runᵀ/‖run‖², so that it maps the run to the rise exactly (Broyden 1965)."""
-    size = run.square().sum(-1, keepdim=True)
-    left = (missing / _positive(size))[..., None, :]
-    (first, second, weights), *_ = jacobian.terms
-    if weights is None:
-        terms: list[Term] = [(torch.cat([first, left], -2), torch.cat([second, run[..., None, :]], -2), None)]
-    else:
-        terms = [*jacobian.terms, (left, run[..., None, :], None)]
-    return LowRank(jacobian.diagonal, terms)
 
 
 def _positive(size: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from secondsight.paths import secants
 from secondsight.paths.linear_maps import Composed, Reshape, Scale
-from secondsight.paths.rules.move import Edge, Move, Points, rule
+from secondsight.paths.rules.move import Edge, Move, rule
 from secondsight.paths.rules.statistics import Rows
+from secondsight.paths.secants import Points
 
 aten = torch.ops.aten
 

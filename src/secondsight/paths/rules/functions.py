@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secondsight.paths import secants
 from secondsight.paths.linear_maps import Composed, LinearMap, Permute, Reshape, Scale
-from secondsight.paths.rules.move import Edge, Move, NoRule, Points, rule
+from secondsight.paths.rules.move import Edge, Move, NoRule, rule
 
 aten = torch.ops.aten
 
@@ -48,7 +48,10 @@ def softmax(move: Move) -> list[Edge]:
     if hidden:
         # A mask hides all positions of a row, whose probabilities are zeros or NaN.
         first, second = (torch.where(visible, y, 0) for y in (first, second))
-    maps: list[LinearMap] = [secants.softmax((start.movedim(axis, -1), end.movedim(axis, -1)), (first, second))]
+    last = end.movedim(axis, -1)
+    maps: list[LinearMap] = [
+        secants.softmax((last if start is end else start.movedim(axis, -1), last), (first, second))
+    ]
     if hidden:
         maps.append(Scale(second.shape, second.shape, visible.to(second.dtype)))
     if turn is not None:
@@ -74,30 +77,17 @@ def layer_norm(move: Move) -> list[Edge]:
     normalized, weight, eps = (move.argument(k) for k in (1, 2, 4))
     start, end = move.points(0)
     flat = torch.Size([*end.shape[: end.ndim - len(normalized)], math.prod(normalized)])
-    points = start.reshape(flat), end.reshape(flat)
-    # The operation gives means and inverse deviations too.
-    units = [
-        (z - mean.reshape(*flat[:-1], 1)) * inverse.reshape(*flat[:-1], 1)
-        for z, (_, mean, inverse) in zip(points, (move.before.outputs, move.after.outputs), strict=True)
-    ]
-    maps: list[LinearMap] = [
-        Reshape(end.shape, flat), secants.norm(points, (units[0], units[1]), eps), Reshape(flat, end.shape)
-    ]  # fmt: skip
-    if len(normalized) == 1:
-        maps = [maps[1]]
+    maps = _norm(start, end, flat, eps)
     if weight is not None:
         maps.append(Scale(end.shape, end.shape, weight))
     return move.first(maps[0] if len(maps) == 1 else Composed(maps))
 
 
-def _units(points: Points, eps: float, centred: bool = True) -> Points:
-    """What a norm gives before its weights, at both points."""
-
-    def unit(z: Tensor) -> Tensor:
-        c = z - z.mean(-1, keepdim=True) if centred else z
-        return c * (c.square().mean(-1, keepdim=True) + eps).rsqrt()
-
-    return unit(points[0]), unit(points[1])
+def _norm(start: Tensor, end: Tensor, flat: torch.Size, eps: float) -> list[LinearMap]:
+    """A norm along the last axis of another shape."""
+    rows = end.reshape(flat)
+    jacobian = secants.norm((rows if start is end else start.reshape(flat), rows), eps)
+    return [jacobian] if flat == end.shape else [Reshape(end.shape, flat), jacobian, Reshape(flat, end.shape)]
 
 
 @rule(aten.native_group_norm.default)
@@ -106,10 +96,7 @@ def group_norm(move: Move) -> list[Edge]:
     start, end = move.points(0)
     weight, batch, channels, groups, eps = (move.argument(k) for k in (1, 3, 4, 6, 7))
     flat = torch.Size([batch, groups, end.numel() // (batch * groups)])
-    points = start.reshape(flat), end.reshape(flat)
-    maps: list[LinearMap] = [
-        Reshape(end.shape, flat), secants.norm(points, _units(points, eps), eps), Reshape(flat, end.shape)
-    ]  # fmt: skip
+    maps = _norm(start, end, flat, eps)
     if weight is not None:
         maps.append(Scale(end.shape, end.shape, weight.reshape(channels, *[1] * (end.ndim - 2))))
     return move.first(Composed(maps))
@@ -132,10 +119,7 @@ def batch_norm(move: Move) -> list[Edge]:
         raise NoRule("takes its statistics from the batch")
     # Instance norm puts all inputs and channels side by side in a batch of one.
     flat = torch.Size([end.shape[1], end[0, 0].numel()])
-    points = start.reshape(flat), end.reshape(flat)
-    maps: list[LinearMap] = [
-        Reshape(end.shape, flat), secants.norm(points, _units(points, eps), eps), Reshape(flat, end.shape)
-    ]  # fmt: skip
+    maps = _norm(start, end, flat, eps)
     if weight is not None:
         maps.append(Scale(end.shape, end.shape, weight.reshape(each)))
     return move.first(Composed(maps))

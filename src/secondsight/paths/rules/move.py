@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from secondsight.paths.linear_maps import LinearMap
+from secondsight.paths.secants import Points
 from secondsight.paths.tape import Operation
-
-Points = tuple[Tensor, Tensor]
-"""Values of a tensor at the reference and at the input."""
 
 
 @dataclass(frozen=True, eq=False)

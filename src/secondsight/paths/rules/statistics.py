@@ -11,7 +11,8 @@ from torch import Tensor
 from secondsight.paths import secants
 from secondsight.paths.linear_maps import Composed, LinearMap, LowRank, Permute, Reshape, Scale, Sum
 from secondsight.paths.rules.functions import inverse, to_last
-from secondsight.paths.rules.move import Edge, Move, NoRule, Points, rule
+from secondsight.paths.rules.move import Edge, Move, NoRule, rule
+from secondsight.paths.secants import Points
 
 aten = torch.ops.aten
 
