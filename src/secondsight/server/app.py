@@ -61,6 +61,8 @@ _FILES = {
     "/": ("app.html", "text/html"),
     "/api": ("api.html", "text/html"),
     "/app.js": ("app.js", "text/javascript"),
+    "/basics.js": ("basics.js", "text/javascript"),
+    "/search.js": ("search.js", "text/javascript"),
     "/api.js": ("api.js", "text/javascript"),
     "/app.css": ("app.css", "text/css"),
     "/view.js": ("view.js", "text/javascript"),
