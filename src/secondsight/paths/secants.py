@@ -84,9 +84,13 @@ def softmax(z: Points, y: Points) -> LowRank:
         return _softmax_derivative(y[1])
     for count in _SOFTMAX_NODES_IN_DOUBLE if double else _SOFTMAX_NODES:
         alpha, weights = _nodes(count, run)
-        p = _rows([torch.softmax(torch.add(start, run, alpha=node), -1) for node in alpha.tolist()])
+        nodes = run.new_empty(count, *run.shape)
+        for node, probabilities in zip(alpha.tolist(), nodes, strict=True):
+            torch.softmax(torch.add(start, run, alpha=node), -1, out=probabilities)
+        p = nodes.movedim(0, -2)
         mean = weights @ p
-        missing = rise - mean * run + (((p @ run[..., None]).squeeze(-1) * weights)[..., None, :] @ p).squeeze(-2)
+        energy = (p @ run[..., None]).squeeze(-1) * weights
+        missing = (energy[..., None, :] @ p).squeeze(-2).addcmul_(mean, run, value=-1).add_(rise)
         if float(missing.abs().max()) <= allowed:
             break
     step = run[..., None, :]

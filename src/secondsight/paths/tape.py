@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from secondsight.paths.memory import Memory, geometry, storage
 
@@ -63,13 +62,14 @@ class _Writer(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self.look = look
-        self.numbers: Any = WeakTensorKeyDictionary()
+        self.numbers: dict[int, int] = {}  # by identity: what has a number stays alive
         self.memory = Memory()
         self._watched: list[Tensor] = []
+        self._renumbered: list[Tensor] = []
 
     def watch(self, tensor: Tensor) -> int:
         """The number that a tensor gets."""
-        number = self.numbers[tensor] = len(self._watched)
+        number = self.numbers[id(tensor)] = len(self._watched)
         self._watched.append(tensor)
         if self.memory.written and not tensor.is_meta:
             self.memory.refresh(tensor)
@@ -81,8 +81,7 @@ class _Writer(TorchDispatchMode):
             return None
         if self.memory.written and self.memory.is_stale(leaf):
             self._piece_together(leaf)
-        number: int | None = self.numbers.get(leaf)
-        return number
+        return self.numbers.get(id(leaf))
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -154,10 +153,10 @@ class _Writer(TorchDispatchMode):
         self._renumber(target, number)
 
     def _renumber(self, tensor: Tensor, number: int | None) -> None:
-        if number is None:
-            self.numbers.pop(tensor, None)
-        else:
-            self.numbers[tensor] = number
+        self.numbers.pop(id(tensor), None)
+        if number is not None:
+            self.numbers[id(tensor)] = number
+            self._renumbered.append(tensor)
 
     def _piece_together(self, leaf: Tensor) -> None:
         """Gives a new number to a view of memory that was written since."""
