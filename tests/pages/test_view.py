@@ -130,6 +130,8 @@ def test_everything_by_keys(browser, e, tmp_path):
         moved = state(page)["left"]
         assert moved == pytest.approx([one[0], one[1] + 32, one[2] + 32, one[3] + 32])
         page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "show its colours"
+        page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "ss-word"
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Enter")
@@ -248,6 +250,120 @@ def test_other_cases_answer_to_escape_and_keep_their_switches(browser, against, 
         assert state(page)["right"] == [1]
         page.keyboard.press("Escape")
         assert state(page)["right"] is None
+
+
+def test_escape_works_wherever_the_focus_is(browser, e, tmp_path):
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit_open(page, e, tmp_path, e.words[1][0], (40.0, 50.0, 200.0, 210.0))
+        assert page.evaluate("document.activeElement === document.body")
+        page.keyboard.press("Escape")
+        assert (state(page)["left"], state(page)["right"]) == (None, None)
+        # A field beside the view, as the app has them, keeps its Escape; a button beside it does not.
+        page.evaluate(
+            "for (const tag of ['input', 'button']) document.body.append(document.createElement(tag));"
+            "window.shown.set({right: [1]})"
+        )
+        page.locator("body > input").focus()
+        page.keyboard.press("Escape")
+        assert state(page)["right"] == [1]
+        page.locator("body > button").focus()
+        page.keyboard.press("Escape")
+        assert state(page)["right"] is None
+
+
+@pytest.mark.parametrize("palette", ["red and blue", "orange and blue", "orange and purple"])
+def test_the_legend_says_which_colour_raises_and_where_the_scale_ends(browser, e, tmp_path, palette):
+    raises, lowers = palette.split(" and ")
+    ends = (e.toward_left(None)[e.left_layout.visible].abs().max(), max(abs(value) for _, value in e.words))
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit(page, e, tmp_path)
+        page.get_by_label("Colours").select_option(palette)
+        legends = [text.replace("\n", " ") for text in page.locator(".ss-scale").all_inner_texts()]
+        assert legends == [f"{lowers} lowers −{end:.4f} +{end:.4f} {raises} raises" for end in ends]
+        assert "its scale is wider than the map’s" in page.locator(".ss-note").last.inner_text()
+
+
+def test_the_photograph_says_why_it_is_grey_and_shows_its_colours(browser, e, tmp_path):
+    seen = "(() => getComputedStyle(document.querySelector('.ss-photo img')).filter)()"
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit(page, e, tmp_path)
+        assert "is grey so that its own colours are not taken for values" in page.locator(".ss-note").first.inner_text()
+        assert "saturate(0)" in page.evaluate(seen)
+        page.get_by_role("button", name="show its colours").press("Enter")
+        assert page.evaluate(seen) == "none"
+        assert page.locator(".ss-photo canvas").is_hidden()
+        page.get_by_role("button", name="back to the map", pressed=True).click()
+        assert "saturate(0)" in page.evaluate(seen)
+        assert page.locator(".ss-photo canvas").is_visible()
+
+
+def paired(photo, text: str) -> ss.Explanation:
+    """A photograph of 3 × 4 patches and a text of words."""
+    g, words, offsets = torch.Generator().manual_seed(0), text.split(), []
+    for word in words:
+        start = text.index(word, offsets[-1][1] if offsets else 0)
+        offsets.append((start, start + len(word)))
+    width, height = photo.size
+    return ss.Explanation(
+        torch.randn(12, len(words), generator=g) / 50,
+        torch.randn(12, generator=g) / 50,
+        torch.randn(len(words), generator=g) / 50,
+        0.1,
+        0.3,
+        GridLayout(size=12, special={}, grid=(3, 4), image_size=photo.size, frame=(0.0, 0.0, width, height)),
+        TokenLayout(size=len(words), special={}, text=text, offsets=tuple(offsets), tokens=tuple(words)),
+        left_input=photo,
+        right_input=text,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        # From left to right on the screen.
+        ("فنجان قهوة على الطاولة", [3, 2, 1, 0]),
+        ("فنجان coffee cup قهوة", [3, 1, 2, 0]),
+        ("the words فنجان قهوة stand here", [0, 1, 3, 2, 4, 5]),
+        ("a cup of coffee", [0, 1, 2, 3]),
+    ],
+)
+def test_words_stand_in_the_order_of_their_script(browser, tmp_path, text, order):
+    e = paired(Image.new("RGB", (400, 300), "grey"), text)
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit_open(page, e, tmp_path)
+        places = page.locator(".ss-word").evaluate_all(
+            "nodes => nodes.map((node) => node.getBoundingClientRect().left)"
+        )
+        assert sorted(range(len(places)), key=places.__getitem__) == order
+        for word in order:
+            page.locator(".ss-word").nth(word).click()
+            assert state(page)["right"] == [word]
+            page.keyboard.press("Escape")
+        # The arrows go where they point.
+        page.locator(".ss-word").first.focus()
+        page.keyboard.press("ArrowLeft" if order[-1] == 0 else "ArrowRight")
+        page.keyboard.press("Enter")
+        assert state(page)["right"] == [1]
+
+
+@pytest.mark.parametrize("size", [(4000, 200), (200, 4000), (800, 600)])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_photographs_of_every_shape_fit_the_screen(browser, tmp_path, size, width):
+    with page_of(browser, viewport={"width": width, "height": 760}) as page:
+        visit_open(page, paired(Image.new("RGB", size, "grey"), "a dog"), tmp_path)
+        box = page.locator(".ss-photo").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert 48 <= box["height"] <= 760 * 0.69
+        assert box["width"] >= 60
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        stretched = "Drawn stretched" in page.locator(".ss-note").first.inner_text()
+        assert stretched == (max(size) > 12 * min(size))
+        if not stretched:
+            assert box["width"] / box["height"] == pytest.approx(size[0] / size[1], rel=0.02)
+        page.locator(".ss-photo").evaluate("node => node.scrollIntoView({block: 'center'})")
+        drag(page, (0.25, 0.25), (0.75, 0.75))
+        assert np.allclose(np.array(state(page)["left"]) / [*size, *size], [0.25, 0.25, 0.75, 0.75], atol=0.03)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -25,6 +25,7 @@ _SCRIPT_MODULES = (
     "colours",
     "boxes",
     "dom",
+    "legend",
     "image",
     "text",
     "joined",
@@ -36,7 +37,8 @@ _SCRIPT_MODULES = (
 """The modules of the view's script, each after those whose constants it uses while it is loaded."""
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.M)
-_COMMENT = re.compile(r"^ *//.*\n", re.M)
+_UNNEEDED = re.compile(r"^ *//.*\n|^ */\*\*[\s\S]*?\*/\n|^\n|^ +", re.M)
+"""Comments, empty lines and indentation: no string of the script goes over several lines."""
 
 
 def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
@@ -76,9 +78,9 @@ def _texts(side: dict[str, Any]) -> list[str]:
 
 
 def web_file(name: str) -> str:
-    """A file of the view as it is embedded in pages; `view.js` joins all modules, without imports and comment lines."""
+    """A file of the view as it is embedded in pages; `view.js` joins all modules, without imports, comments and indentation."""
     if name == "view.js":
-        return "".join(_COMMENT.sub("", _IMPORT.sub("", _read(f"{module}.js"))) for module in _SCRIPT_MODULES)
+        return "".join(_UNNEEDED.sub("", _IMPORT.sub("", _read(f"{module}.js"))) for module in _SCRIPT_MODULES)
     return _read(name)
 
 

@@ -16,6 +16,13 @@ export function makeButton(parent, text) {
   return button;
 }
 
+/** Whether a key belongs to a field in which the reader types, outside the view. */
+export function typesElsewhere(event, root) {
+  const node = event.composedPath()[0];
+  const fields = "input, textarea, select, [contenteditable], dialog";
+  return !root.contains(node) && node instanceof Element && Boolean(node.closest(fields));
+}
+
 /** The colour of the page below a node. */
 export const paperOf = (node) =>
   getComputedStyle(node).getPropertyValue("--paper-rgb").split(",").map(Number);

@@ -4,9 +4,9 @@ import {
   boxBetween, boxName, boxWeights, cellAt, cellBox, draggedBox, gripAt, gripCursor, grownBox, insidePicture, isTiny,
   movedBox, cellSize, unseenBoxes,
 } from "./boxes.js";
-import { css, tint } from "./colours.js";
 import { make, paintMap } from "./dom.js";
-import { clamp, largest, signed, tiny } from "./state.js";
+import { Legend } from "./legend.js";
+import { clamp, largest, signed } from "./state.js";
 
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -14,14 +14,14 @@ export class ImagePanel {
   hint = "Drag a box on a picture to see what it matched.";
 
   constructor(side, parent, ui) {
-    Object.assign(this, { side, ui, box: null, cursor: null, drag: null, waiting: false, limit: 1 });
+    Object.assign(this, { side, ui, box: null, cursor: null, drag: null, waiting: false, plain: false });
     this.source = ui.data.pictures[side.source];
     this.all = side.seconds === undefined ? "the whole image" : "the whole sound";
     this.values = new Float64Array(side.groups);
     this.changed = () => {};
     const holder = make("div", parent, "ss-picture");
     this.buildPhoto(make("div", holder, "ss-photo"));
-    this.buildScale(make("div", holder, "ss-scale"));
+    this.buildLegend(holder);
     this.listen();
     this.cell.hidden = true;
     this.showBox();
@@ -44,11 +44,22 @@ export class ImagePanel {
     unseenBoxes(side).forEach((box) => this.place(make("div", photo, "ss-unseen"), box));
   }
 
-  buildScale(line) {
-    this.low = make("span", line);
-    this.ramp = make("canvas", line, "ss-ramp");
-    this.high = make("span", line);
-    Object.assign(this.ramp, { width: 128, height: 1 });
+  buildLegend(holder) {
+    const { side, ui } = this;
+    this.legend = new Legend(holder, ui);
+    const { note } = this.legend;
+    if (side.seconds === undefined) {
+      note.append("The photograph is grey so that its own colours are not taken for values. ");
+      this.legend.addSwitch(["show its colours", "back to the map"], (plain) => {
+        this.plain = plain;
+        this.photo.classList.toggle("ss-plain", plain);
+      });
+    }
+    if (unseenBoxes(side).length) note.append(" The veiled margins are cropped away: the model does not see them.");
+    const [width, height] = side.size;
+    if (width > 12 * height || height > 12 * width) {
+      note.append(` Drawn stretched, to be seen at all: it is ${width} × ${height} pixels.`);
+    }
   }
 
   /** Put a node of the photo where a box of the picture is. */
@@ -86,25 +97,19 @@ export class ImagePanel {
   colour(values, limit) {
     const { look } = this.ui;
     this.values = values;
-    this.limit = limit || largest(values);
-    paintMap(this.canvas, this.side, values, this.limit, look);
+    const end = limit || largest(values);
+    paintMap(this.canvas, this.side, values, end, look);
     this.photo.classList.toggle("ss-lit", look.strength > 0.02);
-    const bar = this.ramp.getContext("2d");
-    bar.clearRect(0, 0, 128, 1);
-    for (let x = 0; x < 128; x++) {
-      bar.fillStyle = css(tint(look.scale, x / 63.5 - 1, 1));
-      bar.fillRect(x, 0, 1, 1);
-    }
-    this.low.textContent = "−" + tiny(this.limit);
-    this.high.textContent = "+" + tiny(this.limit);
+    this.legend.show(end);
   }
 
   draw(x, y, width, sign) {
     const scale = width / this.side.size[0];
     const height = (width * this.side.size[1]) / this.side.size[0];
     const area = `x="${x}" y="${y}" width="${width}" height="${height}" preserveAspectRatio="none"`;
-    const fade = this.ui.look.strength > 0.02 ? ' filter="url(#ss-fade)"' : "";
-    const out = [`<image href="${this.source}" ${area}${fade}/>`, `<image href="${this.canvas.toDataURL()}" ${area}/>`];
+    const fade = this.ui.look.strength > 0.02 && !this.plain ? ' filter="url(#ss-fade)"' : "";
+    const out = [`<image href="${this.source}" ${area}${fade}/>`];
+    if (!this.plain) out.push(`<image href="${this.canvas.toDataURL()}" ${area}/>`);
     if (this.box) {
       const [x0, y0, x1, y1] = this.box.map((v) => v * scale);
       const size = `x="${x + x0}" y="${y + y0}" width="${x1 - x0}" height="${y1 - y0}"`;
@@ -114,12 +119,7 @@ export class ImagePanel {
       const style = 'font-size="22" font-weight="bold" fill="#fff" stroke="#000" stroke-width="3" paint-order="stroke"';
       out.push(`<text x="${x + 8}" y="${y + 24}" ${style}>${sign > 0 ? "+" : "−"}</text>`);
     }
-    const bar = y + height + 8;
-    const text = `y="${bar + 9}" font-size="11" fill="#555"`;
-    const ramp = `x="${x + 70}" y="${bar}" width="140" height="9" preserveAspectRatio="none"`;
-    out.push(`<image href="${this.ramp.toDataURL()}" ${ramp}/>`);
-    out.push(`<text x="${x + 64}" ${text} text-anchor="end">${this.low.textContent}</text>`);
-    out.push(`<text x="${x + 216}" ${text}>${this.high.textContent}</text>`);
+    out.push(this.legend.draw(x, y + height + 8));
     return { svg: out.join(""), height: height + 28 };
   }
 
@@ -139,13 +139,13 @@ export class ImagePanel {
     });
   }
 
-  /** The event's place in pixels of the picture, and how many of them are one of the screen. */
+  /** The event's place in pixels of the picture, and how many of them are one of the screen: the most, if stretched. */
   pointOf(event) {
     const [width, height] = this.side.size;
     const { left, top, width: wide, height: tall } = this.photo.getBoundingClientRect();
     const x = clamp(((event.clientX - left) / wide) * width, 0, width);
     const y = clamp(((event.clientY - top) / tall) * height, 0, height);
-    return { point: [x, y], pixel: width / wide };
+    return { point: [x, y], pixel: Math.max(width / wide, height / tall) };
   }
 
   pointerDown(event) {

@@ -19,6 +19,8 @@ export class JoinedPanel {
       first += input.groups;
       return { input, panel, sign: input.sign, start: first - input.groups, end: first };
     });
+    // One legend is enough for texts, which share their scale.
+    this.parts.slice(0, -1).forEach(({ panel, input }) => { if (input.kind === "text") panel.legend.hide(); });
     this.hint = this.parts[0].panel.hint;
     this.all = this.parts[0].panel.all;
   }

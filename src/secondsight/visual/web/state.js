@@ -10,6 +10,15 @@ export const sum = (values) => values.reduce((a, b) => a + b, 0);
 export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 export const hasPicture = (side) => side.kind === "image" || (side.kind === "joined" && side.parts.some(hasPicture));
 
+/** Width over height of a side's single picture; NaN where it has none. */
+export const pictureRatio = (side) => (side.kind === "image" ? side.size[0] / side.size[1] : NaN);
+
+/** Whether a text runs from right to left: its first letter decides, as in HTML's dir="auto"; null without letters. */
+export function runsLeft(text) {
+  const letter = /\p{L}/u.exec(text || "");
+  return letter && /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u.test(letter[0]);
+}
+
 /** Little-endian float32 in base64, as Python writes them. */
 export function floats(packed) {
   const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));

@@ -2,7 +2,8 @@
 
 import { css, ink, tint } from "./colours.js";
 import { escaped, make, paperOf } from "./dom.js";
-import { clamp, largest, pickWord, signed, wordRange } from "./state.js";
+import { Legend } from "./legend.js";
+import { clamp, largest, pickWord, runsLeft, signed, wordRange } from "./state.js";
 
 const TOO_LONG = "cut off: the caption is longer than the model's context";
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
@@ -17,7 +18,13 @@ export class TextPanel {
     this.line = make("p", parent, "ss-text");
     this.line.setAttribute("role", "group");
     this.line.setAttribute("aria-label", "Words. Arrow keys move, Enter picks, with Shift several.");
+    // Words of other scripts stand in the order in which they are read.
+    this.line.dir = "auto";
+    this.backwards = Boolean(runsLeft(side.text));
     this.buildWords();
+    this.legend = new Legend(parent, ui);
+    const wider = "A word’s colour sums over the whole map, so its scale is wider than the map’s.";
+    this.legend.note.textContent = ui.mapped ? wider : "";
     this.open = side.words.map((_, i) => i).filter((i) => !side.words[i].cut);
     if (this.open.length) this.words[this.open[0]].tabIndex = 0;
     this.listenToPointer();
@@ -32,7 +39,10 @@ export class TextPanel {
       if (side.text !== null) line.append(side.text.slice(place, word.start));
       else if (index) line.append(" ");
       place = word.end;
-      const button = make("button", line, "ss-word" + (word.cut && !word.shared ? " ss-cut" : ""), word.text);
+      const runs = runsLeft(word.text);
+      // A button counts as no letter, so marks around it say how its word runs.
+      const holder = runs === null ? line : make("span", line, runs ? "ss-runs-left" : "ss-runs-right");
+      const button = make("button", holder, "ss-word" + (word.cut && !word.shared ? " ss-cut" : ""), word.text);
       Object.assign(button, { type: "button", disabled: word.cut, tabIndex: -1 });
       if (word.cut) button.title = word.shared ? "part of a neighbour's token" : TOO_LONG;
       button.dataset.index = index;
@@ -59,6 +69,7 @@ export class TextPanel {
   colour(values, limit) {
     this.values = values;
     this.limit = limit || largest(values);
+    this.legend.show(this.limit);
     const paper = paperOf(this.line);
     this.words.forEach((word, i) => {
       if (this.side.words[i].cut) return;
@@ -83,10 +94,11 @@ export class TextPanel {
     this.side.words.forEach((word, i) => {
       const wide = context.measureText(word.text).width + 10;
       if (left + wide > x + width && left > x) [left, top] = [x, top + 38];
-      out.push(this.drawWord(i, left, top, wide));
+      out.push(this.drawWord(i, this.backwards ? 2 * x + width - left - wide : left, top, wide));
       left += wide + 8;
     });
-    return { svg: out.join(""), height: top + 38 - y };
+    if (this.legend.line.hidden) return { svg: out.join(""), height: top + 38 - y };
+    return { svg: out.join("") + this.legend.draw(x, top + 40), height: top + 60 - y };
   }
 
   drawWord(i, left, top, width) {
@@ -176,7 +188,8 @@ export class TextPanel {
       const picks = event.key === "Enter" || event.key === " ";
       if (!picks && STEPS[event.key] === undefined) return;
       event.preventDefault();
-      if (!picks) return this.step(index, STEPS[event.key], event.shiftKey);
+      const turn = this.backwards && event.key.startsWith("Arrow") ? -1 : 1;
+      if (!picks) return this.step(index, turn * STEPS[event.key], event.shiftKey);
       this.pick(index, event.shiftKey);
       this.report();
     });

@@ -4,10 +4,10 @@
 // With nothing picked it shows sums over everything on the other side; what is picked on one side decides what the
 // other shows, and with both picked the status line has the number of that pair.
 
-import { make, makeButton } from "./dom.js";
+import { make, makeButton, typesElsewhere } from "./dom.js";
 import { drawingFile } from "./drawing.js";
 import { makePanel } from "./joined.js";
-import { clamp, hasPicture, readCase, scores, statusLine, totals } from "./state.js";
+import { clamp, hasPicture, pictureRatio, readCase, scores, statusLine, totals } from "./state.js";
 import { WordTable, showTerms } from "./tables.js";
 import { buildToolbar } from "./toolbar.js";
 
@@ -25,8 +25,9 @@ class View {
     };
     this.build();
     this.controls = buildToolbar(this.tools, this);
-    this.listen(root, "keydown", (event) => {
-      if (event.key !== "Escape") return;
+    // On the document: a reader who has clicked beside the view, or nowhere yet, presses Escape as well.
+    this.listen(document, "keydown", (event) => {
+      if (event.key !== "Escape" || typesElsewhere(event, root)) return;
       this.tip(null);
       this.clear();
     });
@@ -74,9 +75,13 @@ class View {
     this.caseListeners = new AbortController();
     this.stage.textContent = "";
     const { left, right } = this.shown;
-    this.panels = [left, right].map((side) => makePanel(side, this.stage, this.ui));
+    this.ui.mapped = hasPicture(left) || hasPicture(right);
+    this.panels = [left, right].map((side) => makePanel(side, make("div", this.stage), this.ui));
     this.panels.forEach((panel) => { panel.changed = () => this.refresh(); });
+    this.stage.classList.toggle("ss-texts", !hasPicture(left) && !hasPicture(right));
     this.stage.classList.toggle("ss-even", hasPicture(left) && hasPicture(right));
+    this.stage.classList.toggle("ss-wide", pictureRatio(left) > 2.5 && !hasPicture(right));
+    this.stage.classList.toggle("ss-tall", pictureRatio(left) < 0.6 && !hasPicture(right));
     const texts = left.kind === "text" && right.kind === "text";
     this.table = texts ? new WordTable(this.shown, this.stage, this.ui, (i, j) => this.pickPair(i, j)) : null;
     this.panels.forEach((panel, i) => panel.set(start ? start[i] : null));
