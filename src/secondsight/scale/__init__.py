@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from secondsight.scale.lead import Lead
 from secondsight.scale.search import Hit, Searchable, search
+from secondsight.scale.usual import OrdinaryQueries, ordinary_captions, ordinary_queries
 from secondsight.support.errors import InputError
 
 try:
@@ -19,4 +21,17 @@ except ModuleNotFoundError as problem:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Hit", "Searchable", "Source", "Store", "decompose", "open_source", "open_store", "search"]
+__all__ = [
+    "Hit",
+    "Lead",
+    "OrdinaryQueries",
+    "Searchable",
+    "Source",
+    "Store",
+    "decompose",
+    "open_source",
+    "open_store",
+    "ordinary_captions",
+    "ordinary_queries",
+    "search",
+]

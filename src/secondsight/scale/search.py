@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -17,14 +16,18 @@ from torch import Tensor
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import word_scores
-from secondsight.encoders.fingerprint import fingerprint
-from secondsight.inputs.kinds import possible_kinds
-from secondsight.methods import method_named
-from secondsight.model import DualEncoder
+from secondsight.scale.query import query_of as query_of
+from secondsight.scale.usual import OrdinaryQueries, Usual
 from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
-    from secondsight.scale.store import Store
+    from secondsight.scale.lead import Lead
+
+RANKINGS: dict[str, str] = {
+    "similarity": "how close an entry is to the query",
+    "above-usual": "how much closer it is to the query than to ordinary queries",
+}
+"""What entries can be ranked by, and what that is."""
 
 _BLOCK = 65536
 
@@ -48,52 +51,95 @@ class Searchable(Protocol):
 class Hit:
     """An entry, its similarity to the query, and the pair explained: `hit.pair[…]` is its map.
 
-    `pair` has the entry on the left and the query on the right.
+    `pair` has the entry on the left and the query on the right. `usual` is the entry's mean similarity to ordinary
+    queries, where they were given, and `taken_off` these queries where that mean is taken off the similarity to rank by.
     """
 
     key: str
     similarity: float
     entry: Contributions
     query: Contributions
+    usual: Usual | None = None
+    taken_off: OrdinaryQueries | None = None
 
     @property
     def pair(self) -> Interactions:
         """The four terms and the matrix of this entry with the query."""
         return self.entry @ self.query
 
+    @property
+    def score(self) -> float:
+        """The number that ranks: the similarity, or what is left of it when the usual one is taken off."""
+        return self.similarity if self.taken_off is None else _similarity(self.entry, self.ranking_query)
+
+    @property
+    def ranking_query(self) -> Contributions:
+        """The query whose similarities are the scores."""
+        return self.query if self.taken_off is None else self.taken_off.taken_off(self.query)
+
     def above(self, lower: Hit) -> Interactions:
-        """Why this entry ranks above `lower`: the margin of their similarities, with the query on the right.
+        """Why this entry ranks above `lower`: the margin of their scores, with the query on the right.
 
         The left side has the features of both entries; those of `lower` count negatively.
         """
-        return (self.entry - lower.entry) @ self.query
+        return (self.entry - lower.entry) @ self.ranking_query
+
+    def compare(self, lower: Hit) -> Lead:
+        """By how much this entry leads `lower`, and because of which words and regions: parts that add up exactly.
+
+        Raises `InputError` for hits of different searches.
+        """
+        from secondsight.scale.lead import Lead
+
+        return Lead(self, lower)
 
 
-def search(entries: Searchable, query: Contributions, k: int = 10, *, index: Any = None) -> list[Hit]:
+def search(
+    entries: Searchable,
+    query: Contributions,
+    k: int = 10,
+    *,
+    rank: str = "similarity",
+    ordinary: OrdinaryQueries | None = None,
+    index: Any = None,
+) -> list[Hit]:
     """The `k` entries that match a query best, explained; no encoder is needed.
 
-    The ranking is exact unless `index` is given: an approximate index over `entries.embeddings` with faiss's method
-    `search(vectors, k)`, which returns similarities and row numbers. Raises `InputError` if the query and the entries come
-    from different models or methods.
+    With `ordinary` queries every hit says how close its entry usually is, and `rank` "above-usual" takes that off: entries
+    that are close to every query then no longer come first. The ranking is exact unless `index` is given: an approximate
+    index over `entries.embeddings` with faiss's method `search(vectors, k)`, which returns similarities and row numbers.
+    Raises `InputError` if the query and the entries come from different models or methods.
     """
-    if k < 1:
-        raise InputError(f"k must be at least 1, not {k!r}")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InputError(f"k must be a whole number of at least 1, not {k!r}")
+    if rank not in RANKINGS:
+        raise InputError(f"unknown ranking {rank!r}; known: {', '.join(RANKINGS)}")
+    if rank == "above-usual" and ordinary is None:
+        raise InputError(
+            'the ranking "above-usual" needs ordinary=ordinary_queries(store, model), of secondsight.scale'
+        )
     keys = entries.keys()
     if not keys:
         raise InputError("there are no entries to search: decompose some inputs first")
-    direction = query.embedding.cpu() * query.scale
+    taken_off = ordinary if rank == "above-usual" else None
+    ranking_query = query if taken_off is None else taken_off.taken_off(query)
+    direction = ranking_query.embedding.cpu() * query.scale
     if index is None:
         rows = _nearest(entries.embeddings, direction, min(k, len(keys)))
     else:
         rows = _approximately_nearest(index, direction, k)
+    usual = [None] * len(rows) if ordinary is None else ordinary.usual(entries.embeddings, rows)
     hits = []
-    for row in rows:
+    for row, usual_of_entry in zip(rows, usual, strict=True):
         entry = entries[keys[row]]
         entry.check_same_space(query)
-        # In double precision, as in the pair's terms.
-        similarity = float(entry.embedding.double() @ query.embedding.double()) * entry.scale * query.scale
-        hits.append(Hit(keys[row], similarity, entry, query))
-    return sorted(hits, key=lambda hit: -hit.similarity)
+        hits.append(Hit(keys[row], _similarity(entry, query), entry, query, usual_of_entry, taken_off))
+    return sorted(hits, key=lambda hit: -hit.score)
+
+
+def _similarity(entry: Contributions, query: Contributions) -> float:
+    """In double precision, as in a pair's terms."""
+    return float(entry.embedding.double() @ query.embedding.double()) * entry.scale * query.scale
 
 
 def _nearest(embeddings: Float[Tensor, "entry joint"], direction: Float[Tensor, " joint"], k: int) -> list[int]:
@@ -121,23 +167,3 @@ def words_of_ranking(hits: Sequence[Hit]) -> list[tuple[str, float]]:
     first, *rest = hits
     margins = [first.above(lower).toward_right(None) for lower in rest]
     return word_scores(first.query.layout, torch.stack(margins).mean(0))
-
-
-def query_of(store: Store, model: DualEncoder, raw: Any) -> Contributions:
-    """The contributions of a raw query by the store's method; raises `InputError` if `model` is not the store's."""
-    if fingerprint(model) != store.facts["weights"]:
-        raise InputError(
-            f"the store was made by {store.facts['model']!r} with other weights or in another precision than "
-            f"{model.name!r}: load the store's model, with its --precision"
-        )
-    stored_side = model.side(store.facts["side"])
-    opposite = model.right if stored_side is model.left else model.left
-    # A text searches images and an image searches texts; otherwise the query is of the store's kind.
-    side = opposite if opposite.kind in possible_kinds(raw) else stored_side
-    method = method_named(store.facts["method"]["name"], **_options(store))
-    contributions = side.contributions([raw], method)[0]
-    return replace(contributions, space=store.facts["space"])
-
-
-def _options(store: Store) -> dict[str, Any]:
-    return {name: ast.literal_eval(literal) for name, literal in store.facts["method"]["options"].items()}
