@@ -224,3 +224,66 @@ def test_stores_keep_the_mean_of_ordinary_queries(model, tmp_path, monkeypatch):
     # An image searches images or texts by ordinary photographs.
     photographs = ordinary_queries(open_store(tmp_path / "image"), model, [world[0].image, world[1].image])
     assert photographs.count == 2
+
+
+def test_the_command_ranks_compares_and_explains(model, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("pyarrow", reason="needs secondsight[scale]")
+    from secondsight.cli import main
+    from secondsight.scale import decompose, open_source, open_store, ordinary_queries
+    from secondsight.scale.query import query_of
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr("sys.argv", ["secondsight", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+        return capsys.readouterr()
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for scene in Scenes(8, seed=3):
+        scene.image.save(photos / f"{scene.key.replace('/', '-')}.png")
+    place = tmp_path / "store"
+    decompose(open_source(f"photos:{photos}", "image"), model, place)
+    store, asked = open_store(place), ("search", place, "a cat", "--model", "scenes")
+    queries = ordinary_queries(store, model)
+    expected = search(store, query_of(store, model, "a cat"), 3, rank="above-usual", ordinary=queries)
+
+    lines = run(*asked, "-k", 3, "--compare", "1,3").out.splitlines()
+    assert lines[0].startswith("ranked by above-usual")
+    for number, (line, hit) in enumerate(zip(lines[1:4], expected, strict=True), 1):
+        assert line.split()[:3] == [str(number), f"{hit.score:+.4f}", hit.key]
+    lead = expected[0].compare(expected[2])
+    assert lead.sentence() in lines
+    assert f"by word, sum {lead.value:+.4f}:" in lines
+    plain = run(*asked, "-k", 3, "--rank", "similarity").out.splitlines()
+    by_similarity = search(store, query_of(store, model, "a cat"), 3)
+    assert [line.split()[2] for line in plain[1:4]] == [hit.key for hit in by_similarity]
+    own = tmp_path / "own.txt"
+    own.write_text("a cat\na dog\n")
+    assert "usually" in run(*asked, "--captions", own).out
+
+    page = tmp_path / "hit.html"
+    data = ("--data", f"photos:{photos}")
+    assert f"wrote {page}" in run(*asked, *data, "--explain", 2, "--out", page).out
+    assert "a cat" in page.read_text()
+    run(*asked, *data, "--compare", "2,1", "--out", tmp_path / "two.html")
+    assert (tmp_path / "two.html").stat().st_size > 20000
+    first = photos / expected[0].key
+    assert f"secondsight explain {first} 'a cat' --model scenes" in run(*asked, *data).err
+
+    for extra, sentence in (
+        (("--rank", "best"), "unknown --rank 'best'"),
+        (("--compare", "1"), "is not two different ranks"),
+        (("--compare", "1,1"), "is not two different ranks"),
+        (("--compare", "1,99"), "there is no hit 99"),
+        (("--explain", "1"), "--explain needs --out"),
+        (("--out", page), "--out needs --explain"),
+        (("--explain", "1", "--out", page), "give --data"),
+        (("--captions", photos), "a text file with a caption a line"),
+    ):
+        assert sentence in run(*asked, *extra, code=2).err
+    by_photo = ("search", place, first, "--model", "scenes")
+    assert run(*by_photo).out.startswith("ranked by similarity")
+    assert "needs --captions FOLDER" in run(*by_photo, "--rank", "above-usual", code=2).err
+    assert run(*by_photo, "--captions", photos).out.startswith("ranked by above-usual")

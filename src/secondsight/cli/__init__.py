@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from secondsight.cli import about, evaluate, explain, finetune, scale, serve
+from secondsight.cli import about, evaluate, explain, finetune, scale, search, serve
 from secondsight.cli.common import out
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ for command in (
     finetune.finetune,
     finetune.scenes,
     scale.decompose,
-    scale.search,
+    search.search,
     scale.verify,
     serve.serve,
     about.experiments,

@@ -1,9 +1,9 @@
-"""`secondsight decompose`, `search` and `verify`: stores of contributions."""
+"""`secondsight decompose` and `verify`: stores of contributions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -24,9 +24,6 @@ from secondsight.cli.common import (
     spinner,
 )
 from secondsight.support.errors import InputError
-
-if TYPE_CHECKING:
-    from secondsight.scale import Hit
 
 StoreFolder = Annotated[Path, typer.Argument(help="A store of decompose, such as OUT/image.")]
 
@@ -122,44 +119,6 @@ def _print_report(folder: Path, report: Any, quiet: bool) -> None:
             f"{facts['largest residual']:.1e}, rounding {facts['largest rounding']:.1e}",
             soft_wrap=True,
         )
-
-
-def search(
-    store: StoreFolder,
-    query: Annotated[str, typer.Argument(help="What to look for: a text in quotes, or an image for stores of texts.")],
-    model: Annotated[str, typer.Option(help="The store's model, for the query.")] = "builtin",
-    k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 5,
-    device: Device = None,
-    precision: Annotated[str | None, typer.Option(help="As the store's: float32, bf16 or fp16.")] = None,
-) -> None:
-    """The entries of a store that match a query best, why each does, and which words carry the ranking."""
-    with plain_errors():
-        with spinner("loading libraries"):
-            from secondsight.encoders.registry import load
-            from secondsight.scale import open_store
-            from secondsight.scale import search as best_matches
-            from secondsight.scale.place import move_model
-            from secondsight.scale.search import query_of, words_of_ranking
-        opened = open_store(store)
-        with spinner(f"loading {model}"):
-            dual = move_model(load(model), device, precision)
-        hits = best_matches(opened, query_of(opened, dual, query), k)
-        for rank, hit in enumerate(hits, 1):
-            _print_hit(rank, hit)
-        if len(hits) > 1 and hits[0].query.layout.words:
-            scores = words_of_ranking(hits)
-            out.print("words above the rest: " + ", ".join(f"{w} {v:+.4f}" for w, v in scores), soft_wrap=True)
-
-
-def _print_hit(rank: int, hit: Hit) -> None:
-    from secondsight.algebra.layout import word_scores
-
-    line = Text.assemble((f"{rank:3} {hit.similarity:+.4f} ", "bold"), hit.key)
-    pair = hit.pair
-    if pair.right_layout.words:
-        scores = word_scores(pair.right_layout, pair.toward_right(None))
-        line.append("  " + ", ".join(f"{word} {value:+.3f}" for word, value in scores), "dim")
-    out.print(line, soft_wrap=True)
 
 
 def verify(store: StoreFolder) -> None:
