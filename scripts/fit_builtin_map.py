@@ -8,13 +8,14 @@ builtin.py checks.
 
 import hashlib
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from secondsight.encoders.families.builtin import load_towers
+from secondsight.encoders.families.builtin import MiniLM, TokenizerFile, load_towers
 
 RIDGE = 2.0
 TARGET = Path(__file__).parents[1] / "src" / "secondsight" / "encoders" / "families" / "builtin_map.safetensors"
@@ -42,17 +43,16 @@ def corpus() -> tuple[list[str], torch.Tensor]:
 
 
 @torch.no_grad()
-def embed(bert: torch.nn.Module, tokenizer, texts: list[str]) -> torch.Tensor:
+def embed(bert: MiniLM, tokenizer: TokenizerFile, texts: list[str]) -> torch.Tensor:
     """Normalised mean-pooled sentence embeddings (text, 384)."""
-    embeddings = torch.empty(len(texts), bert.config.hidden_size)
-    # Texts of similar length share a batch, so that little of it is padding.
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for first in range(0, len(texts), 128):
-        rows = order[first : first + 128]
-        batch = tokenizer([texts[i] for i in rows], padding=True, truncation=True, return_tensors="pt")
-        mask = batch["attention_mask"][..., None].float()
-        hidden = bert(**batch).last_hidden_state
-        embeddings[rows] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+    embeddings = torch.empty(len(texts), 384)
+    tokens = [tokenizer(text)["input_ids"] for text in texts]
+    # Texts of one length share a batch, so that none is padded.
+    order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
+    for _, rows in groupby(order, key=lambda i: len(tokens[i])):
+        for batch in torch.tensor(list(rows)).split(128):
+            hidden = bert(torch.tensor([tokens[i] for i in batch]))
+            embeddings[batch] = F.normalize(hidden.mean(1), dim=-1)
     return embeddings
 
 

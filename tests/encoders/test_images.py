@@ -7,11 +7,13 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageDraw
 from torchvision import transforms
 
 from secondsight import InputError
 from secondsight.encoders.families.builtin import preprocess as squash
+from secondsight.inputs.blur import gaussian_blur
 from secondsight.inputs.images import levels, measure, open_image
 
 
@@ -141,3 +143,12 @@ def test_levels_are_black_and_white():
     mean, std = (torch.tensor(v) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
     assert torch.allclose(low, -mean / std, atol=1e-6)
     assert torch.allclose(high, (1 - mean) / std, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(260, 260), (37, 50), (8, 8)])
+@pytest.mark.parametrize("deviation", [0.1, 3.0, 32.5])
+def test_the_blur_is_torchvision_s(size, deviation):
+    pixels = torch.randn(2, 3, *size, dtype=torch.float64)
+    kernel = 2 * (min(size) // 4) + 1
+    expected = torchvision.transforms.functional.gaussian_blur(pixels, kernel_size=kernel, sigma=deviation)
+    assert torch.allclose(gaussian_blur(pixels, deviation), expected, rtol=0, atol=1e-12)

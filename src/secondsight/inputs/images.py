@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from secondsight.algebra.layout import GridLayout
+from secondsight.inputs.blur import gaussian_blur
 from secondsight.inputs.prepared import Placement, Prepared, matching_reference
 from secondsight.support.errors import AdapterError, AssumptionWarning, InputError
 
@@ -259,8 +259,7 @@ class ImageInput:
             return torch.randn(pixels.shape, generator=generator).to(pixels)
         if choice == "blur":
             # Wide enough to wash out objects: an eighth of the side is one standard deviation.
-            side = min(pixels.shape[-2:])
-            return gaussian_blur(pixels, kernel_size=2 * (side // 4) + 1, sigma=side / 8)
+            return gaussian_blur(pixels, min(pixels.shape[-2:]) / 8)
         raise InputError(
             f"unknown image reference {choice!r}; known: {', '.join(IMAGE_REFERENCES)}, or an image or tensor of your own"
         )

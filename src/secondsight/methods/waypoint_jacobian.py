@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.base import check_finite
+from secondsight.inputs.blur import gaussian_blur
 from secondsight.methods.integrated_jacobian import IntegratedJacobian, straight_path
 from secondsight.methods.layer_input import LayerInput
 from secondsight.paths.quadrature import Integral, adapt
@@ -86,9 +86,8 @@ class WaypointJacobian(IntegratedJacobian):
         tensor, kind = x.prepared.tensor, x.side.kind
         if kind == "image":
             widest = min(tensor.shape[-2:]) / 8
-            size = 2 * (min(tensor.shape[-2:]) // 4) + 1
             shares = [1 - k / self.waypoints for k in range(self.waypoints)]
-            return [gaussian_blur(tensor, kernel_size=size, sigma=max(widest * share**2, 0.1)) for share in shares]
+            return [gaussian_blur(tensor, max(widest * share**2, 0.1)) for share in shares]
         if kind == "text":
             reference = x.encoder.reference(x.prepared, x.reference_choice, self.seed)
             differing = (tensor != reference).flatten().nonzero().flatten()
