@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -16,7 +17,7 @@ from secondsight.algebra.layout import GridLayout, JoinedLayout, TokenLayout
 from secondsight.visual.page import web_file
 from secondsight.visual.page_data import page_data
 
-PURE = ("state", "colours", "boxes")
+PURE = ("state", "headline", "colours", "boxes")
 FOLDER = files("secondsight.visual") / "web"
 
 
@@ -154,33 +155,100 @@ def test_inputs_of_one_side_are_weighed_one_after_another(script):
 
 
 def test_terms_begin_where_the_last_one_ended(script, e, case):
-    drawn = script("waterfall(data)", data=case)
+    drawn = script("waterfall(readCase(data))", data=case)
     ends = np.concatenate([[0.0], np.cumsum([value for _, value in case["terms"]])])
     width = ends.max() - ends.min()
     bars = [bar for bar in drawn["bars"] if not bar["detail"]]
     assert np.allclose([bar["length"] for bar in bars], np.abs(np.diff(ends)) / width)
     assert np.allclose([bar["start"] for bar in bars], (np.minimum(ends[:-1], ends[1:]) - ends.min()) / width)
     assert drawn["zero"] == pytest.approx(-ends.min() / width)
-    hidden = script("waterfall({...data, hidden: 0.25})", data=case)["bars"]
+    hidden = script("waterfall({...readCase(data), hidden: 0.25})", data=case)["bars"]
     assert [bar["value"] for bar in hidden if bar["detail"]] == pytest.approx([e.terms.interaction - 0.25, 0.25])
 
 
-def test_sentences(script, case):
-    def sentence(reading, names, picked):
-        names = {"data": case, "reading": reading, "names": names, "picked": picked}
-        parts = script("statusLine(data, reading, {value: -0.5, alone: [0.1, 0.2]}, names, picked)", **names)
-        return "".join(text for text, _ in parts)
+def said(script, e, weights=(None, None), names=("the whole image", "all words"), reading="interactions"):
+    """The title, and the sentence below it."""
+    values = {"data": page_data(e)["cases"][0], "reading": reading, "weights": weights, "names": names}
+    all_of = ["the whole image", "all words"]
+    title = script("titleLine(readCase(data), reading, weights, names)", **values)
+    detail = script("detailLine(readCase(data), reading, weights, names, all)", all=all_of, **values)
+    return title, "".join(text for text, _ in detail)
 
-    whole = ["the whole image", "all words"]
-    assert sentence("interactions", whole, [False, False]) == (
-        "Interaction of the whole image with all words: −0.5000 of a similarity of 0.3000. "
+
+def test_the_title_says_what_matches_best_and_where(script, e):
+    words = dict(zip(("a", "dog", "and", "a ", "cat"), e.toward_right(None).tolist(), strict=True))
+    best = max(words, key=words.get).strip()
+    column = e.matrix[:, list(words.values()).index(max(words.values()))].reshape(3, 4).double()
+    # The picture's width of 90 in thirds: the cells' middles lie at 20, 40, 60, 80.
+    ninths = {
+        (row, column_name): float(column[i, cells].sum())
+        for i, row in enumerate(("top", "", "bottom"))
+        for column_name, cells in (("left", [0]), ("", [1]), ("right", [2, 3]))
+    }
+    where = " ".join(part for part in max(ninths, key=ninths.get) if part) or "middle"
+    title, detail = said(script, e)
+    assert title == f"“{best}” matches best, most of all in the {where} of the picture."
+    without = e.terms.base + e.terms.left + e.terms.right
+    assert detail.replace("−", "-") == (
+        f"The model gives them a similarity of 0.3000; without what they have in common it would be {without:.4f}."
     )
-    assert sentence("interactions", ["the box", "all words"], [True, False]).startswith("Interaction of the box: ")
-    assert sentence("interactions", ["“dog”", "“dog”"], [True, True]).startswith("Interaction of “dog” with “dog”: ")
-    assert sentence("interactions", ["all words"] * 2, [False, False]).startswith("Interaction of everything on both")
-    assert sentence("alone", whole, [False, False]) == (
-        "the whole image alone: +0.1000; all words alone: +0.2000, of a similarity of 0.3000. "
+
+
+def test_sentences_of_what_is_picked(script, e):
+    cat, box = e.right_layout.select([4]).double(), e.left_layout.cover(BOX).double()
+    matrix = e.matrix.double()
+    values = {
+        "cat": float((matrix @ cat).sum()),
+        "box": float((box @ matrix).sum()),
+        "both": float(box @ matrix @ cat),
+        "all": float(matrix.sum()),
+    }
+    numbers = {name: f"{value:+.4f}".replace("-", "−") for name, value in values.items()}
+
+    def starts(value, number):
+        return f"It adds {number} to the" if value >= 0 else "It changes the similarity of 0.3000 by " + number
+
+    title, detail = said(script, e, (None, cat.tolist()), ("the whole image", "“cat”"))
+    assert title.startswith(
+        "“cat” " + ("raises" if values["cat"] > 0 else "lowers") + " the similarity, most of all in the "
     )
+    assert detail.startswith(starts(values["cat"], numbers["cat"]))
+    assert detail.endswith(f"For comparison, all words: {numbers['all']}.")
+    title, detail = said(script, e, (box.tolist(), None), ("the box", "all words"))
+    assert title.startswith("The box " + ("raises" if values["box"] > 0 else "lowers"))
+    assert "most of all through “" in title
+    assert detail.endswith(f"For comparison, the whole image: {numbers['all']}.")
+    title, detail = said(script, e, (box.tolist(), cat.tolist()), ("the box", "“cat”"))
+    assert title.startswith("“cat” in the box ")
+    assert detail.startswith(starts(values["both"], numbers["both"]))
+    assert f"the box with all words: {numbers['box']}; “cat” with the whole image: {numbers['cat']}." in detail
+
+
+def test_a_pair_without_anything_that_matches_says_so(script, e):
+    title, _ = said(script, replace(e, attributions=-e.matrix.abs()))
+    assert title == "Nothing matches: all of it lowers the similarity."
+
+
+def test_each_side_alone_adds_up_to_the_table(script, e):
+    """Positions without a place count as well: the sentence and the table's lines are one number, split up."""
+    layout = TokenLayout(
+        size=5, special={0: "start"}, text="dog and a cat", offsets=(None, (0, 3), (4, 7), (8, 9), (10, 13)),
+        tokens=("", "dog", "and", "a", "cat"),
+    )  # fmt: skip
+    marked = replace(e, right_layout=layout, right_input=layout.text)
+    _, detail = said(script, marked, reading="alone")
+    terms, start = marked.terms, float(marked.right_effects[0])
+    assert detail.replace("−", "-") == (
+        f"the whole image alone: {terms.left:+.4f}; all words alone: {terms.right:+.4f}, {start:+.4f} of it in special "
+        "positions, of a similarity of 0.3000."
+    )
+    bars = script("waterfall(readCase(data))", data=page_data(marked)["cases"][0])["bars"]
+    third = [bar["name"] for bar in bars].index("text alone")
+    shown, special = bars[third + 1 : third + 3]
+    assert (shown["name"], special["name"]) == ("of it shown", "of it in special positions")
+    assert special["value"] == pytest.approx(start, abs=1e-6)
+    assert shown["value"] + special["value"] == pytest.approx(bars[third]["value"])
+    assert float(marked.right_effects[1:].sum()) == pytest.approx(shown["value"], abs=1e-5)
 
 
 def test_the_joined_script_has_every_module_once():

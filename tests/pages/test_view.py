@@ -1,6 +1,7 @@
 """The interactive page in a browser: by mouse, by keys, on a phone; its numbers are the explanation's."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -166,7 +167,7 @@ def test_first_order_and_other_captions(browser, against, tmp_path):
         seen = state(page)
         visible = difference.left_layout.visible
         assert seen["alone"][0] == pytest.approx(float(difference.left_effects[visible].double().sum()), abs=1e-6)
-        page.get_by_text("interactions", exact=True).click()
+        page.get_by_text("together", exact=True).click()
         drag(page, (0.1, 0.2), (0.6, 0.7))
         box = state(page)["left"]
         for index, one in ((1, first), (2, second), (0, difference)):
@@ -295,6 +296,41 @@ def test_the_photograph_says_why_it_is_grey_and_shows_its_colours(browser, e, tm
         page.get_by_role("button", name="back to the map", pressed=True).click()
         assert "saturate(0)" in page.evaluate(seen)
         assert page.locator(".ss-photo canvas").is_visible()
+
+
+def test_every_term_says_what_it_is(browser, against, tmp_path):
+    with page_of(browser, viewport={"width": 360, "height": 760}, has_touch=True) as page:
+        visit(page, against, tmp_path)
+        rows = page.locator(".ss-sum th[scope=row]")
+        names = [name.split("?")[0].strip() for name in rows.all_inner_texts()]
+        assert {"base", "image alone", "text alone", "interaction", "margin", "error"} <= set(names)
+        assert page.locator(".ss-meaning").count() == len(names)
+        for i in range(len(names)):
+            button, meaning = rows.nth(i).get_by_role("button"), page.locator(".ss-meaning").nth(i)
+            assert button.get_attribute("aria-label") == f"What is “{names[i]}”?"
+            assert meaning.is_hidden()
+            if i % 2:
+                button.press("Enter")
+            else:
+                button.tap()
+            assert button.get_attribute("aria-expanded") == "true"
+            assert len(meaning.inner_text()) > 30
+        # Another palette draws the table again; what was opened stays open.
+        page.get_by_label("Colours").select_option("orange and purple")
+        assert all(page.locator(".ss-meaning").nth(i).is_visible() for i in range(len(names)))
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert faults(page) == []
+
+
+def test_the_title_is_the_first_thing_to_read(browser, e, tmp_path):
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit(page, e, tmp_path)
+        title = page.locator(".ss-status .ss-title")
+        assert re.fullmatch(r"“.+” matches best, most of all in the .+ of the picture\.", title.inner_text())
+        assert f"similarity of {e.similarity:.4f}" in page.locator(".ss-status").inner_text().replace("−", "-")
+        word = e.words[1][0]
+        page.get_by_role("button", name=word).first.click()
+        assert re.match(f"“{word}” (raises|lowers) the similarity, most of all in the ", title.inner_text())
 
 
 def paired(photo, text: str) -> ss.Explanation:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SCRIPT_MODULES = (
     "state",
     "colours",
+    "headline",
     "boxes",
     "dom",
     "legend",
@@ -37,8 +38,10 @@ _SCRIPT_MODULES = (
 """The modules of the view's script, each after those whose constants it uses while it is loaded."""
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.M)
-_UNNEEDED = re.compile(r"^ *//.*\n|^ */\*\*[\s\S]*?\*/\n|^\n|^ +", re.M)
-"""Comments, empty lines and indentation: no string of the script goes over several lines."""
+_CSS_COMMENT = re.compile(r"/\*[\s\S]*?\*/")
+_CSS_SPACE = re.compile(r"(?<=[a-z])(:) |\s*;?\s*(\})\s*|\s*([{;,])\s*")
+_UNNEEDED = re.compile(r"^ *//.*\n|^ */\*\*[\s\S]*?\*/\n|^\n|^ +|(?<=[{(,;])\n", re.M)
+"""Comments, indentation, and ends of lines that need none: no string of the script goes over several lines."""
 
 
 def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
@@ -81,7 +84,7 @@ def web_file(name: str) -> str:
     """A file of the view as it is embedded in pages; `view.js` joins all modules, without imports, comments and indentation."""
     if name == "view.js":
         return "".join(_UNNEEDED.sub("", _IMPORT.sub("", _read(f"{module}.js"))) for module in _SCRIPT_MODULES)
-    return _read(name)
+    return _CSS_SPACE.sub(r"\1\2\3", _CSS_COMMENT.sub("", _read(name))) if name.endswith(".css") else _read(name)
 
 
 def _read(name: str) -> str:

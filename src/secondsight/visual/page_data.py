@@ -13,7 +13,7 @@ from secondsight.explanation import comparable, contrast
 from secondsight.support.errors import InputError
 from secondsight.visual.colours import SCALES
 from secondsight.visual.page_sides import Pictures, side_data, start_of, sum_groups
-from secondsight.visual.sentences import convergence_warning
+from secondsight.visual.sentences import convergence_warning, meanings
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -87,6 +87,7 @@ def _case(e: Explanation, name: str, pictures: Pictures, selection: Any, box: Bo
         "hidden": e.terms.interaction - float(matrix.sum()),
         "error": e.error,
         "called": e.quantity,
+        "meanings": meanings(e),
         "note": _note(e),
         "warning": convergence_warning(e),
     }
@@ -97,7 +98,7 @@ def _encode(values: Tensor) -> str:
 
 
 def _note(e: Explanation) -> str:
-    """How the explanation was computed, how much of it the view hides, and what the colours mean."""
+    """How the explanation was computed, and how much of it the view hides."""
     modalities = e.left_layout.modality, e.right_layout.modality
     names = modalities if modalities[0] != modalities[1] else (f"left {modalities[0]}", f"right {modalities[1]}")
     computations = [
@@ -112,5 +113,4 @@ def _note(e: Explanation) -> str:
         if share > 0.005
     ]
     origin = f"{e.about.get('model', 'model')}, {e.about.get('method', 'method')}"
-    signs = f"Red or orange raises the {e.quantity}, blue or purple lowers it."
-    return ". ".join([", ".join([origin, *computations]), *hidden, signs])
+    return ". ".join([", ".join([origin, *computations]), *hidden])

@@ -107,6 +107,7 @@ export function gripCursor(grip) {
 
 /** The name of a box, or of the stretch of a sound. */
 export function boxName({ seconds, size: [width] }, box) {
-  if (!seconds) return `the box ${box.map((v) => v.toFixed(0)).join(", ")}`;
-  return `${((box[0] / width) * seconds).toFixed(2)}–${((box[2] / width) * seconds).toFixed(2)} s`;
+  const [left, top, right, bottom] = box.map((v) => v.toFixed(0));
+  if (!seconds) return `the box ${left}–${right} × ${top}–${bottom}`;
+  return `the sound of ${((box[0] / width) * seconds).toFixed(2)}–${((box[2] / width) * seconds).toFixed(2)} s`;
 }

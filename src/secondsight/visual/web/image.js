@@ -11,8 +11,6 @@ import { clamp, largest, signed } from "./state.js";
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class ImagePanel {
-  hint = "Drag a box on a picture to see what it matched.";
-
   constructor(side, parent, ui) {
     Object.assign(this, { side, ui, box: null, cursor: null, drag: null, waiting: false, plain: false });
     this.source = ui.data.pictures[side.source];
@@ -48,6 +46,7 @@ export class ImagePanel {
     const { side, ui } = this;
     this.legend = new Legend(holder, ui);
     const { note } = this.legend;
+    note.append("Drag a box to see which words it matched. ".replace("words", ui.words ? "words" : "parts"));
     if (side.seconds === undefined) {
       note.append("The photograph is grey so that its own colours are not taken for values. ");
       this.legend.addSwitch(["show its colours", "back to the map"], (plain) => {
@@ -151,6 +150,7 @@ export class ImagePanel {
   pointerDown(event) {
     if (event.button) return;
     this.photo.setPointerCapture(event.pointerId);
+    this.ui.hold(true);
     const { point, pixel } = this.pointOf(event);
     const grip = gripAt(this.box, point, pixel, event.pointerType === "touch" ? 18 : 9);
     this.drag = { grip, from: point, start: this.get(), moved: false };
@@ -187,6 +187,7 @@ export class ImagePanel {
 
   pointerUp() {
     if (!this.drag) return;
+    this.ui.hold(false);
     const { moved, grip } = this.drag;
     this.drag = null;
     // A click beside the box removes it, a click inside leaves it.
@@ -198,6 +199,7 @@ export class ImagePanel {
 
   pointerCancel() {
     if (!this.drag) return;
+    this.ui.hold(false);
     this.box = this.drag.start;
     this.drag = null;
     this.showBox();

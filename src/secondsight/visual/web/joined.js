@@ -21,7 +21,6 @@ export class JoinedPanel {
     });
     // One legend is enough for texts, which share their scale.
     this.parts.slice(0, -1).forEach(({ panel, input }) => { if (input.kind === "text") panel.legend.hide(); });
-    this.hint = this.parts[0].panel.hint;
     this.all = this.parts[0].panel.all;
   }
 

@@ -89,28 +89,10 @@ export function pickWord(picked, index, adding) {
   return result;
 }
 
-/** The status line as [text, is it a name or number]; `names` say what is picked, or what everything is. */
-export function statusLine(shown, reading, seen, names, picked) {
-  const similarity = `of a ${shown.called} of ${minus(shown.similarity.toFixed(4))}. `;
-  if (reading === "alone") {
-    const sides = names.flatMap((name, i) => [
-      ...(i ? [["; ", false]] : []),
-      [name, true],
-      [" alone: ", false],
-      [signed(seen.alone[i]), true],
-    ]);
-    return [...sides, [`, ${similarity}`, false]];
-  }
-  let mentioned = names;
-  if (picked[0] !== picked[1]) mentioned = names.filter((_, i) => picked[i]);
-  else if (!picked[0] && names[0] === names[1]) mentioned = ["everything on both sides"];
-  const subjects = mentioned.flatMap((name, i) => [...(i ? [[" with ", false]] : []), [name, true]]);
-  const value = signed(seen.value);
-  return [["Interaction of ", false], ...subjects, [": ", false], [value, true], [` ${similarity}`, false]];
-}
-
 /** From nothing to the similarity: bars that begin where the one above ended, as shares of the whole width. */
-export function waterfall({ terms, hidden }) {
+export function waterfall({ terms, hidden, alone }) {
+  // The effects of positions that have no place on a side: start and end marks, a token for the whole picture.
+  const unseen = [0, ...alone.map((values, side) => terms[1 + side][1] - sum(values)), hidden];
   const ends = [0];
   terms.forEach(([, value]) => ends.push(ends[ends.length - 1] + value));
   const low = Math.min(...ends);
@@ -125,12 +107,13 @@ export function waterfall({ terms, hidden }) {
   });
   const bars = terms.flatMap(([name, value], i) => {
     const whole = bar(name, value, ends[i], ends[i + 1]);
-    if (name !== "interaction" || Math.abs(hidden) < 5e-5) return [whole];
-    const middle = ends[i + 1] - hidden;
+    const rest = unseen[i];
+    if (Math.abs(rest) < 5e-5) return [whole];
+    const middle = ends[i + 1] - rest;
     return [
       whole,
-      bar("of it shown on the two sides", value - hidden, ends[i], middle, true),
-      bar("of it in special positions", hidden, middle, ends[i + 1], true),
+      bar(i < 3 ? "of it shown" : "of it shown on the two sides", value - rest, ends[i], middle, true),
+      bar("of it in special positions", rest, middle, ends[i + 1], true),
     ];
   });
   return { bars, zero: -low / width };

@@ -1,7 +1,7 @@
 // The two tables: every pair of words of two texts, and the terms that add up to the similarity.
 
 import { css, ink, tint } from "./colours.js";
-import { make, paperOf } from "./dom.js";
+import { make, makeButton, paperOf } from "./dom.js";
 import { clamp, largest, minus, signed, waterfall } from "./state.js";
 
 /** Two texts as a table: a row a left word, a column a right one; a click picks the pair. */
@@ -47,23 +47,46 @@ export class WordTable {
   }
 }
 
+/** A button at a term's name that opens, in a row below, what the term is; `open` remembers which are. */
+function explainTerm(head, row, name, shown, open) {
+  const key = row.rowIndex;
+  const button = makeButton(head, "?");
+  button.classList.add("ss-what");
+  button.setAttribute("aria-label", `What is “${name}”?`);
+  const text = make("td", row, "", shown.meanings[name]);
+  text.colSpan = 3;
+  const follow = () => {
+    row.hidden = !open.has(key);
+    button.setAttribute("aria-expanded", open.has(key));
+  };
+  button.addEventListener("click", () => {
+    if (!open.delete(key)) open.add(key);
+    follow();
+  });
+  follow();
+}
+
 /** From nothing to the similarity: every bar begins where the one above ended. */
-export function showTerms(card, shown, scale) {
+export function showTerms(card, shown, scale, open) {
   card.textContent = "";
   const table = make("table", card);
+  make("caption", table, "", `How the ${shown.called} comes about`);
   const { bars, zero } = waterfall(shown);
   const row = (name, value, className) => {
     const line = make("tr", table, className);
-    make("th", line, "", name).scope = "row";
-    make("td", line, "ss-num", signed(value));
-    return make("td", line, "ss-bar");
+    const head = make("th", line, "", `${name} `);
+    head.scope = "row";
+    make("td", line, "ss-num", value);
+    const cell = make("td", line, "ss-bar");
+    if (shown.meanings[name]) explainTerm(head, make("tr", table, "ss-meaning"), name, shown, open);
+    return cell;
   };
   for (const { name, value, detail, start, length, falls } of bars) {
-    const cell = row(name, value, detail ? "ss-part-of" : "");
+    const cell = row(name, signed(value), detail ? "ss-part-of" : "");
     const background = css(tint(scale, falls ? -1 : 1, 0.85));
     Object.assign(make("i", cell).style, { left: `${100 * start}%`, width: `${100 * length}%`, background });
     make("s", cell).style.left = `${100 * zero}%`;
   }
-  const sum = row(shown.called, shown.similarity, "ss-total");
-  make("small", sum, "", `the four terms add up to it within ${minus(shown.error.toExponential(1))}`);
+  make("small", row(shown.called, signed(shown.similarity), "ss-total"), "", "the sum of the lines above");
+  make("small", row("error", minus(shown.error.toExponential(1)), ""), "", "what the sum misses");
 }

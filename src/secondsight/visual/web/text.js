@@ -9,7 +9,6 @@ const TOO_LONG = "cut off: the caption is longer than the model's context";
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 
 export class TextPanel {
-  hint = "Click or drag over words to see where they matched.";
   all = "all words";
 
   constructor(side, parent, ui) {
@@ -24,7 +23,7 @@ export class TextPanel {
     this.buildWords();
     this.legend = new Legend(parent, ui);
     const wider = "A word’s colour sums over the whole map, so its scale is wider than the map’s.";
-    this.legend.note.textContent = ui.mapped ? wider : "";
+    this.legend.note.textContent = `Click or drag over words to see where they matched. ${ui.mapped ? wider : ""}`;
     this.open = side.words.map((_, i) => i).filter((i) => !side.words[i].cut);
     if (this.open.length) this.words[this.open[0]].tabIndex = 0;
     this.listenToPointer();

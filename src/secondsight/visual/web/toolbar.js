@@ -72,7 +72,7 @@ export function buildToolbar(parent, view) {
   const { ui, cases, index } = view;
   const names = cases.map((shown) => shown.name);
   const caseInputs = cases.length > 1 ? makeChoice(parent, "Caption", names, index, ui, (i) => view.chooseCase(i)) : [];
-  const readings = ["interactions", "each side alone"];
+  const readings = ["together", "each side alone"];
   const readingInputs = makeChoice(parent, "Show", readings, 0, ui, (i) => view.read(i ? "alone" : "interactions"));
   buildLook(parent, view);
   buildFiles(parent, view);

@@ -6,8 +6,9 @@
 
 import { make, makeButton, typesElsewhere } from "./dom.js";
 import { drawingFile } from "./drawing.js";
+import { detailLine, titleLine } from "./headline.js";
 import { makePanel } from "./joined.js";
-import { clamp, hasPicture, pictureRatio, readCase, scores, statusLine, totals } from "./state.js";
+import { clamp, hasPicture, pictureRatio, readCase, scores, totals } from "./state.js";
 import { WordTable, showTerms } from "./tables.js";
 import { buildToolbar } from "./toolbar.js";
 
@@ -15,12 +16,15 @@ class View {
   constructor(root, data, onChange) {
     Object.assign(this, { root, data, onChange, cases: data.cases.map(readCase), index: data.shown || 0 });
     this.reading = "interactions";
+    this.explained = new Set();
     this.listeners = new AbortController();
     this.ui = {
       data,
       look: { scale: data.scales[0], strength: 0.82, smooth: true },
       listen: (node, names, f) => this.listen(node, names, f),
       tip: (text, x, y) => this.tip(text, x, y),
+      // Sentences change while a box is drawn; the picture must not move under the pointer.
+      hold: (held) => { this.status.style.height = held ? `${this.status.offsetHeight}px` : ""; },
       speak: (text) => { this.spoken.textContent = text; },
     };
     this.build();
@@ -75,6 +79,7 @@ class View {
     this.caseListeners = new AbortController();
     this.stage.textContent = "";
     const { left, right } = this.shown;
+    this.ui.words = [left, right].some((side) => !hasPicture(side));
     this.ui.mapped = hasPicture(left) || hasPicture(right);
     this.panels = [left, right].map((side) => makePanel(side, make("div", this.stage), this.ui));
     this.panels.forEach((panel) => { panel.changed = () => this.refresh(); });
@@ -130,31 +135,33 @@ class View {
       panel.colour(alone ? this.shown.alone[side] : scores(this.shown, side, weights[1 - side]));
     });
     if (this.table) this.table.colour(weights);
-    this.showStatus(state, weights.map(Boolean));
+    this.showStatus(weights);
     if (this.onChange) this.onChange(state);
   }
 
-  showStatus(state, picked) {
+  showStatus(weights) {
+    const picked = weights.map(Boolean);
+    const all = this.panels.map((panel) => panel.all);
     const names = this.panels.map((panel, i) => (picked[i] ? panel.describe() : panel.all));
     this.status.textContent = "";
-    for (const [text, strong] of statusLine(this.shown, this.reading, state, names, picked)) {
+    make("strong", this.status, "ss-title", titleLine(this.shown, this.reading, weights, names)).dir = "auto";
+    this.status.append(" ");
+    for (const [text, strong] of detailLine(this.shown, this.reading, weights, names, all)) {
       if (strong) make("b", this.status, "", text);
       else this.status.append(text);
     }
-    if (!picked.some(Boolean)) {
-      make("span", this.status, "ss-hint", [...new Set(this.panels.map((panel) => panel.hint))].join(" "));
-      return;
-    }
+    this.status.append(" ");
+    if (!picked.some(Boolean)) return;
     this.listen(makeButton(this.status, "clear (Esc)"), "click", () => {
       this.clear();
       (this.stage.querySelector("[tabindex='0']") || this.root).focus();
     });
   }
 
-  showTerms() { showTerms(this.card, this.shown, this.ui.look.scale); }
+  showTerms() { showTerms(this.card, this.shown, this.ui.look.scale, this.explained); }
 
   picture(kind) {
-    const sentence = [...this.status.childNodes].filter((node) => node.nodeType === 3 || node.tagName === "B");
+    const sentence = [...this.status.childNodes].filter((node) => node.tagName !== "BUTTON");
     const status = sentence.map((node) => node.textContent).join("").trim();
     return drawingFile(kind, status, this.panels, this.shown);
   }

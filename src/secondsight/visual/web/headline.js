@@ -1,0 +1,123 @@
+// What a reader reads first, in plain words: what matches best, where, and its worth. Nothing here knows the page.
+
+import { hasPicture, minus, scores, signed, sum, total } from "./state.js";
+
+const ROWS = ["top", "", "bottom"];
+const COLUMNS = ["left", "", "right"];
+const third = (share) => Math.min(2, Math.floor(3 * share));
+
+/** The ninth of a picture in which a cell's middle lies; of a sound the third of its time. */
+function ninthOf({ grid, frame, size, seconds }, cell, which) {
+  const [row, column] = [Math.floor(cell / grid[1]), cell % grid[1]];
+  const across = third((frame[0] + ((column + 0.5) * (frame[2] - frame[0])) / grid[1]) / size[0]);
+  if (seconds !== undefined) return `in the ${["first", "second", "last"][across]} third of the ${which}sound`;
+  const down = third((frame[1] + ((row + 0.5) * (frame[3] - frame[1])) / grid[0]) / size[1]);
+  return `in the ${[ROWS[down], COLUMNS[across]].filter(Boolean).join(" ") || "middle"} of the ${which}picture`;
+}
+
+/** What has a name on a side, as {name, where, groups}: its words, and the ninths of its pictures. */
+function places(side, which, first = 0) {
+  if (side.kind === "joined") {
+    let start = first;
+    return side.parts.flatMap((part) => {
+      const named = places(part, which, start);
+      start += part.groups;
+      const other = part.sign > 0 ? "" : ` (of the ${part.kind === "text" ? "second text" : "second picture"})`;
+      return named.map((place) => ({ ...place, name: place.name + other, where: place.where + other }));
+    });
+  }
+  if (side.kind === "text") {
+    const name = (word) => `“${word.text}”`;
+    return side.words.map((word, i) => ({ name: name(word), where: `through ${name(word)}`, groups: [first + i] }));
+  }
+  const ninths = new Map();
+  for (let cell = 0; cell < side.groups; cell++) {
+    const where = ninthOf(side, cell, which);
+    if (!ninths.has(where)) ninths.set(where, { name: where.replace("in the", "the"), where, groups: [] });
+    ninths.get(where).groups.push(first + cell);
+  }
+  return [...ninths.values()];
+}
+
+/** The place with the largest sum in the direction of `sign`; null where nothing goes that way. */
+function strongest(shown, side, values, sign) {
+  const sides = [shown.left, shown.right];
+  const which = sides.every(hasPicture) ? ["left ", "right "][side] : "";
+  let [best, most] = [null, 0];
+  for (const place of places(sides[side], which)) {
+    const value = sign * sum(place.groups.map((i) => values[i]));
+    if (value > most) [best, most] = [place, value];
+  }
+  return best;
+}
+
+const weightsOf = (groups, count) => Float64Array.from({ length: count }, (_, i) => (groups.includes(i) ? 1 : 0));
+const mostOf = (place) => (place ? `, most of all ${place.where}` : "");
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+/** What stands out, as one sentence; `names` say what is picked on either side, `weights` are null where nothing is. */
+export function titleLine(shown, reading, weights, names) {
+  const sides = [shown.left, shown.right];
+  const number = `the ${shown.called}`;
+  if (reading === "alone") return "What each side does by itself, whatever stands on the other side.";
+  if (!weights[0] && !weights[1]) {
+    const best = strongest(shown, 1, scores(shown, 1, null), 1);
+    if (!best) return `Nothing matches: all of it lowers ${number}.`;
+    const where = strongest(shown, 0, scores(shown, 0, weightsOf(best.groups, shown.groups[1])), 1);
+    const does = shown.called === "similarity" ? "matches best" : `raises ${number} most`;
+    const verdict = `The first fits ${shown.similarity < 0 ? "worse" : "better"} than the second. `;
+    return `${shown.called === "margin" ? verdict : ""}${capital(best.name)} ${does}${mostOf(where)}.`;
+  }
+  const value = total(scores(shown, 0, weights[1]), weights[0]);
+  const does = `${value < 0 ? "lowers" : "raises"} ${number}`;
+  if (weights[0] && weights[1]) {
+    const pictured = sides.map(hasPicture);
+    const words = pictured[0] && !pictured[1] ? [names[1], names[0]] : names;
+    return `${capital(words.join(pictured[0] === pictured[1] ? " with " : " in "))} ${does}.`;
+  }
+  const picked = weights[0] ? 0 : 1;
+  const where = strongest(shown, 1 - picked, scores(shown, 1 - picked, weights[picked]), value < 0 ? -1 : 1);
+  return `${capital(names[picked])} ${does}${mostOf(where)}.`;
+}
+
+/** The effect of a side by itself as its line of the table has it, positions without a place included. */
+export const aloneTerm = (shown, side) => shown.terms[1 + side][1];
+
+function aloneParts(shown, weights, names) {
+  return names.flatMap((name, side) => {
+    const whole = aloneTerm(shown, side);
+    const seen = total(shown.alone[side], weights[side]);
+    const parts = [[`${side ? "; " : ""}${name} alone: `, false], [signed(weights[side] ? seen : whole), true]];
+    if (weights[side]) parts.push([` of ${signed(whole)}`, false]);
+    else if (Math.abs(whole - seen) >= 5e-5) {
+      parts.push([`, ${signed(whole - seen)} of it in special positions`, false]);
+    }
+    return parts;
+  });
+}
+
+/** What the title is worth, as [text, is it a number]; `all` say what everything is on either side. */
+export function detailLine(shown, reading, weights, names, all) {
+  const whole = minus(shown.similarity.toFixed(4));
+  if (reading === "alone") {
+    const parts = aloneParts(shown, weights, names.map((name, i) => (weights[i] ? name : all[i])));
+    return [...parts, [`, of a ${shown.called} of ${whole}.`, false]];
+  }
+  if (!weights[0] && !weights[1]) {
+    const without = sum(shown.terms.slice(0, 3).map(([, value]) => value));
+    const lead = shown.called === "similarity" ? "The model gives them a similarity of " : `The ${shown.called} is `;
+    return [
+      [lead, false], [whole, true],
+      ["; without what they have in common it would be ", false], [minus(without.toFixed(4)), true], [".", false],
+    ];
+  }
+  const value = (left, right) => total(scores(shown, 0, right), left);
+  const now = value(...weights);
+  const parts = now < 0
+    ? [[`It changes the ${shown.called} of ${whole} by `, false], [signed(now), true]]
+    : [["It adds ", false], [signed(now), true], [` to the ${shown.called} of ${whole}`, false]];
+  const against = ([name, left, right]) => `${name}: ${signed(value(left, right))}`;
+  const both = [[`${names[0]} with ${all[1]}`, weights[0], null], [`${names[1]} with ${all[0]}`, null, weights[1]]];
+  const others = weights[0] && weights[1] ? both : [[all[weights[0] ? 0 : 1], null, null]];
+  return [...parts, [`. For comparison, ${others.map(against).join("; ")}.`, false]];
+}
