@@ -1,6 +1,7 @@
 """Draws every kind of picture of the package, and the README's: `python scripts/gallery.py docs/gallery`."""
 
 import argparse
+import contextlib
 import io
 import logging
 import tempfile
@@ -16,6 +17,7 @@ from rich.console import Console
 import secondsight as ss
 from secondsight.data import Scenes
 from secondsight.evaluation import evaluate
+from secondsight.training import Recipe, finetune, tuned_name
 from secondsight.visual import charts
 from secondsight.visual.page import save_page
 from secondsight.visual.saving import encode_figure
@@ -43,6 +45,35 @@ def save_first_picture(e, path):
     """The picture at the top of the README."""
     image = Image.open(io.BytesIO(encode_figure(e.plot("coffee"), "png", 150))).convert("RGB")
     image.resize((900, round(image.height * 900 / image.width)), Image.Resampling.LANCZOS).save(path, quality=88)
+
+
+def draw_decisions(out, builtin, scenes):
+    """The README's four pictures, one for each decision."""
+    out.mkdir(parents=True, exist_ok=True)
+    cat, raccoon = COFFEE.with_name("cat.jpg"), COFFEE.with_name("raccoon.jpg")
+    save_small(ss.explain(builtin, cat, "a cat and a dog").plot(), out / "caption.png", 480)
+    save_small(ss.explain(builtin, raccoon, "a raccoon", against="a red fox").plot(), out / "classes.png", 480)
+    hits = [ss.explain(builtin, photo, "a wild animal") for photo in (COFFEE, raccoon)]
+    save_small(ss.visual.pairs([(hit, "animal") for hit in hits]), out / "search.png", 480)
+    save_small(draw_tuning(scenes), out / "checkpoints.png", 480)
+
+
+def draw_tuning(before):
+    """What fine-tuning on drawings of another style changed, where it changed most within a noun's box."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        recipe = Recipe(epochs=3, batch=16, lr=1e-4, warm_up=4)
+        weights = finetune("scenes", Scenes(200, style="twemoji", seed=1), "tuned", recipe)
+        after = ss.load(tuned_name("scenes", weights))
+        best, gained = None, 0.0
+        for scene in Scenes(12, style="twemoji", seed=7):
+            change = ss.explain(after, scene.image, scene.caption) - ss.explain(before, scene.image, scene.caption)
+            for phrase in scene.phrases:
+                noun = scene.words(phrase).split()[-1]
+                inside = sum(dict(change.box(*box)).get(noun, 0.0) for box in phrase.boxes)
+                if inside > gained:
+                    best, gained = (change, noun), inside
+    change, noun = best
+    return change.plot(noun)
 
 
 def draw_explanations(out, builtin):
@@ -149,6 +180,7 @@ def main(out: Path) -> None:
     scenes = ss.load("scenes")
     e, difference = draw_explanations(out, ss.load("builtin"))
     save_first_picture(e, out.parent / "coffee.jpg")
+    draw_decisions(out.parent / "decisions", ss.load("builtin"), scenes)
     draw_experiments(out, scenes)
     draw_pages(out, e, difference, scenes)
     for path in sorted(out.iterdir()):
