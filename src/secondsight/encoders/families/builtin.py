@@ -116,7 +116,7 @@ class SentenceEncoder(HostTextEncoder):
 
     def blocks(self, module: MiniLM) -> Sequence[nn.Module]:
         """BERT's layers."""
-        return list(module.encoder["layer"])
+        return module.layers()
 
     def encode(self, module: MiniLM, tensors: Tensor) -> Tensor:
         """Joint embeddings of token ids."""

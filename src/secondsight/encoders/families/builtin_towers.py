@@ -7,6 +7,7 @@ vectors stay valid; a test compares every layer's numbers with theirs.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +124,7 @@ class BertLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Hidden states (batch, position, width); every position attends to all."""
-        projections, after = self.attention["self"], self.attention["output"]
+        projections, after = (cast(nn.ModuleDict, self.attention[name]) for name in ("self", "output"))
         q, k, v = (
             projections[name](x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for name in ("query", "key", "value")
         )
@@ -150,6 +151,10 @@ class MiniLM(nn.Module):
         )
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(BertLayer(width, inner, heads) for _ in range(depth))})
 
+    def layers(self) -> list[nn.Module]:
+        """The layers, in the order of the forward pass."""
+        return list(self.encoder["layer"].children())
+
     def forward(self, ids: Tensor) -> Tensor:
         """Hidden states (batch, position, width) of token ids (batch, position)."""
         embeddings = self.embeddings
@@ -157,6 +162,6 @@ class MiniLM(nn.Module):
         sorts = embeddings["token_type_embeddings"](torch.zeros_like(ids))
         x = embeddings["word_embeddings"](ids) + sorts + embeddings["position_embeddings"](positions)
         x = embeddings["LayerNorm"](x)
-        for layer in self.encoder["layer"]:
+        for layer in self.layers():
             x = layer(x)
         return x
