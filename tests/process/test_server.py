@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +23,11 @@ pytest.importorskip("fastapi", reason="needs secondsight[web]")
 uvicorn = pytest.importorskip("uvicorn", reason="needs secondsight[web]")
 
 from secondsight.cli import main  # noqa: E402
+from secondsight.scale import OrdinaryQueries, ordinary_captions  # noqa: E402
 from secondsight.server import Limits, create_app  # noqa: E402
 from secondsight.server.explaining import explain_question  # noqa: E402
 from secondsight.server.jobs import Busy, Jobs  # noqa: E402
+from secondsight.server.photos import NOTICES  # noqa: E402
 from secondsight.server.questions import Models, Question, check_question  # noqa: E402
 from secondsight.support.memory import retry_smaller  # noqa: E402
 
@@ -158,8 +161,8 @@ def test_the_requested_method_explains(address, world):
             "not an image",
         ),
         ({"other_image": encode(Image.new("RGB", (64, 64))), "captions": None, "layer": "input"}, 422, "too many"),
-        ({"image": None}, 422, "give one of image, example and text"),
-        ({"text": "also"}, 422, "give one of image, example and text"),
+        ({"image": None}, 422, "give one of image, example, photo and text"),
+        ({"text": "also"}, 422, "give one of image, example, photo and text"),
         ({"captions": []}, 422, "captions"),
         ({"captions": ["  "]}, 422, "empty"),
         ({"captions": ["x" * 2001]}, 422, "shorten it"),
@@ -217,16 +220,67 @@ def test_search_ranks_without_encoding_images(address, world, model, monkeypatch
     assert calls == []
     monkeypatch.undo()
     assert answer["photos"] == 6
-    values = {scene.caption: ss.explain(model, scene.image, query).similarity for scene in world}
-    assert [hit["similarity"] for hit in answer["hits"]] == pytest.approx(sorted(values.values())[::-1][:4], abs=1e-5)
+    values = {f"{i}.png": ss.explain(model, scene.image, query).similarity for i, scene in enumerate(world)}
+    usual = OrdinaryQueries.of(model.right, ordinary_captions()).similarities(
+        torch.nn.functional.normalize(model.left.embed([scene.image for scene in world]).double(), dim=-1)
+    )
+    scores = {name: values[name] - float(usual[i]) for i, name in enumerate(values)}
+    for hit in answer["hits"]:
+        name = Path(hit["name"]).name
+        assert hit["similarity"] == pytest.approx(values[name], abs=1e-5)
+        assert hit["score"] == pytest.approx(scores[name], abs=1e-5)
+        assert hit["usual"]["rank"] == 1 + sum(float(u) > hit["usual"]["similarity"] + 1e-7 for u in usual)
+        assert hit["usual"]["entries"] == 6
+    best = sorted(scores, key=lambda name: -scores[name])[:4]
+    assert [Path(hit["name"]).name for hit in answer["hits"]] == best
+    plain = ask(f"{address}/api/search", {"query": query, "limit": 4, "rank": "similarity"})[1]["hits"]
+    assert [hit["similarity"] for hit in plain] == pytest.approx(sorted(values.values())[::-1][:4], abs=1e-5)
+    assert [hit["score"] for hit in plain] == [hit["similarity"] for hit in plain]
     assert answer["hits"][0]["name"] == "2.png"
     assert unpacked(answer["hits"][0]["view"]["cases"][0]["matrix"], 144).shape[1] == len(
         ss.explain(model, world[2].image, query).words
     )
     assert ask(f"{address}/api/photos/{answer['hits'][0]['photo']}")[0] == 200
     about = ask(f"{address}/api/about")[1]["photos"]
-    assert about == {"all": 7, "done": 7, "skipped": ["broken.jpg"], "trouble": None}
+    assert about == {"all": 7, "done": 7, "skipped": ["broken.jpg"], "trouble": None, "notice": NOTICES["scenes"]}
     assert ask(f"{address}/api/search", {"query": " "})[0] == 422
+    assert "rank" in ask(f"{address}/api/search", {"query": "a", "rank": "best"})[1]["error"]
+
+
+def test_two_hits_are_compared_in_parts_that_add_up(address, world):
+    query = world[2].caption
+    for rank in ("similarity", "above-usual"):
+        hits = ask(f"{address}/api/search", {"query": query, "rank": rank})[1]["hits"]
+        question = {"query": query, "first": hits[3]["photo"], "second": hits[0]["photo"], "rank": rank}
+        status, answer, _ = ask(f"{address}/api/search/compare", question)
+        assert status == 200
+        # The one that leads comes first, whatever the order of the question.
+        assert answer["names"] == [hits[0]["name"], hits[3]["name"]]
+        assert answer["lead"] == pytest.approx(hits[0]["score"] - hits[3]["score"], abs=1e-9)
+        assert answer["sentence"].startswith(f"{hits[0]['name']} leads {hits[3]['name']} by {answer['lead']:.4f}")
+        for parts in (answer["by_word"], answer["by_region"]):
+            assert sum(part["value"] for part in parts) == pytest.approx(answer["lead"], abs=1e-9)
+        assert [part["name"] for part in answer["by_word"]][:2] == query.split()[:2]
+        assert answer["view"]["cases"][0]["similarity"] == pytest.approx(answer["lead"], abs=1e-6)
+    for change, sentence in (({"second": 99}, "no photograph 99"), ({"second": question["first"]}, "two different")):
+        status, answer, _ = ask(f"{address}/api/search/compare", question | change)
+        assert status == 422
+        assert sentence in answer["error"]
+
+
+def test_a_photograph_of_the_folder_is_explained_by_its_number(address, world, model):
+    query = "a cat"
+    hit = ask(f"{address}/api/search", {"query": query})[1]["hits"][0]
+    status, answer, _ = ask(f"{address}/api/explain", {"photo": hit["photo"], "captions": [query]})
+    assert status == 200
+    number = int(Path(hit["name"]).stem)
+    expected = ss.explain(model, world[number].image, query)
+    assert answer["explanations"][0]["similarity"] == pytest.approx(expected.similarity, abs=1e-5)
+    assert answer["explanations"][0]["similarity"] == pytest.approx(hit["similarity"], abs=1e-5)
+    for photo in (-1, 99):
+        status, answer, _ = ask(f"{address}/api/explain", {"photo": photo, "captions": [query]})
+        assert status == 422
+        assert f"no photograph {photo}" in answer["error"]
 
 
 def test_many_at_once_do_not_mix(address, world):
@@ -495,11 +549,85 @@ def test_gallery_search_and_api_pages(browser, address, world):
         page.get_by_role("button", name="Search").click()
         page.wait_for_selector(".hit canvas")
         assert "2.png" in page.locator(".hit").first.inner_text()
-        before = page.locator(".hit .values").first.inner_text()
+        before = page.locator(".hit .picked").first.inner_text()
         page.locator("#query-words button").nth(1).click()
-        assert page.locator(".hit .values").first.inner_text() != before
+        assert page.locator(".hit .picked").first.inner_text() != before
         assert faults(page) == []
         page.goto(f"{address}/api")
         page.wait_for_selector("table.fields")
         assert "POST /api/explain" in page.locator("main").inner_text()
         assert faults(page) == []
+
+
+@needs_browser
+def test_a_card_has_the_number_that_ranks_and_opens_as_an_explanation(browser, address, world, model):
+    with page_of(browser, viewport={"width": 1200, "height": 900}) as page:
+        page.goto(f"{address}/#/search")
+        assert NOTICES["scenes"] in page.locator("#folder-notice").inner_text(timeout=10_000)
+        page.get_by_label("What to look for").fill("a cat")
+        page.get_by_role("button", name="Search").click()
+        page.wait_for_selector(".hit canvas")
+        for rank, label in (("above-usual", "closer than usual"), ("similarity", "similarity")):
+            with page.expect_response("**/api/search") as answered:
+                if rank == "similarity":
+                    page.get_by_role("radio", name=label).check()
+                else:
+                    page.get_by_role("button", name="Search").click()
+            hits = answered.value.json()["hits"]
+            assert answered.value.request.post_data_json["rank"] == rank
+            page.wait_for_function(
+                "score => document.querySelector('.hit .score')?.textContent === score",
+                arg=f"{hits[0]['score']:+.4f}".replace("-", "−"),
+            )
+            shown = [text.replace("−", "-") for text in page.locator(".hit .score").all_inner_texts()]
+            assert shown == [f"{hit['score']:+.4f}" for hit in hits]
+            assert shown == sorted(shown, key=float, reverse=True)
+        assert faults(page) == []
+        page.get_by_role("button", name=f"explain {hits[0]['name']}").click()
+        page.wait_for_selector("#view .ss-word")
+        assert "#/e/" in page.url
+        e = ss.explain(model, world[int(Path(hits[0]["name"]).stem)].image, "a cat")
+        assert f"{e.similarity:.4f}" in page.locator("#view").inner_text().replace("−", "-")
+        assert faults(page) == []
+
+
+@needs_browser
+def test_two_cards_are_compared_on_the_page(browser, address, world):
+    with page_of(browser, viewport={"width": 390, "height": 800}) as page:
+        page.goto(f"{address}/#/search")
+        page.get_by_label("What to look for").fill(world[2].caption)
+        page.get_by_role("button", name="Search").click()
+        page.wait_for_selector(".hit canvas")
+        picks = page.locator(".hit .actions [aria-pressed]")
+        picks.nth(2).click()
+        assert "Choose a second" in page.locator("#comparison").inner_text()
+        with page.expect_response("**/api/search/compare") as answered:
+            picks.nth(0).click()
+        answer = answered.value.json()
+        page.wait_for_selector("#comparison .ss-word")
+        assert page.locator("#lead").inner_text() == f"{answer['sentence']}."
+        sums = [text.replace("−", "-") for text in page.locator("#comparison .sum td").all_inner_texts()]
+        assert sums == [f"{answer['lead']:+.4f}"] * 2
+        assert [picks.nth(i).get_attribute("aria-pressed") for i in range(3)] == ["true", "false", "true"]
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert faults(page) == []
+        page.get_by_role("button", name="Close the comparison").click()
+        assert page.locator("#comparison").is_hidden()
+        assert picks.nth(0).get_attribute("aria-pressed") == "false"
+
+
+@needs_browser
+def test_hubs_are_marked_with_their_rank(browser, address):
+    def mark_first(route):
+        answer = route.fetch().json()
+        answer["hits"][0]["usual"] |= {"hub": True, "rank": 1, "entries": 80}
+        route.fulfill(json=answer)
+
+    with page_of(browser) as page:
+        page.route("**/api/search", mark_first)
+        page.goto(f"{address}/#/search")
+        page.get_by_label("What to look for").fill("a cat")
+        page.get_by_role("button", name="Search").click()
+        page.wait_for_selector(".hit canvas")
+        assert page.locator(".hit .hub").all_inner_texts() == ["close to most captions (rank 1 of 80)"]
+        assert page.locator(".hit").first.locator(".hub").count() == 1

@@ -25,9 +25,10 @@ from secondsight.model import DualEncoder
 from secondsight.server.explaining import Result, explain_question
 from secondsight.server.guard import Guard
 from secondsight.server.jobs import Busy, Job, Jobs, Tell
-from secondsight.server.photos import Photos
+from secondsight.server.photos import NOTICES, Photos
 from secondsight.server.questions import (
     Answer,
+    Comparison,
     Failure,
     Limits,
     Models,
@@ -121,6 +122,7 @@ class Routes:
         about.get("/api/about")(self.about)
         about.get("/api/examples/{name}", response_class=Response)(self.example)
         search.post("/api/search")(self.search)
+        search.post("/api/search/compare")(self.compare)
         search.get("/api/photos/{number}", response_class=Response)(self.photo)
         for router in (explain, about, search):
             app.include_router(router)
@@ -135,7 +137,8 @@ class Routes:
 
     async def explain(self, question: Question) -> Any:
         """Explain a photo (or a text) and captions; every number of every pair, and a link that shows them."""
-        checked = check_question(question, self.models.names, self.limits)
+        photo = None if question.photo is None else await run_in_threadpool(self._photo_file, question.photo)
+        checked = check_question(question, self.models.names, self.limits, photo)
         job = self._submit(lambda tell: explain_question(checked, self.models, self.limits, tell))
         if not question.wait:
             return JSONResponse(self.progress(job.id).model_dump(), 202)
@@ -175,6 +178,7 @@ class Routes:
                 "done": self.photos.processed,
                 "skipped": self.photos.skipped,
                 "trouble": self.jobs.background_error,
+                "notice": NOTICES.get(self.models.names[0]),
             }
         return {
             "models": list(self.models.names),
@@ -190,18 +194,44 @@ class Routes:
         return Response(example_pictures()[check_example(name, 404)].jpeg, media_type="image/jpeg")
 
     async def search(self, query: Query) -> dict[str, Any]:
-        """The folder's photographs by their similarity to a text, each with its map; no image is encoded for it."""
-        photos = self.photos
-        if photos is None:
-            raise Problem(404, "there is no folder to search: start with secondsight serve --photos FOLDER")
+        """The folder's photographs ranked by a text, each with its map; no image is encoded for it."""
+        photos = self._folder()
         check_text(query.query, self.limits)
-        job = self._submit(
-            lambda tell: photos.search(self._default_model(tell), query.query, query.limit), keep_result=False
+        return await self._computed(
+            lambda tell: photos.search(self._default_model(tell), query.query, query.limit, query.rank)
         )
-        hits: dict[str, Any] | None = await asyncio.shield(asyncio.wrap_future(job.future))
-        if hits is None:
+
+    async def compare(self, pair: Comparison) -> dict[str, Any]:
+        """Why one photograph leads another for a text: by words and by regions, in parts that add up, with the view."""
+        photos = self._folder()
+        check_text(pair.query, self.limits)
+        if pair.first == pair.second:
+            raise Problem(422, "choose two different photographs to compare")
+        return await self._computed(
+            lambda tell: photos.compare(self._default_model(tell), pair.query, pair.first, pair.second, pair.rank)
+        )
+
+    async def _computed(self, work: Callable[[Tell], dict[str, Any]]) -> dict[str, Any]:
+        """What the worker computes, which is not kept."""
+        job = self._submit(work, keep_result=False)
+        result: dict[str, Any] | None = await asyncio.shield(asyncio.wrap_future(job.future))
+        if result is None:
             raise Problem(job.status, job.error or "failed")
-        return hits
+        return result
+
+    def _folder(self) -> Photos:
+        if self.photos is None:
+            raise Problem(404, "there is no folder to search: start with secondsight serve --photos FOLDER")
+        return self.photos
+
+    def _photo_file(self, number: int) -> bytes:
+        """The content of a photograph's file."""
+        try:
+            return self._folder().file(number).read_bytes()
+        except InputError as problem:
+            raise Problem(422, str(problem)) from None
+        except OSError as problem:
+            raise Problem(422, f"photograph {number} cannot be read any more ({problem.strerror})") from problem
 
     def photo(self, number: int) -> Response:
         """A photograph of the folder, small."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from secondsight.explanation import with_inputs
 from secondsight.inputs.images import open_image
 from secondsight.methods import IntegratedJacobian
 from secondsight.model import DualEncoder
-from secondsight.scale import search
+from secondsight.scale import Hit, OrdinaryQueries, ordinary_captions, search
+from secondsight.scale.usual import embedding_sum
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.visual.page_data import page_data
 
@@ -34,6 +35,16 @@ _NODES = 4
 
 _THUMBNAIL = 420
 """Pixels of a thumbnail's longer side."""
+
+_CAPTIONS_AT_ONCE = 8
+"""Ordinary captions encoded in one step of the background work."""
+
+NOTICES = {
+    "builtin": "The builtin model knows objects, those of ImageNet's 1000 kinds: animals, food, vehicles, furniture, tools. It "
+    "does not know people, relations (on, behind, holding), colours, counts or actions; for these serve a CLIP model.",
+    "scenes": "The scenes model knows drawn scenes of its own small world, not photographs.",
+}
+"""What a search by a model is good for, by the model's name."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +70,18 @@ class Photos:
         self.photos: list[Photo] = []
         self.processed = 0
         self.skipped: list[str] = []
+        self.ordinary: OrdinaryQueries | None = None
 
     def steps(self, load: Callable[[], DualEncoder]) -> Iterator[None]:
-        """Load the model, then decompose one photograph a step; unreadable ones are listed in `skipped`."""
+        """Load the model, encode ordinary captions, then decompose one photograph a step; unreadable ones are `skipped`."""
         model = load()
         yield
+        side, captions = model.pair("image", "text").right, ordinary_captions()
+        total: Tensor = torch.zeros((), dtype=torch.float64)
+        for first in range(0, len(captions), _CAPTIONS_AT_ONCE):
+            total = total + embedding_sum(side, captions[first : first + _CAPTIONS_AT_ONCE])
+            yield
+        self.ordinary = OrdinaryQueries(total / len(captions), len(captions))
         for name, path in self.paths.items():
             try:
                 self.photos.append(_decompose(name, path, model))
@@ -85,20 +103,48 @@ class Photos:
     def __getitem__(self, key: str) -> Contributions:
         return self.photos[int(key)].vectors
 
-    def search(self, model: DualEncoder, query: str, limit: int) -> dict[str, Any]:
-        """The best photographs for a query, each with what the view shows of it."""
+    def file(self, number: int) -> Path:
+        """The file of a decomposed photograph; raises `InputError` where there is none of that number."""
+        if not 0 <= number < len(self.photos):
+            raise InputError(f"there is no photograph {number} in this folder")
+        return self.paths[self.photos[number].name]
+
+    def search(self, model: DualEncoder, query: str, limit: int, rank: str) -> dict[str, Any]:
+        """The best photographs for a query, each with what the view shows of it and how close it usually is."""
+        caption, hits = self._hits(model, query, limit, rank)
+        answer = {"query": query, "photos": len(self.photos), "rank": rank}
+        return {**answer, "captions": len(ordinary_captions()), "hits": [self._card(hit, caption) for hit in hits]}
+
+    def compare(self, model: DualEncoder, query: str, first: int, second: int, rank: str) -> dict[str, Any]:
+        """Why one photograph leads another for a query: the parts of the lead, and the view of the margin."""
+        for number in (first, second):
+            self.file(number)
+        caption, hits = self._hits(model, query, len(self.photos), rank)
+        by_number = {int(hit.key): hit for hit in hits}
+        # The one that leads is the first.
+        pair = sorted((by_number[first], by_number[second]), key=lambda hit: -hit.score)
+        lead, photos = pair[0].compare(pair[1]), [self.photos[int(hit.key)] for hit in pair]
+        names = photos[0].name, photos[1].name
+        view = page_data(with_inputs(lead.margin, tuple(photo.small for photo in photos), caption))
+        return {**lead.to_json(), "sentence": lead.sentence(names), "names": names, "view": view}
+
+    def _hits(self, model: DualEncoder, query: str, limit: int, rank: str) -> tuple[Any, list[Hit]]:
+        """The query as the view shows it, and the hits."""
         side = model.pair("image", "text").right
         caption = side.encoder.prepare(query).display
+        if not self.photos:
+            return caption, []
         words = side.contributions([query])[0]
-        hits = []
-        for hit in search(self, words, limit) if self.photos else []:
-            photo = self.photos[int(hit.key)]
-            pair = hit.pair
-            view = page_data(with_inputs(pair, photo.small, caption))
-            # The app fetches the thumbnail from its own address.
-            view["pictures"] = []
-            hits.append({"photo": int(hit.key), "name": photo.name, "similarity": pair.similarity, "view": view})
-        return {"query": query, "photos": len(self.photos), "hits": hits}
+        return caption, search(self, words, limit, rank=rank, ordinary=self.ordinary)
+
+    def _card(self, hit: Hit, caption: Any) -> dict[str, Any]:
+        photo = self.photos[int(hit.key)]
+        view = page_data(with_inputs(hit.pair, photo.small, caption))
+        # The app fetches the thumbnail from its own address.
+        view["pictures"] = []
+        usual = None if hit.usual is None else asdict(hit.usual)
+        numbers = {"score": hit.score, "similarity": hit.similarity, "usual": usual}
+        return {"photo": int(hit.key), "name": photo.name, **numbers, "view": view}
 
 
 def _decompose(name: str, path: Path, model: DualEncoder) -> Photo:

@@ -46,12 +46,13 @@ Captions = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length
 
 
 class Question(BaseModel):
-    """A pair, or one left input with several captions. Exactly one of `image`, `example` and `text` is the left input."""
+    """A pair, or one left input with several captions. Exactly one of `image`, `example`, `photo`, `text` is the left one."""
 
     model_config = ConfigDict(extra="forbid")
 
     image: str | None = Field(None, description="an image file's content in base64; a data: URL is fine as well")
     example: str | None = Field(None, description="instead: the name of a picture of GET /api/about")
+    photo: int | None = Field(None, description="instead: the number of a photograph of the folder, as in a search")
     text: str | None = Field(None, description="instead: a text, to be compared with the captions")
     captions: Captions | None = Field(None, description="the texts to compare it with")
     other_image: str | None = Field(None, description="instead of captions: a second image in base64")
@@ -74,6 +75,22 @@ class Query(BaseModel):
 
     query: Annotated[str, Field(min_length=1)]
     limit: Annotated[int, Field(ge=1, le=48)] = 12
+    rank: Literal["similarity", "above-usual"] = Field(
+        "above-usual",
+        description="by the similarity, or by what is left of it when the photograph's mean similarity to ordinary captions "
+        "is taken off, so that photographs that are close to every caption do not come first",
+    )
+
+
+class Comparison(BaseModel):
+    """Two photographs of the folder, by their numbers in a search, and the text and ranking of that search."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[str, Field(min_length=1)]
+    first: int
+    second: int
+    rank: Literal["similarity", "above-usual"] = "above-usual"
 
 
 class Failure(BaseModel):
@@ -136,8 +153,10 @@ class Checked:
     truncate: bool
 
 
-def check_question(question: Question, model_names: Sequence[str], limits: Limits) -> Checked:
-    """Raises `Problem` for everything that can be found out without a model."""
+def check_question(
+    question: Question, model_names: Sequence[str], limits: Limits, photo: bytes | None = None
+) -> Checked:
+    """Raises `Problem` for everything that can be found out without a model; `photo` is the file of `question.photo`."""
     _check_inputs(question, limits)
     model = question.model if question.model is not None else model_names[0]
     if model not in model_names:
@@ -146,7 +165,7 @@ def check_question(question: Question, model_names: Sequence[str], limits: Limit
     right: Sequence[str | bytes] = question.captions or []
     if question.other_image is not None:
         right = [_unpack(question.other_image, "other_image")]
-    return Checked(_left_input(question), right, model, method, question.scale, question.truncate)
+    return Checked(_left_input(question, photo), right, model, method, question.scale, question.truncate)
 
 
 def check_text(text: str, limits: Limits) -> None:
@@ -163,9 +182,9 @@ def decode(raw: str | bytes, name: str, limits: Limits) -> Any:
 
 
 def _check_inputs(question: Question, limits: Limits) -> None:
-    left = [name for name in ("image", "example", "text") if getattr(question, name) is not None]
+    left = [name for name in ("image", "example", "photo", "text") if getattr(question, name) is not None]
     if len(left) != 1:
-        raise Problem(422, f"give one of image, example and text, not {' and '.join(left) or 'none of them'}")
+        raise Problem(422, f"give one of image, example, photo and text, not {' and '.join(left) or 'none of them'}")
     captions = question.captions or []
     if (question.captions is None) == (question.other_image is None):
         raise Problem(422, "give either captions or other_image")
@@ -175,11 +194,13 @@ def _check_inputs(question: Question, limits: Limits) -> None:
         check_text(text, limits)
 
 
-def _left_input(question: Question) -> str | bytes:
+def _left_input(question: Question, photo: bytes | None) -> str | bytes:
     if question.text is not None:
         return question.text
     if question.image is not None:
         return _unpack(question.image, "image")
+    if photo is not None:
+        return photo
     assert question.example is not None
     return example_pictures()[check_example(question.example)].jpeg
 

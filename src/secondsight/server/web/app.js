@@ -208,6 +208,20 @@ function showExamples() {
   }
 }
 
+// A hit of the search opens as a full explanation.
+
+document.addEventListener("explain-photo", ({ detail }) => {
+  document.querySelector("input[name=kind][value=photo]").checked = true;
+  arrangeInputs();
+  // The folder belongs to the first model.
+  $("model").selectedIndex = 0;
+  setImage("left", `/api/photos/${detail.photo}`, { photo: detail.photo });
+  $("captions").textContent = "";
+  addCaption(detail.caption);
+  location.hash = "#/";
+  $("form").requestSubmit();
+});
+
 // Addresses: #/ and #/e/ID, #/gallery, #/search
 
 async function navigate() {

@@ -1,8 +1,14 @@
 // Search: the answer contains every map, so picking words needs no further request.
 import { $, element, request, showProblem } from "/basics.js";
-import { mapOf, paintMap } from "/view.js";
+import { mapOf, paintMap, view } from "/view.js";
 
-let poll = null; // asks how far the folder is
+const state = {
+  poll: null, // asks how far the folder is
+  asked: null, // {query, rank} of the hits on the page
+  picked: [], // the cards to compare, at most two
+  submission: 0, // counts searches and comparisons: only the last one may change the page
+  view: null, // of the comparison
+};
 
 function describeFolder(photos) {
   if (photos === null) return "No folder was given. Start the app with: secondsight serve --photos FOLDER";
@@ -14,19 +20,35 @@ function describeFolder(photos) {
 
 export async function showFolder() {
   const { photos } = await request("/api/about");
+  $("folder-notice").hidden = !photos?.notice;
+  $("folder-notice").textContent = photos?.notice ?? "";
   $("query-form").hidden = photos === null || photos.done === 0;
   $("folder").textContent = describeFolder(photos);
-  clearTimeout(poll);
+  clearTimeout(state.poll);
   const unfinished = photos !== null && photos.done < photos.all && !photos.trouble;
-  if (unfinished && !$("search").hidden) poll = setTimeout(showFolder, 1000);
+  if (unfinished && !$("search").hidden) state.poll = setTimeout(showFolder, 1000);
+}
+
+function rankedBy() {
+  return document.querySelector("input[name=rank]:checked").value;
+}
+
+function signed(value, digits = 4) {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 }
 
 async function search() {
+  const submission = ++state.submission;
   $("query-problem").hidden = true;
   $("search-button").disabled = true;
   try {
     if (!$("query").value.trim()) throw new Error("type what to look for");
-    showHits((await request("/api/search", { query: $("query").value })).hits);
+    const asked = { query: $("query").value, rank: rankedBy() };
+    const answer = await request("/api/search", asked);
+    if (submission !== state.submission) return;
+    state.asked = asked;
+    closeComparison();
+    showHits(answer.hits);
   } catch (problem) {
     showProblem($("query-problem"), problem);
   } finally {
@@ -38,10 +60,111 @@ function hitCard(hit) {
   const card = element("figure", { className: "hit lit" }), frame = element("div"), canvas = element("canvas");
   card.style.margin = "0";
   frame.append(element("img", { src: `/api/photos/${hit.photo}`, alt: hit.name }), canvas);
-  const name = element("p", { textContent: `${hit.similarity.toFixed(3)} ${hit.name}` });
-  const value = element("p", { className: "values" });
-  card.append(frame, name, value);
-  return { card, canvas, value, pair: hit.view.cases[0], scale: hit.view.scales[0] };
+  const name = element("p", { className: "name" }), score = element("strong", { className: "score", textContent: signed(hit.score) });
+  name.append(score, ` ${hit.name}`);
+  const value = element("p", { className: "values picked" });
+  const entry = { card, canvas, value, hit, pair: hit.view.cases[0], scale: hit.view.scales[0] };
+  card.append(frame, name, ...closeness(hit), value, actions(entry));
+  return entry;
+}
+
+// The score is the number that ranks; below it what it comes from, and whether the photograph is a hub.
+function closeness({ similarity, usual }) {
+  const lines = [];
+  if (usual && state.asked.rank === "above-usual") {
+    lines.push(element("p", { className: "values", textContent: `similarity ${signed(similarity)}, usually ${signed(usual.similarity)}` }));
+  }
+  if (usual?.hub) {
+    const text = `close to most captions (rank ${usual.rank} of ${usual.entries})`;
+    lines.push(element("p", { className: "hub", textContent: text }));
+  }
+  return lines;
+}
+
+function actions(entry) {
+  const row = element("p", { className: "actions" });
+  const explain = element("button", { type: "button", className: "ss-button", textContent: "Explain" });
+  explain.setAttribute("aria-label", `explain ${entry.hit.name}`);
+  explain.addEventListener("click", () => {
+    const detail = { photo: entry.hit.photo, caption: state.asked.query };
+    document.dispatchEvent(new CustomEvent("explain-photo", { detail }));
+  });
+  entry.pick = element("button", { type: "button", className: "ss-button", textContent: "Compare" });
+  entry.pick.setAttribute("aria-label", `compare ${entry.hit.name}`);
+  entry.pick.setAttribute("aria-pressed", "false");
+  entry.pick.addEventListener("click", () => pickToCompare(entry));
+  row.append(explain, entry.pick);
+  return row;
+}
+
+// Comparing: the second card that is picked asks; a third takes the place of the first.
+
+function pickToCompare(card) {
+  const again = state.picked.includes(card);
+  state.picked = again ? state.picked.filter((other) => other !== card) : [...state.picked.slice(-1), card];
+  document.querySelectorAll(".hit .actions [aria-pressed]").forEach((button) => {
+    button.setAttribute("aria-pressed", String(state.picked.some((other) => other.pick === button)));
+  });
+  if (state.picked.length === 2) compare();
+  else hideComparison(state.picked.length ? "Choose a second photograph to compare with." : "");
+}
+
+async function compare() {
+  const submission = ++state.submission;
+  const [first, second] = state.picked.map((card) => card.hit.photo);
+  hideComparison("Comparing …");
+  try {
+    const answer = await request("/api/search/compare", { ...state.asked, first, second });
+    if (submission === state.submission) showComparison(answer);
+  } catch (problem) {
+    if (submission === state.submission) hideComparison(problem.message);
+  }
+}
+
+function closeComparison() {
+  state.picked = [];
+  hideComparison("");
+}
+
+function hideComparison(text) {
+  if (state.view) state.view.destroy();
+  state.view = null;
+  $("comparison").replaceChildren(element("p", { className: "soft", textContent: text }));
+  $("comparison").hidden = !text;
+}
+
+function showComparison(answer) {
+  hideComparison("");
+  const box = $("comparison"), mount = element("div");
+  const close = element("button", { type: "button", className: "ss-button", textContent: "Close the comparison" });
+  close.addEventListener("click", () => {
+    state.picked.forEach((card) => card.pick.setAttribute("aria-pressed", "false"));
+    closeComparison();
+  });
+  const tables = element("div", { className: "leads" });
+  const places = (part) => (part.entry === null ? part.name : `${part.name} of ${answer.names[part.entry]}`);
+  tables.append(
+    partsTable("by word", answer.by_word, (part) => part.name, answer.lead),
+    partsTable("by region", answer.by_region, places, answer.lead),
+  );
+  box.replaceChildren(element("h3", { textContent: "Why one leads the other" }), element("p", { id: "lead", textContent: `${answer.sentence}.` }), close, tables, mount);
+  box.hidden = false;
+  state.view = view(mount, answer.view);
+  box.scrollIntoView({ block: "start" });
+}
+
+function partsTable(title, parts, label, sum) {
+  const table = element("table", { className: "fields" });
+  table.createCaption().textContent = title;
+  const add = (name, value) => {
+    const row = table.insertRow(), head = element("th", { scope: "row", textContent: name });
+    row.append(head);
+    row.insertCell().textContent = signed(value);
+  };
+  parts.filter((part) => Math.abs(part.value) >= 5e-5).forEach((part) => add(label(part), part.value));
+  add("together", sum);
+  table.rows[table.rows.length - 1].className = "sum";
+  return table;
 }
 
 function drawHits(cards, words, picked) {
@@ -77,6 +200,11 @@ function showHits(hits) {
   drawHits(cards, words, picked);
 }
 
+document.querySelectorAll("input[name=rank]").forEach((input) =>
+  input.addEventListener("change", () => {
+    if (state.asked) search();
+  }),
+);
 $("query-form").addEventListener("submit", (event) => {
   event.preventDefault();
   search();
