@@ -17,8 +17,8 @@ import torch
 from pycocotools.coco import COCO
 
 import secondsight as ss
-from secondsight.cli.common import parse_method
 from secondsight.explanation import explain_prepared
+from secondsight.methods import method_of_text
 
 PATCHES = 196
 
@@ -74,5 +74,5 @@ if __name__ == "__main__":
     model, pairs = ss.load("builtin"), list(cases(root, part))
     for text in sys.argv[3:] or ("grounded", "last-layer"):
         print(text)
-        for key, value in measure(model, pairs, parse_method(text)).items():
+        for key, value in measure(model, pairs, method_of_text(text)).items():
             print(f"{key:>14} {value:.3f}" if isinstance(value, float) else f"{key:>14} {value}", flush=True)

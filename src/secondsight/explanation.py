@@ -18,8 +18,10 @@ from secondsight.algebra.interactions import Interactions, margin
 from secondsight.algebra.layout import Box
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import Method, as_method
+from secondsight.methods.base import one_of
 from secondsight.model import DualEncoder
 from secondsight.support.errors import ConvergenceWarning, InputError
+from secondsight.support.files import shortened
 from secondsight.support.memory import memory_errors_explained
 
 if TYPE_CHECKING:
@@ -72,12 +74,14 @@ class Explanation(Interactions):
 
         return plot(self, selection, **options)
 
-    def save(self, path: str | os.PathLike[str], selection: Any = None, *, box: Box | None = None) -> None:
+    def save(self, path: Any, selection: Any = None, *, box: Box | None = None) -> None:
         """Write .html (self-contained, interactive), .png, .svg or .pdf (the figure), .json or .npz (the numbers).
 
         `selection` of the right side and `box` of the left image are what the page or figure shows first. Raises
         `InputError` for other endings.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(f"cannot write {shortened(path)}: give the name of a file")
         suffix = Path(path).suffix.lower()
         if suffix in (".json", ".npz"):
             super().save(path)
@@ -125,10 +129,10 @@ def with_inputs(pair: Interactions, left: Any, right: Any) -> Explanation:
 
 
 def explain(
-    model: DualEncoder,
+    model: DualEncoder | str,
     left: Any,
     right: Any,
-    method: Method | str | None = None,
+    method: Method | type[Method] | str | None = None,
     *,
     against: Any = None,
     scale: str = "similarity",
@@ -137,8 +141,10 @@ def explain(
     """Explain one pair: which feature of `left` matched which of `right`, by how much, and how exactly it adds up.
 
     `left` and `right` are a path, PIL image, array or text as the model's sides take them, or model-ready tensors with a
-    batch axis of 1. Two images or two texts are explained by the model's one side for both. `method` is a method, or the
-    name of one or of a preset (`secondsight.methods.presets`): "grounded", the default, "last-layer" or "paper".
+    batch axis of 1. Two images or two texts are explained by the model's one side for both. `model` may be a name as in
+    `load`; the one that was named last stays loaded. `method` is a method, or the name of one or of a preset
+    (`secondsight.methods.presets`): "grounded", the default, "last-layer" or "paper"; options may follow as on the command
+    line, as in "banzhaf:budget=64,seed=1".
 
     `against` asks a contrastive question: why `right` rather than this input, or, of a list (the other classes of a
     zero-shot classifier), rather than the one that matches best. The explained number is then the margin
@@ -149,8 +155,11 @@ def explain(
     cannot be used.
     """
     method = as_method(method)
-    if scale not in ("similarity", "logit"):
-        raise InputError(f"unknown scale {scale!r}; known: similarity, logit")
+    one_of("scale", scale, ("similarity", "logit"))
+    if not isinstance(model, DualEncoder):
+        from secondsight.encoders.registry import as_model
+
+        model = as_model(model)
     if scale == "logit" and model.logit_scale is None:
         raise InputError(f"{model.name!r} has no logit scale: use scale='similarity'")
     model = model.fitting(left, right)

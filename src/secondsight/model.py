@@ -54,9 +54,9 @@ class Side:
         return torch.stack(rows)
 
     def contributions(
-        self, inputs: Any, method: Method | str | None = None, *, truncate: bool = False
+        self, inputs: Any, method: Method | type[Method] | str | None = None, *, truncate: bool = False
     ) -> list[Contributions]:
-        """Contributions of a batch of inputs (a list, or a model-ready tensor), by a method, or the preset or method of a name.
+        """Contributions of a batch of inputs (a list, or a model-ready tensor), by a method, or one by its name.
 
         The default is the preset "last-layer", whose vectors cost less than a forward pass and serve any number of partners.
         """

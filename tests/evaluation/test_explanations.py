@@ -13,13 +13,14 @@ import secondsight as ss
 from captions import write_data
 from models import small
 from secondsight.cli import app
-from secondsight.cli.common import parse_layer, parse_method
 from secondsight.evaluation import evaluate, measures
 from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.setting import settings
 from secondsight.evaluation.statistics import bootstrap_interval, holm, sign_flip_p
 from secondsight.evaluation.studies.explanations import compare_explanations, default_methods
+from secondsight.methods import method_of_text
 from secondsight.methods.base import METHODS
+from secondsight.methods.options import parse_layer
 
 OURS = "integrated-jacobian:layer=1/input,steps=8"
 METHOD_TEXTS = (OURS, "integrated-jacobian:layer=-1,reference=noise", "token-embeddings")
@@ -37,7 +38,7 @@ def data(tmp_path_factory):
 
 
 def compare(model, data, out, **options):
-    methods = [(text, parse_method(text)) for text in METHOD_TEXTS]
+    methods = [(text, method_of_text(text)) for text in METHOD_TEXTS]
     return compare_explanations(data, ("small", model), methods, out=out, **{**FEW, **options})
 
 
@@ -74,7 +75,7 @@ def test_every_setting_has_a_row_with_every_measure_that_can_judge_it(compared):
 def test_the_rows_are_what_the_experiments_say(model, data, compared, tmp_path):
     _, tables = compared
     table = tables["overall"].set_index("setting")
-    methods = [(text, parse_method(text)) for text in METHOD_TEXTS]
+    methods = [(text, method_of_text(text)) for text in METHOD_TEXTS]
     results = evaluate("pointing", data, [("small", model)], methods, out=tmp_path)
     pointing, errors = results["overall"], results.records.groupby("setting").error.median()
     assert np.allclose(errors[list(METHOD_TEXTS)], table.error)
@@ -127,7 +128,7 @@ def test_files_and_a_second_run_that_reads_the_first(model, data, compared):
 
 
 def test_a_setting_that_cannot_be_judged_is_left_out_with_the_reason(model, data, tmp_path):
-    methods = [(text, parse_method(text)) for text in ("integrated-jacobian:layer=9", "token-embeddings")]
+    methods = [(text, method_of_text(text)) for text in ("integrated-jacobian:layer=9", "token-embeddings")]
     nothing = dict.fromkeys((*FEW, "collage"), 0)
     tables = compare_explanations(data, ("small", model), methods, out=tmp_path, limit=1, **nothing)
     assert list(tables["overall"].setting) == ["token-embeddings"]
@@ -170,16 +171,16 @@ def test_the_default_list_has_every_depth_and_only_known_methods(model, monkeypa
     assert f"chained-jacobian:layer={depth // 2}/input" in chained
     assert {"chained-jacobian:layer=-1", "chained-jacobian:layer=0"} <= set(chained)
     for text, method in methods:
-        assert repr(parse_method(text)) == repr(method), text
+        assert repr(method_of_text(text)) == repr(method), text
 
 
 # The command ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_layer_and_a_reference_for_each_side():
-    method = parse_method("integrated-jacobian:layer=4/input,reference=noise/None,tol=0.01")
+    method = method_of_text("integrated-jacobian:layer=4/input,reference=noise/None,tol=0.01")
     assert (method.layer, method.reference, method.tol) == ((4, "input"), ("noise", None), 0.01)
-    assert parse_method("integrated-jacobian:layer=-2").layer == -2
+    assert method_of_text("integrated-jacobian:layer=-2").layer == -2
     assert parse_layer("4/input") == parse_layer("4,input") == (4, "input")
     with pytest.raises(ss.InputError, match="--layer '1/2/3'"):
         parse_layer("1/2/3")

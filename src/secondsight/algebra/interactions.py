@@ -173,9 +173,13 @@ class Interactions:
         """The map of `self[selection]` upsampled bilinearly to the original image's pixels, zero where not seen."""
         return self.left_layout.heatmap(self.toward_left(selection))
 
-    def box(self, x0: float, y0: float, x1: float, y1: float) -> list[tuple[str, float]]:
-        """(word, score) for a box of the left image, in pixels of the original; cells count by their covered share."""
-        weights = self.left_layout.cover((x0, y0, x1, y1)).to(self.right_effects)
+    def box(self, *corners: Any) -> list[tuple[str, float]]:
+        """(word, score) for a box of the left image, x0, y0, x1, y1 in pixels of the original, also as one tuple.
+
+        Cells count by their covered share. Raises `InputError` for anything but a box that meets the image.
+        """
+        box = corners[0] if len(corners) == 1 else corners
+        weights = self.left_layout.cover(box).to(self.right_effects)
         if not self.right_layout.words:
             raise InputError(f"the right side is {self.right_layout.modality}, not text: use e.T[box] for its map")
         return word_scores(self.right_layout, self.attributions.T @ weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from secondsight.methods import Method
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -30,9 +29,6 @@ Data = Annotated[str, typer.Option(help="KIND:PATH[#PART], or a path; see: secon
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")]
 Address = Annotated[str | None, typer.Option(help="The Ray cluster; default: Ray on this machine.")]
 Gpus = Annotated[float, typer.Option(help="GPUs of each Ray worker.", min=0)]
-
-SIDED = frozenset({"layer", "reference", "cells"})
-"""Options of methods that take one value, or LEFT/RIGHT."""
 
 
 def fail(message: str) -> NoReturn:
@@ -93,62 +89,15 @@ def progress_line(quiet: bool) -> Callable[[str, bool], None]:
     return write
 
 
-def parse_layer(value: str) -> int | str | tuple[int | str, ...]:
-    """A block's number, "input" or "grounded", or two of them separated by a comma or a slash."""
-    parts = [part.strip() for part in value.replace("/", ",").split(",")]
-    try:
-        layers: list[int | str] = [part if part in ("input", "grounded") else int(part) for part in parts]
-    except ValueError:
-        layers = []
-    if len(layers) in (1, 2):
-        return layers[0] if len(layers) == 1 else tuple(layers)
-    raise InputError(f"--layer {value!r} is not a block's number, 'input', 'grounded', or two of these as LEFT,RIGHT")
-
-
 def parse_box(value: str, option: str = "--box") -> tuple[float, float, float, float]:
     """x0,y0,x1,y1 as numbers."""
     try:
         numbers = [float(v) for v in value.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != 4:
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise InputError(f"{option} {value!r} is not four numbers x0,y0,x1,y1 in pixels of the photo")
     return numbers[0], numbers[1], numbers[2], numbers[3]
-
-
-def parse_options(assignments: list[str] | None) -> dict[str, Any]:
-    """NAME=VALUE pairs as a dict; a value is a Python literal, or else a word."""
-    options = {}
-    for assignment in assignments or []:
-        name, equals, value = assignment.partition("=")
-        if not equals or not name.isidentifier():
-            raise InputError(f"--option {assignment!r} is not NAME=VALUE")
-        options[name] = parse_value(value)
-    return options
-
-
-def parse_value(text: str) -> Any:
-    """A Python literal, or else a word."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def parse_method(text: str, **options: Any) -> Method:
-    """The method NAME or NAME:OPTION=VALUE,…; `options` replace those in the text.
-
-    Of the options that may differ between the sides, LEFT/RIGHT is a pair, as in `layer=4/input`.
-    """
-    from secondsight.methods import method_or_preset
-
-    name, _, assignments = text.partition(":")
-    parsed = parse_options(assignments.split(",") if assignments else None)
-    for option in SIDED & parsed.keys():
-        value = parsed[option]
-        if isinstance(value, str) and "/" in value:
-            parsed[option] = tuple(parse_value(part) for part in value.split("/"))
-    return method_or_preset(name, **parsed | options)
 
 
 def check_writable(path: Path | None, endings: tuple[str, ...], option: str) -> None:

@@ -16,9 +16,6 @@ from secondsight.cli.common import (
     check_engine,
     import_ray_engine,
     out,
-    parse_layer,
-    parse_method,
-    parse_options,
     plain_errors,
     plain_table,
     print_written,
@@ -64,13 +61,15 @@ class Request:
 
     def parsed_methods(self) -> list[tuple[str, Method]]:
         """Every method with its text as the name."""
-        from secondsight.methods import METHODS
+        from secondsight.methods import METHODS, method_of_text
 
         texts = sorted(METHODS) if self.methods == ["all"] else self.methods
-        return [(text, parse_method(text)) for text in texts]
+        return [(text, method_of_text(text)) for text in texts]
 
     def parsed_layers(self) -> list[Layer]:
         """Every layer, or "all"."""
+        from secondsight.methods.options import parse_layer
+
         return ["all"] if self.layers == ["all"] else [parse_layer(text) for text in self.layers]
 
 
@@ -110,8 +109,10 @@ def evaluate(
     with plain_errors():
         with spinner("loading libraries"):
             import secondsight.evaluation  # noqa: F401  # the slow part of every import below
+            from secondsight.methods.options import parse_options
         request = Request(
-            name, out_dir, data or [], model or [], method or [], layer or [], limit, seed, rule, parse_options(option),
+            name, out_dir, data or [], model or [], method or [], layer or [], limit, seed, rule,
+            parse_options(option or []),
             engine, address, actors, gpus, quiet,
         )  # fmt: skip
         if name == "scenes-paper":

@@ -16,9 +16,6 @@ from secondsight.cli.common import (
     check_writable,
     out,
     parse_box,
-    parse_layer,
-    parse_method,
-    parse_options,
     plain_errors,
     print_written,
     spinner,
@@ -90,6 +87,8 @@ def explain(
         with spinner("loading libraries"):
             from secondsight.encoders.registry import load
             from secondsight.explanation import explain as explain_pair
+            from secondsight.methods import method_of_text
+            from secondsight.methods.options import parse_layer, parse_options
 
         options = dict(
             layer=None if layer is None else parse_layer(layer),
@@ -99,7 +98,7 @@ def explain(
             strategy=strategy,
         )
         explicit = {name: value for name, value in options.items() if value is not None}
-        explainer = parse_method(method, **parse_options(option) | explicit)
+        explainer = method_of_text(method, **parse_options(option or []) | explicit)
         with spinner(f"loading {model}"):
             dual = load(model)
         with spinner("explaining"):
@@ -202,11 +201,11 @@ def compare(
         with spinner("loading libraries"):
             from secondsight.encoders.registry import load
             from secondsight.explanation import explain as explain_pair
-            from secondsight.methods import METHODS
+            from secondsight.methods import METHODS, method_of_text
             from secondsight.support.files import atomic
             from secondsight.visual.figures import method_grid
 
-        explainers = [parse_method(text) for text in method or sorted(METHODS)]
+        explainers = [method_of_text(text) for text in method or sorted(METHODS)]
         with spinner(f"loading {model}"):
             dual = load(model)
         rows: list[str | None] = [*(select or [])] or [None]

@@ -18,7 +18,6 @@ from secondsight.cli.common import (
     err,
     import_ray_engine,
     out,
-    parse_method,
     plain_errors,
     progress_line,
     spinner,
@@ -53,12 +52,13 @@ def decompose(
         check_engine(engine)
         with spinner("loading libraries"):
             from secondsight.encoders.registry import load
+            from secondsight.methods import method_of_text
             from secondsight.scale import decompose as run
             from secondsight.scale import open_source
             from secondsight.scale.place import move_model
             from secondsight.support.files import ensure_folder
 
-        explainer = parse_method(method)
+        explainer = method_of_text(method)
         with spinner("reading the data"):
             sources = [open_source(data, kind).first(limit) for kind in kinds]
         ensure_folder(out_dir)

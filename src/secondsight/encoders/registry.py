@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
+from secondsight.support.files import shortened
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _function(path: str) -> Callable[..., DualEncoder]:
     return function
 
 
-def load(name: str) -> DualEncoder:
+def load(name: Any) -> DualEncoder:
     """The model of that name: "builtin", "open_clip:ARCHITECTURE/TAG_OR_PATH", "hf:NAME_OR_FOLDER", "st:NAME_OR_FOLDER".
 
     Raises `InputError` for unknown names, and where weights are neither on this machine nor reachable.
@@ -94,8 +96,29 @@ def load(name: str) -> DualEncoder:
     return loader(name.removeprefix(family.prefix)) if family.prefix.endswith(":") else loader()
 
 
-def known_name(name: str) -> Family:
+def as_model(model: Any) -> DualEncoder:
+    """A dual encoder, or the model of a name; the one that was named last stays loaded. `InputError` for anything else."""
+    if isinstance(model, DualEncoder):
+        return model
+    if isinstance(model, str):
+        return _loaded(model)
+    if isinstance(model, nn.Module):
+        raise InputError(f"{type(model).__name__} is not a dual encoder yet: wrap it first, ss.wrap(model)")
+    raise InputError(
+        f"{shortened(model)} is not a model: give a name such as 'builtin', or what ss.load or ss.wrap gave"
+    )
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str) -> DualEncoder:
+    return load(name)
+
+
+def known_name(name: Any) -> Family:
     """The family of a model's name; `InputError` that lists the known ones."""
+    if not isinstance(name, str):
+        remedy = "ss.wrap takes model objects" if isinstance(name, nn.Module) else "give one such as 'builtin'"
+        raise InputError(f"{shortened(name)} is not the name of a model: {remedy}")
     for family in FAMILIES:
         if name.startswith(family.prefix) if family.prefix.endswith(":") else name == family.prefix:
             return family

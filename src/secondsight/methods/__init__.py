@@ -11,6 +11,7 @@ from secondsight.methods.jacobian_times_input import JacobianTimesInput as Jacob
 from secondsight.methods.occlusion import Occlusion as Occlusion
 from secondsight.methods.presets import PRESETS as PRESETS
 from secondsight.methods.presets import as_method as as_method
+from secondsight.methods.presets import method_of_text as method_of_text
 from secondsight.methods.presets import method_or_preset as method_or_preset
 from secondsight.methods.shapley import Shapley as Shapley
 from secondsight.methods.token_embeddings import TokenEmbeddings as TokenEmbeddings

@@ -79,6 +79,7 @@ class Banzhaf(MaskingMethod):
     name: ClassVar[str] = "banzhaf"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("normalize", self.normalize, ("outside", "inside"))
         if not 0 < self.p < 1:
             raise InputError(f"p={self.p!r} must be a probability between 0 and 1")

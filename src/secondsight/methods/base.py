@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 from secondsight.inputs.audio import AUDIO_REFERENCES
 from secondsight.inputs.images import IMAGE_REFERENCES
 from secondsight.inputs.texts import TEXT_REFERENCES
+from secondsight.methods.options import check_options
 from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class Method(ABC):
         # Bases of several methods have no name.
         if "name" in vars(cls):
             METHODS[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @property
     def factorises(self) -> bool:
@@ -101,5 +105,5 @@ def reference_label(names: Sequence[str], choice: object) -> str:
 
 def one_of(option: str, value: object, choices: Sequence[str]) -> None:
     """`InputError` that lists the choices, unless the value is one of them."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"unknown {option} {value!r}; known: {', '.join(choices)}")

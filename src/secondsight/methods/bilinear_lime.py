@@ -63,6 +63,7 @@ class BilinearLime(Method):
     name: ClassVar[str] = "bilinear-lime"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("solver", self.solver, SOLVERS)
         if not 0 < self.drop < 1:
             raise InputError(f"drop={self.drop!r} must be a probability between 0 and 1")

@@ -55,6 +55,7 @@ class ChainedJacobian(LayerMethod):
     name: ClassVar[str] = "chained-jacobian"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("normalize", self.normalize, ("outside", "inside"))
         if isinstance(self.layer, tuple) and len(self.layer) != 2:
             raise InputError(f"layer={self.layer!r} must be one layer or a (left, right) pair of layers")

@@ -70,6 +70,7 @@ class IntegratedJacobian(LayerMethod):
     name: ClassVar[str] = "integrated-jacobian"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("quadrature", self.quadrature, QUADRATURES)
         one_of("strategy", self.strategy, STRATEGIES)
         one_of("normalize", self.normalize, ("outside", "inside"))

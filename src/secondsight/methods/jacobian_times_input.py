@@ -42,6 +42,7 @@ class JacobianTimesInput(LayerMethod):
     from_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("normalize", self.normalize, ("outside", "inside"))
 
     def cost(self, x: LayerInput) -> int:

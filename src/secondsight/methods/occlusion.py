@@ -31,6 +31,7 @@ class Occlusion(MaskingMethod):
     name: ClassVar[str] = "occlusion"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("normalize", self.normalize, ("outside", "inside"))
 
     def contribute(self, game: Game) -> Contributions:

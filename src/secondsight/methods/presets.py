@@ -8,7 +8,9 @@ from typing import Any
 from secondsight.methods.base import METHODS, Method, method_named
 from secondsight.methods.chained_jacobian import ChainedJacobian
 from secondsight.methods.integrated_jacobian import IntegratedJacobian
+from secondsight.methods.options import parse_options
 from secondsight.support.errors import InputError
+from secondsight.support.files import shortened
 
 DEFAULT = "grounded"
 """What `explain`, the command line, the app and `evaluate` use unless told otherwise."""
@@ -33,9 +35,32 @@ PRESET_LINES = {
 """What to use a preset for, in one line."""
 
 
-def as_method(method: Method | str | None, default: str = DEFAULT) -> Method:
-    """A method, or the preset or method of that name; None is the default."""
-    return method if isinstance(method, Method) else method_or_preset(method or default)
+def as_method(method: Method | type[Method] | str | None, default: str = DEFAULT) -> Method:
+    """A method; a class of methods with its usual options; or the preset or method of a name, as in `method_of_text`.
+
+    None is the default. Raises `InputError` for anything else.
+    """
+    if isinstance(method, Method):
+        return method
+    if method is None or isinstance(method, str):
+        return method_of_text(default if method is None else method)
+    if isinstance(method, type) and issubclass(method, Method):
+        try:
+            return method()
+        except TypeError as problem:
+            raise InputError(f"{method.__name__} is a class that needs options ({problem}): give an instance") from None
+    raise InputError(
+        f"{shortened(method)} is not a method: give a name such as {DEFAULT!r}, or an instance such as ss.Banzhaf()"
+    )
+
+
+def method_of_text(text: str, **options: Any) -> Method:
+    """The method NAME or NAME:OPTION=VALUE,…; `options` replace those in the text.
+
+    Of the options that may differ between the sides, LEFT/RIGHT is a pair, as in `layer=4/input`.
+    """
+    name, _, assignments = text.partition(":")
+    return method_or_preset(name, **parse_options(assignments.split(",") if assignments else ()) | options)
 
 
 def method_or_preset(name: str, **options: Any) -> Method:

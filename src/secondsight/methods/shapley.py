@@ -34,6 +34,7 @@ class Shapley(MaskingMethod):
     name: ClassVar[str] = "shapley"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("normalize", self.normalize, ("outside", "inside"))
         if self.orders < 1 or (self.budget is not None and self.budget < 1):
             raise InputError("orders= and budget= must be at least 1")

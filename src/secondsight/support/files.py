@@ -106,6 +106,15 @@ def one_line(value: object, most: int = 80) -> str:
     return " ".join(str(value)[:most].split())
 
 
+def shortened(value: object, most: int = 60) -> str:
+    """A value as messages name it: its representation, or its type where that is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a representation of the user's own can fail in any way
+        text = ""
+    return text if 0 < len(text) <= most else f"<{type(value).__name__}>"
+
+
 def brief(error: BaseException) -> str:
     """The type and the beginning of the first line of an exception: some repeat the whole file."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"

@@ -127,7 +127,7 @@ class Layout:
             return self.indicator([i % self.size for i in selection])
         raise InputError(f"cannot select {selection!r} from {self.kind}: use an index, a list of indices or a slice")
 
-    def cover(self, box: Sequence[float]) -> Float[Tensor, " feature"]:
+    def cover(self, box: Any) -> Float[Tensor, " feature"]:
         """Share of every cell's area that lies in the box (original pixels); `InputError` without an image."""
         del box
         raise InputError(f"a box needs an image, not {self.modality}")

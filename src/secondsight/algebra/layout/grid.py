@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from secondsight.algebra.layout.base import Box, Layout
 from secondsight.support.errors import InputError
+from secondsight.support.files import shortened
 
 MAX_CELLS = 10_000
 """Cells of a grid that is laid onto another one; the shares between two such grids take 800 MB."""
@@ -69,20 +71,23 @@ class GridLayout(Layout):
         bottom, right = torch.meshgrid(ys[1:], xs[1:], indexing="ij")
         return torch.stack([left, top, right, bottom], -1).flatten(0, 1).float()
 
-    def cover(self, box: Sequence[float]) -> Float[Tensor, " feature"]:
+    def cover(self, box: Any) -> Float[Tensor, " feature"]:
         """Share of every cell's area that lies in the box (original pixels), in 0 … 1; special features have 0.
 
         Fractions keep selections additive: two halves of a box add up to the box. Raises `InputError` for a box that is
         empty or outside the image or the part of it that the model sees.
         """
-        if len(box) != 4:
-            raise InputError(f"box {tuple(box)} needs four numbers x0,y0,x1,y1")
-        x0, y0, x1, y1 = (float(v) for v in box)
+        try:
+            x0, y0, x1, y1 = (float(v) for v in box)
+        except (TypeError, ValueError):
+            raise InputError(f"box {shortened(box)} is not four numbers x0,y0,x1,y1 in pixels of the image") from None
         label = f"box {x0:g},{y0:g},{x1:g},{y1:g}"
         width, height = self.image_size
         # Comparisons with NaN are false, so NaN fails here too.
         if not (x0 < x1 and y0 < y1):
             raise InputError(f"{label} is empty: x0 must be less than x1, and y0 less than y1")
+        if not all(map(math.isfinite, (x0, y0, x1, y1))):
+            raise InputError(f"{label} has a side that is no finite number: give pixels of the image")
         if not (x1 > 0 and y1 > 0 and x0 < width and y0 < height):
             raise InputError(f"{label} lies outside the image, which is {width}×{height} pixels")
         cells = self.cell_boxes().double()

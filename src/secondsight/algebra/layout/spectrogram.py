@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +57,8 @@ class SpectrogramLayout(Layout):
         """Weights for (start, end) in seconds, cells counting by their covered share; or indices, a slice, None."""
         if not isinstance(selection, tuple):
             return super().select(selection)
-        if len(selection) != 2 or not selection[0] < selection[1]:
+        numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in selection)
+        if len(selection) != 2 or not numbers or not selection[0] < selection[1]:
             raise InputError(
                 f"cannot select {selection!r} from sound: give (start, end) in seconds, start less than end"
             )
