@@ -1,15 +1,21 @@
-# Two commands: `make demo` explains a photograph, `make test` runs everything. Both make .venv first if it is missing.
+# Two commands: `make demo` explains a photograph, `make test` runs everything. Both make .venv first if it is missing;
+# `make demo` installs what explaining needs, every other target the rest too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/.demo
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test system quick lint format docs coverage mutants audit clean train-scenes bench
 
-demo: $(STAMP)
+demo: $(DEMO)
 	$(BIN)/secondsight explain examples/coffee.jpg "a cup of coffee on a saucer" \
 	  --select coffee --out explanation.html --out explanation.png
-	@echo "open explanation.html in a browser: click words, drag a box on the picture"
+	@echo
+	@echo "The explanation is this page; open it in a browser, click words, drag a box on the picture:"
+	@echo "  $(CURDIR)/explanation.html"
+	@echo "From a terminal: xdg-open explanation.html (Linux), open explanation.html (macOS)."
+	@echo "Your own photograph: $(BIN)/secondsight explain PHOTO \"CAPTION\" --out page.html"
 
 # JOBS processes of one thread each take one file of tests after another, the slowest files first; a process needs up to 5 GB.
 JOBS := 2
@@ -59,14 +65,25 @@ train-scenes: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/suite.py
 
-# An unfinished install leaves no stamp, so the next call takes it up again.
-$(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
-	  { echo "no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+define make_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+  { echo "no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
+endef
+
+# An unfinished install leaves no stamp, so the next call takes it up again. Python compiles what it imports; compiling
+# all that is installed would take longer than the demo.
+$(DEMO): pyproject.toml
+	$(make_venv)
+	@echo "installing what the demo needs; most of it is torch (several GB, some minutes)"
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -e '.[builtin]'
 	@touch $@
+
+$(STAMP): pyproject.toml
+	$(make_venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(DEMO) $@
 
 clean:
 	rm -rf $(VENV) build dist site coverage .coverage .pytest_cache .mypy_cache .ruff_cache explanation.html explanation.png

@@ -58,6 +58,11 @@ class CannotRecord(Exception):
 class _Writer(TorchDispatchMode):
     """Writes down every operation on what depends on a watched tensor, and calls `look` after each."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: torch would import its compiler, for most of a second, to keep it away from `__torch_dispatch__`."""
+        return False
+
     def __init__(self, look: Callable[[], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
