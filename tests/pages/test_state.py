@@ -1,21 +1,26 @@
 """The view's sums, boxes and maps in a JavaScript engine without a browser: the explanation's own numbers."""
 
 import base64
+import io
 import json
 import re
 from dataclasses import replace
 from importlib.resources import files
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import quickjs
 import torch
 from PIL import Image
+from rich.console import Console
 
 import secondsight as ss
 from secondsight.algebra.layout import GridLayout, JoinedLayout, TokenLayout
+from secondsight.visual.headline import headline
 from secondsight.visual.page import web_file
 from secondsight.visual.page_data import page_data
+from secondsight.visual.terminal import terminal
 
 PURE = ("state", "headline", "colours", "boxes")
 FOLDER = files("secondsight.visual") / "web"
@@ -222,6 +227,25 @@ def test_sentences_of_what_is_picked(script, e):
     assert title.startswith("“cat” in the box ")
     assert detail.startswith(starts(values["both"], numbers["both"]))
     assert f"the box with all words: {numbers['box']}; “cat” with the whole image: {numbers['cat']}." in detail
+
+
+@pytest.mark.parametrize("selection", [None, "cat", "dog"])
+@pytest.mark.parametrize("box", [None, BOX])
+def test_figures_and_terminal_have_the_pages_title(script, e, selection, box):
+    weights = [
+        None if box is None else e.left_layout.cover(box),
+        None if selection is None else e.right_layout.select(selection),
+    ]
+    names = ["the box 22–71 × 7–44" if box else "the whole image", f"“{selection}”" if selection else "all words"]
+    title, _ = said(script, e, [None if w is None else w.tolist() for w in weights], names)
+    assert headline(e, selection, box) == title
+    if box is None:
+        figure = e.plot(selection)
+        assert title in [text.get_text() for text in figure.texts]
+        plt.close(figure)
+        console = Console(file=io.StringIO(), width=200)
+        console.print(terminal(e, selection=selection))
+        assert title in console.file.getvalue()
 
 
 def test_a_pair_without_anything_that_matches_says_so(script, e):

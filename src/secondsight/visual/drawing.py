@@ -171,7 +171,7 @@ def draw_scale(figure: Figure, limit: float, rect: tuple[float, float, float, fl
     """The colour scale as a bar in `rect` (left, bottom, width, height) of the figure."""
     axes = figure.add_axes(rect)
     bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), _SCALE), cax=axes, ticks=[-limit, 0, limit])
-    bar.ax.set_yticklabels([f"{-limit:.2g}", "0", f"+{limit:.2g}"], fontsize=7)
+    bar.ax.set_yticklabels([f"lowers\n{-limit:.2g}", "0", f"raises\n+{limit:.2g}"], fontsize=7)
     bar.outline.set_visible(False)
 
 

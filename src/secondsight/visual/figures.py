@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rcParams
@@ -14,6 +15,7 @@ from secondsight.algebra.layout import Box
 from secondsight.support.errors import InputError
 from secondsight.visual.colours import limit_of
 from secondsight.visual.drawing import WIDTH, aspect_ratio, draw_picture, scale_values, write_limit
+from secondsight.visual.headline import headline
 from secondsight.visual.panel import Panel
 from secondsight.visual.saving import printable, save
 
@@ -67,14 +69,22 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     # A single picture takes the page's width; two share its height.
     limit = 7.0 if upper.pictures + lower.pictures < 2 else 3.6
     upper_height, lower_height = upper.height(limit), lower.height(limit)
-    height = upper_height + lower_height + 0.75
+    height = upper_height + lower_height + 1.0
     figure.set_size_inches(WIDTH, height)
     upper.draw(figure, (lower_height + 0.7) / height, upper_height / height)
     lower.draw(figure, 0.62 / height, lower_height / height)
+    figure.text(
+        0.02, 1 - 0.17 / height, printable(_title_line(e, selection, box)), fontsize=9, weight="bold", parse_math=False
+    )
     terms = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
     equation = f"{e.quantity} {e.similarity:.4f} = {terms.removeprefix('+ ')}".replace("-", "−")
     figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333", parse_math=False)
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777", parse_math=False)
+
+
+def _title_line(e: Explanation, selection: Any, box: Box | None) -> str:
+    """The headline, on one line of the figure."""
+    return shorten(headline(e, selection, box), 88, placeholder=" …")
 
 
 def pairs(explanations: Sequence[tuple[Explanation, Any]], columns: int = 3) -> Figure:

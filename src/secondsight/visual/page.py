@@ -40,7 +40,7 @@ _SCRIPT_MODULES = (
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.M)
 _CSS_COMMENT = re.compile(r"/\*[\s\S]*?\*/")
 _CSS_SPACE = re.compile(r"(?<=[a-z])(:) |\s*;?\s*(\})\s*|\s*([{;,])\s*")
-_UNNEEDED = re.compile(r"^ *//.*\n|^ */\*\*[\s\S]*?\*/\n|^\n|^ +|(?<=[{(,;])\n", re.M)
+_UNNEEDED = re.compile(r"^ *//.*\n|^ */\*\*[\s\S]*?\*/\n|^\n|^ +|;?\n *(?=\})|(?<=[{(,;])\n", re.M)
 """Comments, indentation, and ends of lines that need none: no string of the script goes over several lines."""
 
 

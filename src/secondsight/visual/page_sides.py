@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -169,10 +170,19 @@ def _text_side(layout: Layout, content: Any, pictures: Pictures) -> tuple[Side, 
             "cut": not features,
             # A word without a token of its own shares its neighbour's, unless it lies behind the last token.
             "shared": not features and start < end_of_tokens,
+            **_symbol_names(word),
         }
         for (word, start, end), features in zip(spans, members, strict=True)
     ]
     return {"kind": "text", "text": text, "words": words, "groups": len(members)}, owners
+
+
+def _symbol_names(word: str) -> dict[str, list[list[str]]]:
+    """Unicode's names of a word's symbols, which the view shows where the reader's fonts have none of them."""
+    symbols = [
+        [c, unicodedata.name(c, "unknown symbol").lower()] for c in word if unicodedata.category(c) in ("So", "Cn")
+    ]
+    return {"symbols": symbols} if symbols else {}
 
 
 def _word_features(layout: Layout) -> list[list[int]]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from secondsight.algebra.layout import Layout, word_scores
 from secondsight.explanation import Explanation
 from secondsight.visual.colours import limit_of, map_over_photo
+from secondsight.visual.headline import headline
 from secondsight.visual.sentences import convergence_warning
 
 _BAR = 24
@@ -39,6 +40,7 @@ def terminal(
         names = [repr(text) if isinstance(text, str) else "this one" for text in e.right_input]
         first, second = (f"{name} ({part.similarity:.4f})" for name, part in zip(names, e.parts, strict=True))
         parts.append(Text(f"why {first} rather than {second}"))
+    parts.append(Text(headline(e, selection), style="bold"))
     if e.right_layout.words:
         values = _with_signs(e.right_layout, scores if scores is not None else e.words)
         parts.append(_words_table(values, title or f"words × {_side_title(e.left_layout)}"))

@@ -23,6 +23,25 @@ export function typesElsewhere(event, root) {
   return !root.contains(node) && node instanceof Element && Boolean(node.closest(fields));
 }
 
+function pixelsOf(character) {
+  const canvas = make("canvas");
+  canvas.width = canvas.height = 24;
+  const context = canvas.getContext("2d");
+  context.font = "16px system-ui, sans-serif";
+  context.fillText(character, 2, 18);
+  return canvas.toDataURL();
+}
+
+/** Symbols without a glyph, which fonts draw as they draw what nobody has, get their names as the word's text. */
+export function nameSymbols(side) {
+  if (side.parts) side.parts.forEach(nameSymbols);
+  for (const word of side.words || []) {
+    const missing = (word.symbols || []).filter(([symbol]) => pixelsOf(symbol) === pixelsOf("\u{10fffd}"));
+    word.named = word.named || missing.length > 0;
+    missing.forEach(([symbol, name]) => { word.text = word.text.replace(symbol, `[${name}]`); });
+  }
+}
+
 /** The colour of the page below a node. */
 export const paperOf = (node) =>
   getComputedStyle(node).getPropertyValue("--paper-rgb").split(",").map(Number);

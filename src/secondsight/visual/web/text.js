@@ -45,6 +45,8 @@ export class TextPanel {
       Object.assign(button, { type: "button", disabled: word.cut, tabIndex: -1 });
       if (word.cut) button.title = word.shared ? "part of a neighbour's token" : TOO_LONG;
       button.dataset.index = index;
+      button.classList.toggle("ss-named", Boolean(word.named));
+      if (word.symbols) button.title = word.symbols.map(([, name]) => name).join(", ");
       return button;
     });
     if (side.text !== null) line.append(side.text.slice(place));

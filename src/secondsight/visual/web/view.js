@@ -4,7 +4,7 @@
 // With nothing picked it shows sums over everything on the other side; what is picked on one side decides what the
 // other shows, and with both picked the status line has the number of that pair.
 
-import { make, makeButton, typesElsewhere } from "./dom.js";
+import { make, makeButton, nameSymbols, typesElsewhere } from "./dom.js";
 import { drawingFile } from "./drawing.js";
 import { detailLine, titleLine } from "./headline.js";
 import { makePanel } from "./joined.js";
@@ -27,6 +27,7 @@ class View {
       hold: (held) => { this.status.style.height = held ? `${this.status.offsetHeight}px` : ""; },
       speak: (text) => { this.spoken.textContent = text; },
     };
+    this.cases.forEach(({ left, right }) => [left, right].forEach(nameSymbols));
     this.build();
     this.controls = buildToolbar(this.tools, this);
     // On the document: a reader who has clicked beside the view, or nowhere yet, presses Escape as well.
