@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 CARRIED = (
     "visual/web/view.js",
     "server/web/app.html",
-    "server/web/coffee.jpg",
+    "server/web/examples/raccoon.jpg",
     "encoders/families/builtin_map.safetensors",
     "encoders/families/scenes.safetensors",
     "encoders/families/scenes_merges.txt.gz",

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,28 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from secondsight.methods import METHODS
 from secondsight.methods.presets import PRESET_LINES
 from secondsight.model import DualEncoder
+from secondsight.server.examples import check_picture, examples_of
 from secondsight.server.explaining import Result, explain_question
 from secondsight.server.guard import Guard
-from secondsight.server.jobs import Busy, Job, Jobs, Tell
+from secondsight.server.jobs import Busy, Job, Jobs, Tell, until_done
+from secondsight.server.kept import KeptResult, Shelf
 from secondsight.server.photos import NOTICES, Photos
 from secondsight.server.questions import (
     Answer,
+    Checked,
     Comparison,
     Failure,
     Limits,
     Models,
-    Problem,
     Progress,
     Query,
     Question,
-    check_example,
     check_question,
     check_text,
-    example_pictures,
     web_content,
 )
+from secondsight.server.refusals import Problem, schema_sentence
 from secondsight.support.errors import InputError
-from secondsight.support.files import one_line
 from secondsight.visual.page import render_page_data, web_file
 
 log = logging.getLogger("secondsight.server")
@@ -77,16 +78,17 @@ def create_app(
     models: Sequence[str] | Mapping[str, DualEncoder] = ("builtin",),
     *,
     photos: Path | None = None,
+    keep: Path | None = None,
     limits: Limits | None = None,
     hosts: frozenset[str] | None = LOOPBACK,
 ) -> Any:
     """The ASGI app for these models (names, or a dict of loaded ones), the first being the default.
 
-    `photos` is a folder for the search. `hosts` are the host names that it answers to, None all. Raises `InputError` for a
-    folder that cannot be used.
+    `photos` is a folder for the search, `keep` one for explanations, so that links outlive the app. `hosts` are the host
+    names that it answers to, None all. Raises `InputError` for a folder that cannot be used.
     """
     limits = limits or Limits()
-    routes = Routes(Models(models), limits, None if photos is None else Photos(photos))
+    routes = Routes(Models(models), limits, None if photos is None else Photos(photos), keep)
     app = FastAPI(
         title="secondsight",
         summary="Which part of a caption matched which part of an image, by how much, and how exactly.",
@@ -103,12 +105,26 @@ def create_app(
     return Guard(app, body=limits.body, seconds=limits.upload_seconds, hosts=hosts)
 
 
+_GONE = (
+    "no such explanation: newer ones have taken its place, or the app was started again (secondsight serve --keep FOLDER "
+    "keeps links); explain the pair again"
+)
+
+_NOT_KEPT = "no such explanation: it never existed, or newer ones have taken its place; explain the pair again"
+
+
 class Routes:
     """The API over one queue of jobs."""
 
-    def __init__(self, models: Models, limits: Limits, photos: Photos | None) -> None:
+    def __init__(self, models: Models, limits: Limits, photos: Photos | None, keep: Path | None = None) -> None:
         self.models, self.limits, self.photos = models, limits, photos
-        self.jobs = Jobs(waiting=limits.waiting, seconds=limits.seconds, results=limits.results)
+        self.shelf = None if keep is None else Shelf(keep)
+        self.jobs = Jobs(
+            waiting=limits.waiting,
+            seconds=limits.seconds,
+            results=limits.results,
+            keep=None if self.shelf is None else self.shelf.put,
+        )
 
     def add_to(self, app: FastAPI) -> None:
         """Add every route."""
@@ -116,6 +132,7 @@ class Routes:
         explain, about, search = APIRouter(tags=["explain"]), APIRouter(tags=["about"]), APIRouter(tags=["search"])
         explain.post("/api/explain", response_model=Answer, responses=accepted)(self.explain)
         explain.get("/api/jobs/{id}", response_model=Progress)(self.progress)
+        explain.delete("/api/jobs/{id}", status_code=204, response_class=Response)(self.leave)
         explain.get("/api/explanations/{id}", response_model=Answer)(self.answer)
         explain.get("/api/explanations/{id}/view")(self.view)
         explain.get("/api/explanations/{id}/page", response_class=Response)(self.page)
@@ -129,35 +146,82 @@ class Routes:
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Decompose the folder of photographs in the background while the app runs."""
+        """Explain the examples and decompose the folder of photographs in the background while the app runs."""
+        self.jobs.background(self._explain_examples())
         if self.photos is not None:
             self.jobs.background(self.photos.steps(lambda: self._default_model(lambda _: None)))
         yield
         self.jobs.stop()
 
-    async def explain(self, question: Question) -> Any:
+    def _explain_examples(self) -> Iterator[None]:
+        """Explain an example of the first model a step; one that a question interrupts is taken again."""
+        model = self.models.names[0]
+        for example in examples_of(model):
+            question = Question.model_validate(
+                {"example": example.picture, "captions": example.captions, "select": example.word}
+            )
+            checked = check_question(question, self.models.names, self.limits)
+            try:
+                yield from until_done(partial(self._explain_example, checked))
+            except InputError as problem:
+                # A model without images, or one whose files are missing: questions will say so.
+                log.warning("no examples for %s: %s", model, problem)
+                return
+            yield
+
+    def _explain_example(self, checked: Checked) -> None:
+        if not self.jobs.has(checked.key):
+            self.jobs.add_result(checked.key, explain_question(checked, self.models, self.limits, lambda _: None))
+
+    async def explain(self, question: Question, request: Request) -> Any:
         """Explain a photo (or a text) and captions; every number of every pair, and a link that shows them."""
         photo = None if question.photo is None else await run_in_threadpool(self._photo_file, question.photo)
         checked = check_question(question, self.models.names, self.limits, photo)
-        job = self._submit(lambda tell: explain_question(checked, self.models, self.limits, tell))
+        job = self._submit(
+            lambda tell: explain_question(checked, self.models, self.limits, tell),
+            key=checked.key,
+            kind=checked.kind,
+            watched=question.watch and not question.wait,
+        )
         if not question.wait:
             return JSONResponse(self.progress(job.id).model_dump(), 202)
-        await asyncio.shield(asyncio.wrap_future(job.future))
+        await self._wait(job, request)
         # Writing out a large matrix is slow; in a thread it does not block other requests.
         return await run_in_threadpool(self.answer, job.id)
+
+    async def _wait(self, job: Job, request: Request) -> None:
+        """Wait for a job while its client does: the job of one that has gone is stopped."""
+        future = asyncio.wrap_future(job.future)
+        while not (await asyncio.wait([future], timeout=1))[0]:
+            if await request.is_disconnected():
+                self.jobs.drop(job)
+                raise Problem(410, "the client has gone")
+
+    def leave(self, id: str) -> Response:
+        """Say that you do not wait any more: a job for which nobody waits is stopped."""
+        self.jobs.leave(id)
+        return Response(status_code=204)
 
     def progress(self, id: str) -> Progress:
         """How far an explanation is."""
         job = self._job(id)
         seconds = round(time.monotonic() - job.submitted, 2)
         before = self.jobs.before(job)
-        return Progress(id=job.id, state=job.state, stage=job.stage, before=before, seconds=seconds, error=job.error)
+        remaining = self.jobs.remaining(job)
+        return Progress(
+            id=job.id,
+            state=job.state,
+            stage=job.stage,
+            before=before,
+            seconds=seconds,
+            remaining=None if remaining is None else round(remaining, 2),
+            error=job.error,
+        )
 
     def answer(self, id: str) -> Answer:
         """The numbers of an explanation that is done."""
         result = self._result(id)
-        explanations = [interactions.to_json() for interactions in result.interactions]
-        return Answer(id=id, link=f"/#/e/{id}", warnings=result.warnings, explanations=explanations)
+        return Answer(id=id, link=f"/#/e/{id}", warnings=result.warnings, explanations=result.explanations)
 
     def view(self, id: str) -> dict[str, Any]:
         """What the interactive view shows of it: grouped by cells and words, matrices as base64 of float32."""
@@ -170,7 +234,7 @@ class Routes:
         return Response(render_page_data(self._result(id).view), media_type="text/html; charset=utf-8", headers=headers)
 
     def about(self) -> dict[str, Any]:
-        """Models, methods, example pictures, limits, and how far the folder of photographs is."""
+        """Models, methods, examples for each model, limits, and how far the folder of photographs is."""
         photos = None
         if self.photos is not None:
             photos = {
@@ -184,37 +248,39 @@ class Routes:
             "models": list(self.models.names),
             "methods": PRESET_LINES
             | {name: (m.__doc__ or "").strip().splitlines()[0] for name, m in sorted(METHODS.items())},
-            "examples": [{"name": name, "captions": list(e.captions)} for name, e in example_pictures().items()],
+            "examples": {name: [one.to_json() for one in examples_of(name)] for name in self.models.names},
             "limits": asdict(self.limits),
             "photos": photos,
         }
 
     def example(self, name: str) -> Response:
         """An example picture."""
-        return Response(example_pictures()[check_example(name, 404)].jpeg, media_type="image/jpeg")
+        return Response(check_picture(name, 404), media_type="image/jpeg")
 
-    async def search(self, query: Query) -> dict[str, Any]:
+    async def search(self, query: Query, request: Request) -> dict[str, Any]:
         """The folder's photographs ranked by a text, each with its map; no image is encoded for it."""
         photos = self._folder()
         check_text(query.query, self.limits)
         return await self._computed(
-            lambda tell: photos.search(self._default_model(tell), query.query, query.limit, query.rank)
+            lambda tell: photos.search(self._default_model(tell), query.query, query.limit, query.rank), request
         )
 
-    async def compare(self, pair: Comparison) -> dict[str, Any]:
+    async def compare(self, pair: Comparison, request: Request) -> dict[str, Any]:
         """Why one photograph leads another for a text: by words and by regions, in parts that add up, with the view."""
         photos = self._folder()
         check_text(pair.query, self.limits)
         if pair.first == pair.second:
             raise Problem(422, "choose two different photographs to compare")
         return await self._computed(
-            lambda tell: photos.compare(self._default_model(tell), pair.query, pair.first, pair.second, pair.rank)
+            lambda tell: photos.compare(self._default_model(tell), pair.query, pair.first, pair.second, pair.rank),
+            request,
         )
 
-    async def _computed(self, work: Callable[[Tell], dict[str, Any]]) -> dict[str, Any]:
+    async def _computed(self, work: Callable[[Tell], dict[str, Any]], request: Request) -> dict[str, Any]:
         """What the worker computes, which is not kept."""
         job = self._submit(work, keep_result=False)
-        result: dict[str, Any] | None = await asyncio.shield(asyncio.wrap_future(job.future))
+        await self._wait(job, request)
+        result: dict[str, Any] | None = job.future.result()
         if result is None:
             raise Problem(job.status, job.error or "failed")
         return result
@@ -242,19 +308,22 @@ class Routes:
     def _default_model(self, tell: Tell) -> DualEncoder:
         return self.models.get(self.models.names[0], tell)
 
-    def _submit(self, work: Callable[[Tell], Any], *, keep_result: bool = True) -> Job:
+    def _submit(self, work: Callable[[Tell], Any], **options: Any) -> Job:
         try:
-            return self.jobs.submit(work, keep_result=keep_result)
+            return self.jobs.submit(work, **options)
         except Busy:
             raise Problem(503, f"{self.limits.waiting} requests are waiting already: try again in a minute") from None
 
     def _job(self, id: str) -> Job:
         job = self.jobs.get(id)
         if job is None:
-            raise Problem(404, "no such explanation: it never existed, or newer ones have taken its place")
+            raise Problem(404, _GONE if self.shelf is None else _NOT_KEPT)
         return job
 
-    def _result(self, id: str) -> Result:
+    def _result(self, id: str) -> Result | KeptResult:
+        kept = self.shelf.get(id) if self.shelf is not None and self.jobs.get(id) is None else None
+        if kept is not None:
+            return kept
         job = self._job(id)
         if job.state != "done":
             raise Problem(job.status if job.error else 404, job.error or "this explanation is not ready yet")
@@ -276,9 +345,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, problem: RequestValidationError) -> JSONResponse:
-        first = problem.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body") or "the request"
-        return JSONResponse({"error": f"{one_line(place)}: {first['msg'].lower()}"}, 422)
+        return JSONResponse({"error": schema_sentence(problem.errors()[0])}, 422)
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(_: Request, problem: StarletteHTTPException) -> JSONResponse:
@@ -291,17 +358,27 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse({"error": "an internal error; the server's log has the details"}, 500)
 
 
-def serve(app: Any, host: str, port: int) -> None:
-    """Run the app until it is stopped; raises `InputError` where the port is taken."""
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at that address; raises `InputError` where it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as problem:
+        raise InputError(f"cannot serve on {host!r} ({problem.strerror}): choose another --host") from problem
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen()
+    except OSError as problem:
+        listener.close()
+        raise InputError(f"cannot serve on {host}:{port} ({problem.strerror}): choose another --port") from problem
+    return listener
+
+
+def serve(app: Any, listener: socket.socket) -> None:
+    """Run the app at this socket until it is stopped."""
     # The command line silences logging; a server's log should be written.
     logging.disable(logging.NOTSET)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as problem:
-            raise InputError(f"cannot serve on {host}:{port} ({problem.strerror}): choose another --port") from problem
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, date_header=False)
+    config = uvicorn.Config(app, log_level="warning", server_header=False, date_header=False)
+    uvicorn.Server(config).run(sockets=[listener])

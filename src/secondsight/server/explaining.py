@@ -28,6 +28,11 @@ class Result:
     warnings: list[str]
     view: dict[str, Any]
 
+    @property
+    def explanations(self) -> list[dict[str, Any]]:
+        """Every number of every pair."""
+        return [interactions.to_json() for interactions in self.interactions]
+
 
 def explain_question(question: Checked, models: Models, limits: Limits, tell: Callable[[str], None]) -> Result:
     """Load, explain, and compute everything that the app shows; `tell` hears of each stage."""
@@ -39,10 +44,16 @@ def explain_question(question: Checked, models: Models, limits: Limits, tell: Ca
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         explanations = _explanations(model, left, right, question)
-        view = page_data(explanations)
+        view = page_data(explanations, question.select)
     sentences = [str(warning.message) for warning in caught if _concerns_user(warning)]
     # The view has small pictures, so the photographs themselves can go. So can lazy matrices, which use the model.
     interactions = [replace(e.interactions, attributions=e.matrix) for e in explanations]
+    view["question"] = {
+        "model": question.model,
+        "method": explanations[0].about.get("method", ""),
+        "captions": [text for text in question.right if isinstance(text, str)],
+        "example": question.example,
+    }
     return Result(interactions, list(dict.fromkeys(sentences)), view)
 
 

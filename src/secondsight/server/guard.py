@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -29,11 +29,11 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that the app does not get to see."""
+    """A request that the app does not get to see; `unread` where more of it is on its way."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, *, unread: bool = False) -> None:
         super().__init__(sentence)
-        self.status = status
+        self.status, self.unread = status, unread
 
 
 class Guard:
@@ -54,10 +54,12 @@ class Guard:
         send = _adding_headers(send)
         try:
             self._check_sender(scope)
+            self._check_length(scope)
             # Bodies are small enough to be read whole, so that no slow sender blocks the app.
             body = await self._read_body(receive)
         except Refused as problem:
-            await _respond(send, problem.status, str(problem))
+            rest = self._drop_rest(receive) if problem.unread else None
+            await _respond(send, problem.status, str(problem), rest)
             return
         if body is not None:
             await self.app(scope, _replay(body, receive), send)
@@ -70,9 +72,32 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and origin is not None and origin.split("://")[-1] != host:
             raise Refused(403, f"requests from {origin[:100]!r} are not answered: use the app's own page, or a script")
 
+    def _check_length(self, scope: Message) -> None:
+        """Refuse a body that is announced as too large before any of it is read."""
+        lengths = [value for name, value in scope["headers"] if name.lower() == b"content-length"]
+        # A length that is no number is the server's own business.
+        if any(value.isdigit() and int(value[:20]) > self.body for value in lengths):
+            raise Refused(413, self._too_large(), unread=True)
+
+    def _too_large(self) -> str:
+        return f"the request is larger than {self.body / 2**20:g} MB: send a smaller image"
+
+    async def _drop_rest(self, receive: Receive) -> None:
+        """Read and drop what is still sent, within bounds: many senders look for an answer only afterwards."""
+        size = 0
+        try:
+            async with asyncio.timeout(self.seconds):
+                while size <= _PATIENCE * self.body:
+                    message = await receive()
+                    size += len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return
+
     async def _read_body(self, receive: Receive) -> bytes | None:
         """The whole body, None after a disconnect."""
-        content, size, incomplete = bytearray(), 0, True
+        content, incomplete = bytearray(), True
         clock = asyncio.get_running_loop().time
         end = clock() + self.seconds
         while incomplete:
@@ -83,13 +108,10 @@ class Guard:
             if message["type"] == "http.disconnect":
                 return None
             chunk = message.get("body", b"")
-            size += len(chunk)
-            # Too large a body is read and dropped, since senders look for an answer only when they have sent everything.
-            if size <= self.body:
-                content += chunk
-            incomplete = message.get("more_body", False) and size <= _PATIENCE * self.body
-        if size > self.body:
-            raise Refused(413, f"the request is larger than {self.body / 2**20:g} MB: send a smaller image")
+            content += chunk
+            incomplete = message.get("more_body", False)
+            if len(content) > self.body:
+                raise Refused(413, self._too_large(), unread=incomplete)
         return bytes(content)
 
 
@@ -103,7 +125,8 @@ def _adding_headers(send: Send) -> Send:
     return send_with_headers
 
 
-async def _respond(send: Send, status: int, sentence: str) -> None:
+async def _respond(send: Send, status: int, sentence: str, rest: Coroutine[Any, Any, None] | None = None) -> None:
+    """Answer, wait for `rest`, and close the connection."""
     content = json.dumps({"error": sentence}).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -111,7 +134,11 @@ async def _respond(send: Send, status: int, sentence: str) -> None:
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    await send({"type": "http.response.body", "body": content, "more_body": rest is not None})
+    if rest is not None:
+        # The answer has left already; the connection is closed only after this.
+        await rest
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

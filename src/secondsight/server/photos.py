@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from secondsight.methods import IntegratedJacobian
 from secondsight.model import DualEncoder
 from secondsight.scale import Hit, OrdinaryQueries, ordinary_captions, search
 from secondsight.scale.usual import embedding_sum
+from secondsight.server.jobs import until_done
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.visual.page_data import page_data
 
@@ -74,17 +76,18 @@ class Photos:
 
     def steps(self, load: Callable[[], DualEncoder]) -> Iterator[None]:
         """Load the model, encode ordinary captions, then decompose one photograph a step; unreadable ones are `skipped`."""
-        model = load()
+        model = yield from until_done(load)
         yield
         side, captions = model.pair("image", "text").right, ordinary_captions()
         total: Tensor = torch.zeros((), dtype=torch.float64)
         for first in range(0, len(captions), _CAPTIONS_AT_ONCE):
-            total = total + embedding_sum(side, captions[first : first + _CAPTIONS_AT_ONCE])
+            part = captions[first : first + _CAPTIONS_AT_ONCE]
+            total = total + (yield from until_done(partial(embedding_sum, side, part)))
             yield
         self.ordinary = OrdinaryQueries(total / len(captions), len(captions))
         for name, path in self.paths.items():
             try:
-                self.photos.append(_decompose(name, path, model))
+                self.photos.append((yield from until_done(partial(_decompose, name, path, model))))
             except (InputError, AdapterError, MemoryError) as problem:
                 log.warning("skipped: %s", problem)
                 self.skipped.append(name)

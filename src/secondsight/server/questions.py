@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-from fastapi import HTTPException
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from secondsight.data.scenes import Scenes
 from secondsight.encoders.registry import load
 from secondsight.inputs.images import image_of_bytes
 from secondsight.methods import METHODS, PRESETS, Method, method_or_preset
 from secondsight.methods.presets import DEFAULT
 from secondsight.model import DualEncoder
+from secondsight.server.examples import check_picture
+from secondsight.server.refusals import Problem
 from secondsight.support.errors import InputError
 
 
@@ -39,7 +37,7 @@ class Limits:
     waiting: int = 16
     seconds: float = 120.0
     results: int = 64
-    upload_seconds: float = 60.0
+    upload_seconds: float = 20.0
 
 
 Captions = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
@@ -65,7 +63,9 @@ class Question(BaseModel):
     tol: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="relative residual to reach")
     scale: Literal["similarity", "logit"] = "similarity"
     truncate: bool = Field(False, description="cut captions that are longer than the model's context")
+    select: str | None = Field(None, description="words of the first caption that its page shows picked")
     wait: bool = Field(True, description="answer when done (200); if false, at once (202), and later by its id")
+    watch: bool = Field(False, description="stop when nobody has asked how far it is for a minute")
 
 
 class Query(BaseModel):
@@ -100,13 +100,17 @@ class Failure(BaseModel):
 
 
 class Progress(BaseModel):
-    """The state of an explanation; `before` counts the requests that are served first."""
+    """The state of an explanation; `before` counts the requests that are served first.
+
+    `remaining` are the seconds that it will still take, by earlier ones; null while there were none.
+    """
 
     id: str
     state: Literal["waiting", "running", "done", "failed"]
     stage: str
     before: int
     seconds: float
+    remaining: float | None = None
     error: str | None = None
 
 
@@ -117,13 +121,6 @@ class Answer(BaseModel):
     link: str
     warnings: list[str]
     explanations: list[dict[str, Any]]
-
-
-class Problem(HTTPException):
-    """An error response of one sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(status, sentence)
 
 
 class Models:
@@ -151,6 +148,25 @@ class Checked:
     method: Method
     scale: Literal["similarity", "logit"]
     truncate: bool
+    select: str | None = None
+    example: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for questions with the same answer."""
+        digest = hashlib.sha256()
+        for part in (self.left, *self.right):
+            content = part.encode() if isinstance(part, str) else part
+            digest.update(f"{type(part).__name__} {len(content)} ".encode() + content)
+        options = (self.model, self.method, self.scale, self.truncate, self.select, self.example)
+        digest.update(repr(options).encode())
+        return digest.hexdigest()
+
+    @property
+    def kind(self) -> str:
+        """The same for questions that take equally long."""
+        kinds = "".join("t" if isinstance(part, str) else "i" for part in (self.left, *self.right))
+        return f"{self.model} {self.method!r} {kinds}"
 
 
 def check_question(
@@ -165,7 +181,12 @@ def check_question(
     right: Sequence[str | bytes] = question.captions or []
     if question.other_image is not None:
         right = [_unpack(question.other_image, "other_image")]
-    return Checked(_left_input(question, photo), right, model, method, question.scale, question.truncate)
+    left = _left_input(question, photo)
+    if question.select is not None and question.select not in (question.captions or [""])[0]:
+        raise Problem(422, f"the first caption has no {question.select[:40]!r}: select words that it has")
+    return Checked(
+        left, right, model, method, question.scale, question.truncate, question.select or None, question.example
+    )
 
 
 def check_text(text: str, limits: Limits) -> None:
@@ -202,7 +223,7 @@ def _left_input(question: Question, photo: bytes | None) -> str | bytes:
     if photo is not None:
         return photo
     assert question.example is not None
-    return example_pictures()[check_example(question.example)].jpeg
+    return check_picture(question.example)
 
 
 def _method(question: Question) -> Method:
@@ -228,32 +249,3 @@ def _unpack(text: str, name: str) -> bytes:
 def web_content(name: str) -> bytes:
     """A file of the app."""
     return (files("secondsight.server") / "web" / name).read_bytes()
-
-
-@dataclass(frozen=True)
-class Example:
-    """A picture and captions for it, the first of which fits."""
-
-    jpeg: bytes
-    captions: tuple[str, ...]
-
-
-@cache
-def example_pictures() -> dict[str, Example]:
-    """A photograph, and drawn scenes with a right and a wrong caption, by their names."""
-    coffee = Example(web_content("coffee.jpg"), ("a cup of coffee on a saucer", "a glass of beer"))
-    pictures = {"coffee": coffee}
-    for number, scene in enumerate(Scenes(8, seed=7, size=384), 1):
-        assert isinstance(scene.image, Image.Image)
-        buffer = io.BytesIO()
-        scene.image.save(buffer, "JPEG", quality=90)
-        wrong = [negative.caption for negative in scene.negatives[:1]]
-        pictures[f"scene-{number}"] = Example(buffer.getvalue(), (scene.caption, *wrong))
-    return pictures
-
-
-def check_example(name: str, status: int = 422) -> str:
-    """Raises `Problem` for unknown examples."""
-    if name not in example_pictures():
-        raise Problem(status, f"no example {name[:40]!r}; known: {', '.join(example_pictures())}")
-    return name

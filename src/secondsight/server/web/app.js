@@ -7,6 +7,7 @@ const state = {
   about: null, // GET /api/about
   images: { left: null, right: null }, // {image: base64} or {example: name}
   reading: Promise.resolve(), // ends when the files that were chosen are read
+  job: null, // id of the one that is computed
   submission: 0, // counts submitted questions: only the last one may change the page
   requested: null, // id of the explanation that should be open
   opened: null, // id of the one that is
@@ -135,37 +136,68 @@ function readRight() {
 }
 
 function readQuestion() {
-  const settings = { model: $("model").value, method: $("method").value, truncate: $("truncate").checked, wait: false };
+  const settings = { model: $("model").value, method: $("method").value, truncate: $("truncate").checked, wait: false, watch: true };
   return { ...settings, ...readLayer(), ...readLeft(), ...readRight() };
 }
 
 function describeProgress(job) {
-  return job.state === "waiting" ? `waiting, ${job.before} before you` : `${job.stage}, ${job.seconds.toFixed(1)} s`;
+  const left = job.remaining === null ? "" : job.remaining < 1 ? ", almost done" : `, about ${Math.ceil(job.remaining)} s left`;
+  if (job.state === "waiting") return `waiting, ${job.before} before you${left}`;
+  return job.remaining === null ? `${job.stage}, ${job.seconds.toFixed(1)} s` : `${job.stage}${left}`;
 }
 
-async function explain() {
-  const submission = ++state.submission;
+// Without an estimate the bar only moves. An estimate that was too short lets it stop before the end.
+function showProgress(job) {
+  document.body.classList.add("busy");
+  $("bar").hidden = false;
+  $("progress").textContent = describeProgress(job);
+  if (job.remaining === null) $("bar").removeAttribute("value");
+  else $("bar").value = Math.min(0.97, job.seconds / (job.seconds + job.remaining || 1));
+}
+
+function leave() {
+  if (state.job) fetch(`/api/jobs/${state.job}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  state.job = null;
+}
+
+async function follow(job, submission) {
+  state.job = job.id;
+  for (let wait = 60; job.state === "waiting" || job.state === "running"; wait = 250) {
+    showProgress(job);
+    await sleep(wait);
+    if (submission !== state.submission) return null;
+    job = await request(`/api/jobs/${job.id}`);
+  }
+  state.job = null;
+  if (job.state === "failed") throw new Error(job.error);
+  return job;
+}
+
+async function explain(readAll = readQuestion) {
+  const submission = ++state.submission, started = performance.now();
+  leave();
   $("problem").hidden = true;
   $("progress").textContent = "";
   $("explain").disabled = true;
   try {
     await state.ready;
     await state.reading;
-    let job = await request("/api/explain", readQuestion());
-    while (job.state === "waiting" || job.state === "running") {
-      $("progress").textContent = describeProgress(job);
-      await sleep(250);
-      job = await request(`/api/jobs/${job.id}`);
-      if (submission !== state.submission) return;
-    }
-    if (job.state === "failed") throw new Error(job.error);
-    $("progress").textContent = `done in ${job.seconds.toFixed(1)} s`;
-    location.hash = `#/e/${job.id}`;
+    const job = await follow(await request("/api/explain", readAll()), submission);
+    if (job === null || submission !== state.submission) return;
+    $("progress").textContent = `done in ${((performance.now() - started) / 1000).toFixed(1)} s`;
+    if (location.hash === `#/e/${job.id}`) await open(job.id);
+    else location.hash = `#/e/${job.id}`;
   } catch (problem) {
+    if (submission !== state.submission) return;
     $("progress").textContent = "";
     showProblem($("problem"), problem);
+    $("problem").scrollIntoView({ block: "nearest" });
   } finally {
-    if (submission === state.submission) $("explain").disabled = false;
+    if (submission === state.submission) {
+      $("explain").disabled = false;
+      $("bar").hidden = true;
+      document.body.classList.remove("busy");
+    }
   }
 }
 
@@ -174,12 +206,28 @@ async function open(id) {
   const data = await request(`/api/explanations/${encodeURIComponent(id)}/view`);
   if (state.requested !== id) return;
   if (state.view) state.view.destroy();
+  $("view").hidden = false;
   state.view = view($("view"), data);
   state.opened = id;
-  $("links").hidden = false;
   $("permalink").href = `#/e/${id}`;
   $("download").href = `/api/explanations/${encodeURIComponent(id)}/page`;
   $("warnings").textContent = data.warnings.length ? ` · ${data.warnings.join("; ")}` : "";
+  describe(data.question);
+}
+
+function quoted(captions) {
+  return captions.map((caption) => `“${caption}”`).join(" or ");
+}
+
+// Who opens a link has not asked: the page says what was asked, and of which model.
+function describe({ model, captions, example }) {
+  const texts = quoted(captions);
+  $("asked").textContent = texts ? `How well does ${texts} fit? The model ${model} explains.` : `Two photos, explained by the model ${model}.`;
+  document.title = texts ? `${texts} · secondsight` : "secondsight";
+  const card = (state.about.examples[model] || []).find((one) => one.name === example && one.captions[0] === captions[0]);
+  $("why").hidden = !card || !card.why;
+  $("why").textContent = card ? card.why : "";
+  if (example && !state.images.left) fillForm(`/api/examples/${example}`, { example }, captions);
 }
 
 $("form").addEventListener("submit", (event) => {
@@ -187,56 +235,81 @@ $("form").addEventListener("submit", (event) => {
   explain();
 });
 
-// Examples
+// Examples: those of the model that is chosen, so that no other model explains them.
+
+function fillForm(source, input, captions) {
+  document.querySelector("input[name=kind][value=photo]").checked = true;
+  arrangeInputs();
+  setImage("left", source, input);
+  $("captions").textContent = "";
+  captions.forEach((caption) => addCaption(caption));
+}
+
+function exampleCard(example) {
+  const card = element("button", { type: "button" }), image = element("img", { src: `/api/examples/${example.name}`, alt: "" });
+  card.append(image, element("span", { textContent: example.captions[0] }));
+  if (!example.right) {
+    card.className = "wrong";
+    card.append(element("span", { className: "mark", textContent: "the model is wrong here, see why" }));
+  }
+  card.addEventListener("click", () => {
+    fillForm(`/api/examples/${example.name}`, { example: example.name }, example.captions);
+    const { name, captions, word } = example;
+    explain(() => ({ example: name, captions, model: $("model").value, wait: false, watch: true, ...(word && { select: word }) }));
+  });
+  return card;
+}
 
 function showExamples() {
-  if ($("cards").children.length) return;
-  for (const example of state.about.examples) {
-    const card = element("button", { type: "button" });
-    const image = element("img", { src: `/api/examples/${example.name}`, alt: "" });
-    card.append(image, element("span", { textContent: example.captions[0] }));
-    card.addEventListener("click", () => {
-      document.querySelector("input[name=kind][value=photo]").checked = true;
-      arrangeInputs();
-      setImage("left", image.src, { example: example.name });
-      $("captions").textContent = "";
-      example.captions.forEach((caption) => addCaption(caption));
-      location.hash = "#/";
-      $("form").requestSubmit();
-    });
-    $("cards").append(card);
-  }
+  const examples = state.about.examples[$("model").value] || [];
+  $("cards").replaceChildren(...examples.map(exampleCard));
+  const unchecked = examples.some((example) => !example.checked);
+  const sentence = `Click an example; the model ${$("model").value} explains it.`;
+  $("about-examples").textContent = examples.length
+    ? unchecked ? `${sentence} Nobody has checked what this model makes of them.` : sentence
+    : "";
 }
 
 // A hit of the search opens as a full explanation.
 
 document.addEventListener("explain-photo", ({ detail }) => {
-  document.querySelector("input[name=kind][value=photo]").checked = true;
-  arrangeInputs();
   // The folder belongs to the first model.
   $("model").selectedIndex = 0;
-  setImage("left", `/api/photos/${detail.photo}`, { photo: detail.photo });
-  $("captions").textContent = "";
-  addCaption(detail.caption);
+  fillForm(`/api/photos/${detail.photo}`, { photo: detail.photo }, [detail.caption]);
   location.hash = "#/";
   $("form").requestSubmit();
 });
 
-// Addresses: #/ and #/e/ID, #/gallery, #/search
+// Addresses: #/ and #/e/ID, #/search
 
 async function navigate() {
   const [, place, id] = location.hash.split("/");
-  const section = place === "gallery" || place === "search" ? place : "ask";
-  for (const name of ["ask", "gallery", "search"]) $(name).hidden = name !== section;
+  const section = place === "search" ? place : "ask", shown = place === "e" && Boolean(id);
+  for (const name of ["ask", "search"]) $(name).hidden = name !== section;
+  $("welcome").hidden = shown;
+  $("shown").hidden = $("view").hidden = !shown || state.opened !== id;
   document.querySelectorAll("nav a").forEach((link) => {
     const current = link.getAttribute("href") === (section === "ask" ? "#/" : `#/${section}`);
     if (current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   });
-  if (section === "gallery") showExamples();
   if (section === "search") await showFolder();
-  if (place === "e" && id && state.opened !== id) {
-    await open(id).catch((problem) => showProblem($("problem"), problem));
+  if (!shown) {
+    document.title = "secondsight";
+    state.requested = null;
+  } else if (state.opened !== id) await openShared(id);
+}
+
+async function openShared(id) {
+  $("problem").hidden = true;
+  try {
+    await open(id);
+    $("shown").hidden = false;
+    scrollTo(0, 0);
+  } catch (problem) {
+    $("welcome").hidden = false;
+    showProblem($("problem"), problem);
+    $("problem").scrollIntoView({ block: "center" });
   }
 }
 
@@ -248,13 +321,26 @@ function fillSelect(select, options, preselected) {
   }
 }
 
+function describeMethod() {
+  $("method-line").textContent = state.about.methods[$("method").value];
+}
+
 async function start() {
   addCaption();
   arrangeInputs();
   state.about = await request("/api/about");
-  fillSelect($("model"), state.about.models.map((name) => [name, name]), state.about.models[0]);
-  fillSelect($("method"), Object.entries(state.about.methods), "grounded");
+  const { models, methods } = state.about;
+  fillSelect($("model"), models.map((name) => [name, name]), models[0]);
+  fillSelect($("method"), Object.entries(methods), "grounded");
+  $("models").hidden = models.length < 2;
+  $("model").addEventListener("change", showExamples);
+  $("method").addEventListener("change", describeMethod);
+  describeMethod();
+  showExamples();
 }
+
+// A tab that is closed ends its job.
+addEventListener("pagehide", leave);
 
 // Actions before the server has answered wait for `ready`; if it does not answer, the page says so.
 state.ready = start();

@@ -11,7 +11,7 @@ export async function request(path, body) {
     throw new Error("the server does not answer: is it still running?");
   }
   const answer = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
-  if (!response.ok) throw new Error(answer.error);
+  if (!response.ok) throw Object.assign(new Error(answer.error), { status: response.status });
   return answer;
 }
 
