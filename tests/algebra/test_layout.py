@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from secondsight import GridLayout, InputError, Layout, TokenLayout
+from secondsight import GridLayout, InputError, JoinedLayout, Layout, TokenLayout
 from sides import OFFSETS, TEXT, TOKENS, image_layout, text_layout
 
 
@@ -120,3 +120,33 @@ def test_a_grid_that_does_not_hold_its_cells_is_refused():
         GridLayout(6, {0: "class"}, (2, 2), (8, 4), (0.0, 0.0, 8.0, 4.0))
     with pytest.raises(InputError, match="do not fit"):
         Layout(2, {5: "class"})
+
+
+COFFEE = TokenLayout(3, {}, ("a", "cup", "coffee"), ((0, 1), (2, 5), (6, 12)), "a cup coffee")
+
+
+@pytest.mark.parametrize("part", ["off", "coff", "fee", "OFF", "up", "a cu"])
+def test_a_part_of_a_word_is_refused_with_the_word(part):
+    with pytest.raises(InputError, match="is a part of the word '(coffee|cup|a)': select whole words"):
+        COFFEE.select(part)
+
+
+def test_whole_words_and_phrases_are_selected():
+    assert COFFEE.select("cup coffee").tolist() == [0, 1, 1]
+    assert COFFEE.select("Coffee").tolist() == [0, 0, 1]
+    hyphen = TokenLayout(3, {}, ("fire", "-", "hydrant"), ((0, 4), (4, 5), (5, 12)), "fire-hydrant")
+    assert hyphen.select("hydrant").tolist() == [0, 0, 1]
+
+
+def test_scripts_without_spaces_have_no_words_to_cut():
+    layout = TokenLayout(4, {}, tuple("一只狗跑"), ((0, 1), (1, 2), (2, 3), (3, 4)), "一只狗跑")
+    assert layout.select("狗").tolist() == [0, 0, 1, 0]
+
+
+def test_a_joined_side_looks_at_whole_words_only():
+    dogma = TokenLayout(2, {}, ("a", "dogma"), ((0, 1), (2, 7)), "a dogma")
+    dog = TokenLayout(2, {}, ("a", "dog"), ((0, 1), (2, 5)), "a dog")
+    joined = JoinedLayout.of([dogma, dog], (1, -1))
+    assert joined.select("dog").tolist() == [0, 0, 0, 1]
+    with pytest.raises(InputError, match="'ogm' is a part of the word 'dogma'"):
+        joined.select("ogm")

@@ -152,3 +152,21 @@ def test_the_blur_is_torchvision_s(size, deviation):
     kernel = 2 * (min(size) // 4) + 1
     expected = torchvision.transforms.functional.gaussian_blur(pixels, kernel_size=kernel, sigma=deviation)
     assert torch.allclose(gaussian_blur(pixels, deviation), expected, rtol=0, atol=1e-12)
+
+
+def test_a_phones_hundred_megapixels_are_explained_smaller_with_a_note(tmp_path):
+    left = Image.new("L", (12000, 9000), "black")
+    left.paste("white", (6000, 0, 12000, 9000))
+    for name in ("huge.jpg", "huge.png"):
+        left.save(tmp_path / name)
+        with pytest.warns(UserWarning, match="has 12000×9000 pixels; it is explained at 6000×4500, and boxes count in"):
+            image = open_image(tmp_path / name)
+        assert image.size == (6000, 4500)
+        assert image.getpixel((100, 100)) == (0, 0, 0)
+        assert min(image.getpixel((5900, 100))) > 250
+    assert Image.MAX_IMAGE_PIXELS == 89_478_485
+
+
+def test_an_address_is_no_photograph():
+    with pytest.raises(InputError, match="'https://a.org/cat.jpg' is an address.*download it first"):
+        open_image("https://a.org/cat.jpg")

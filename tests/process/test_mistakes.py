@@ -158,3 +158,60 @@ def test_a_model_of_a_name_is_loaded_once():
     assert e.model == "scenes"
     corners = (0, 0, 300, 200)
     assert e.box(corners) == e.box(*corners) == e.box(list(corners))
+
+
+def test_words_that_the_model_does_not_know_are_named(builtin):
+    with pytest.warns(UserWarning, match="does not know '😀' of the caption"):
+        builtin.right.prepare(["a dog 😀 on grass"])
+
+
+def test_known_words_get_no_warning(builtin, recwarn):
+    builtin.right.prepare(["a dog on grass"])
+    assert [str(w.message) for w in recwarn if "does not know" in str(w.message)] == []
+
+
+def test_the_json_names_every_term_and_scores_every_word(tmp_path):
+    e = ss.explain("scenes", Path(__file__).parents[2] / "examples" / "coffee.jpg", "a red cup")
+    e.save(tmp_path / "e.json")
+    data = json.loads((tmp_path / "e.json").read_text())
+    assert [data[k] for k in ("base", "image_alone", "text_alone", "interaction")] == list(data["terms"].values())
+    assert [(w["word"], w["score"]) for w in data["words"]["right"]] == e.words
+    assert [(w["start"], w["end"]) for w in data["words"]["right"]] == [(0, 1), (2, 5), (6, 9)]
+    assert list(data["words"]) == ["right"]
+
+
+def test_a_link_is_written_through(tmp_path):
+    from secondsight.support.files import atomic
+
+    (tmp_path / "far").mkdir()
+    link, target = tmp_path / "link.json", tmp_path / "far" / "numbers.json"
+    for present in (False, True):
+        if not present:
+            link.symlink_to(target)
+        with atomic(link) as file:
+            file.write(b"%d" % present)
+        assert link.is_symlink()
+        assert target.read_bytes() == b"%d" % present
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ss.InputError, match="leads back to itself"), atomic(tmp_path / "loop"):
+        pass
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["methods"], ["explain", "a dog", "a cat", "--model", "scenes", "--json", "-"]])
+def test_a_full_disk_gets_a_sentence(arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "secondsight", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: the output cannot be written (no space left on device): send it somewhere else\n"
+
+
+def test_no_advice_to_run_code_from_a_checkpoint(tmp_path):
+    import pickle
+
+    (tmp_path / "model.pt").write_bytes(pickle.dumps(print))
+    with pytest.raises(ss.InputError) as problem:
+        ss.load(f"open_clip:ViT-B-32/{tmp_path / 'model.pt'}")
+    assert "weights_only" not in str(problem.value)
+    assert "safetensors" in str(problem.value)

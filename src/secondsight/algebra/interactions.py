@@ -205,7 +205,10 @@ class Interactions:
         return float(size[left].sum()) / total, float(size[:, right].sum()) / total
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: similarity, terms, error, both layouts, attributions and effects; `load` reads it back."""
+        """Plain data that `load` reads back: similarity, error, every term by its name, the words' scores, layouts, matrix.
+
+        `docs/reference/json.md` explains every key.
+        """
         return json_record(self._tensors(), self._facts())
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -215,11 +218,17 @@ class Interactions:
 
     def _facts(self) -> dict[str, Any]:
         terms = self.terms
+        sides = (
+            ("left", self.left_layout, self.toward_left(None)),
+            ("right", self.right_layout, self.toward_right(None)),
+        )
         return {
             "format": _FORMAT,
             "similarity": self.similarity,
             "terms": {"base": terms.base, "left": terms.left, "right": terms.right, "interaction": terms.interaction},
             "error": self.error,
+            **{name.replace(" ", "_"): value for name, value in terms.labels()},
+            "words": {side: _word_list(layout, values) for side, layout, values in sides if layout.words},
             **self.about,
             "left": {**self.left_layout.to_json(), **self.about.get("left", {})},
             "right": {**self.right_layout.to_json(), **self.about.get("right", {})},
@@ -252,6 +261,15 @@ class Interactions:
                 outcomes=(Outcome.from_json(left), Outcome.from_json(right)),
                 quantity=facts["quantity"],
             )
+
+
+def _word_list(layout: Layout, values: Float[Tensor, " feature"]) -> list[dict[str, Any]]:
+    """Every word with its place in its text and its score."""
+    scores = word_scores(layout, values)
+    return [
+        {"word": word.text, "start": word.start, "end": word.end, "score": score}
+        for word, (_, score) in zip(layout.words, scores, strict=True)
+    ]
 
 
 def margin(first: Interactions, second: Interactions) -> Interactions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -64,8 +65,23 @@ def main() -> None:
     # Errors are reported once, by this command.
     logging.disable(logging.ERROR)
     try:
-        app()
+        try:
+            app()
+        finally:
+            # What is still to be printed fails here, where the failure gets a sentence.
+            sys.stdout.flush()
     except BrokenPipeError:
         # The program that reads our output (head, less) has ended, which is not an error.
         sys.stderr.close()
         raise SystemExit(0) from None
+    except OSError as problem:
+        _abandon_output()
+        reason = os.strerror(problem.errno or 0).lower()
+        sys.stderr.write(f"error: the output cannot be written ({reason}): send it somewhere else\n")
+        raise SystemExit(2) from None
+
+
+def _abandon_output() -> None:
+    """Let nothing more be written at the interpreter's end, which would fail once more with a message of its own."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -126,11 +126,11 @@ def _check_inputs(photo: str, caption: str, rivals: list[str]) -> None:
     """Refuse empty captions and missing files before the libraries are loaded."""
     if not caption.strip():
         raise InputError("the caption is empty: give at least one word")
-    from secondsight.inputs.kinds import possible_kinds
+    from secondsight.inputs.kinds import missing, possible_kinds
 
     for text in (photo, caption, *rivals):
         if "text" not in possible_kinds(text) and not os.path.exists(text):
-            raise InputError(f"{text!r} does not exist")
+            raise InputError(missing(text))
 
 
 def _selection(select: str | None, e: Explanation) -> Any:

@@ -99,6 +99,11 @@ def loading_error(name: str, problem: Exception, local: str) -> InputError:
             f"the weights of {name!r} are not on this machine and the hub cannot be reached: "
             f"use {local} or the offline model 'builtin'"
         )
+    if "weights_only" in str(problem) or "UnpicklingError" in names:
+        return InputError(
+            f"{name!r} cannot be loaded: its file holds more than weights, which could run code, or is damaged; "
+            "give one saved as safetensors, or as a state_dict"
+        )
     return InputError(f"{name!r} cannot be loaded ({text}): check the checkpoint and its architecture")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from secondsight.algebra.layout import GridLayout
 from secondsight.inputs.blur import gaussian_blur
+from secondsight.inputs.kinds import missing
 from secondsight.inputs.prepared import Placement, Prepared, matching_reference
 from secondsight.support.errors import AdapterError, AssumptionWarning, InputError
 
@@ -23,6 +25,14 @@ IMAGE_REFERENCES = ("black", "mean", "noise", "blur")
 Preprocess = Callable[[Image.Image], Tensor]
 
 _CACHED_PLACEMENTS = 256
+
+LARGEST = 210_000_000
+"""Pixels of the largest image file that is opened: more than any camera of a phone has."""
+
+_USUAL = 89_478_485
+"""Pixels, Pillow's own limit; images beyond it are explained at half their size or less."""
+
+_limit_lock = threading.Lock()
 
 UPLOADED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read from files of strangers: none that is, or runs, a program."""
@@ -47,7 +57,7 @@ def open_image(raw: object) -> Image.Image:
 
 def _read(path: str) -> Image.Image:
     if not os.path.exists(path):
-        raise InputError(f"{path!r} does not exist")
+        raise InputError(missing(path))
     if os.path.isdir(path):
         raise InputError(f"{path!r} is a folder: give an image file")
     return _decoded(path, repr(path))
@@ -63,16 +73,15 @@ def _decoded(
 ) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(source, formats=formats)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = _opened(source, formats)
             if most is not None and image.width * image.height > most:
                 size = f"{image.width}×{image.height}"
                 raise InputError(f"{name} has {size} pixels, more than {most / 1e6:g} million: scale it down first")
-            image.load()
-        return image
+            image, full = _loaded(image)
     except InputError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+    except Image.DecompressionBombError as problem:
         raise InputError(f"{name} is too large to open safely ({problem}): scale it down first") from problem
     except UnidentifiedImageError as problem:
         raise InputError(f"{name} is not an image that Pillow can read") from problem
@@ -80,6 +89,40 @@ def _decoded(
         raise
     except Exception as problem:  # damaged files raise all kinds of exceptions
         raise InputError(f"{name} cannot be read, it seems damaged ({problem})") from problem
+
+    if full is not None:
+        size = f"{image.width}×{image.height}"
+        warnings.warn(
+            f"{name} has {full[0]}×{full[1]} pixels; it is explained at {size}, and boxes count in those", stacklevel=2
+        )
+    return image
+
+
+def _opened(source: str | io.BytesIO, formats: tuple[str, ...] | None) -> Image.Image:
+    """The image file with its header read; Pillow refuses more than `LARGEST` pixels, where it would refuse 179 million."""
+    with _limit_lock:
+        usual = Image.MAX_IMAGE_PIXELS
+        try:
+            if usual == _USUAL:
+                Image.MAX_IMAGE_PIXELS = LARGEST // 2
+            return Image.open(source, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
+
+
+def _loaded(image: Image.Image) -> tuple[Image.Image, tuple[int, int] | None]:
+    """The image with its pixels; a huge one halved until it is of a usual size, with the size that it had."""
+    full, factor = image.size, 1
+    while full[0] * full[1] > _USUAL * factor**2:
+        factor *= 2
+    if factor > 1:
+        # JPEG files can be decoded at a fraction of their size, which never takes the memory of the whole.
+        image.draft("RGB", (full[0] // factor, full[1] // factor))
+    image.load()
+    if factor > 1 and image.size == full:
+        # Palettes have no means.
+        image = (image.convert("RGBA") if image.mode in ("P", "1", "PA") else image).reduce(factor)
+    return image, full if factor > 1 else None
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 _ALL = frozenset({"image", "text", "audio"})
 _NAMES = {"input_ids": "text", "pixel_values": "image", "input_features": "audio"}
+_ADDRESS = re.compile(r"(?i)(https?|ftp|s3|gs|data|file):")
 _SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".au", ".opus", ".w64", ".caf"}
 
 
@@ -40,7 +42,16 @@ def possible_kinds(raw: object) -> frozenset[str]:
     return _ALL
 
 
+def missing(path: str) -> str:
+    """The message for a file that is not there."""
+    if _ADDRESS.match(path):
+        return f"{path!r} is an address, and nothing is fetched from the network: download it first, then give the file"
+    return f"{path!r} does not exist"
+
+
 def _of_string(raw: str) -> frozenset[str]:
+    if _ADDRESS.match(raw) and not any(c.isspace() for c in raw):
+        return frozenset({"image", "audio"})
     ending = Path(raw).suffix.lower()
     if " " in raw and not os.path.exists(raw) and len(raw.split()) > 3:
         # A sentence that ends with the name of a file.

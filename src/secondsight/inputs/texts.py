@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,20 @@ def text_reference(ids: Tensor, choice: str | Tensor | None, *, keep: Sequence[i
     for place, position in zip(places, keep, strict=True):
         reference[0, place] = ids[0, position]
     return reference
+
+
+def _warn_unknown(text: str, tokens: Sequence[str], offsets: Offsets, unknown: Sequence[bool]) -> None:
+    """Warn of the parts of a text that the model does not know, and reads as one and the same unknown token."""
+    parts = []
+    for token, offset, is_unknown in zip(tokens, offsets, unknown, strict=True):
+        if is_unknown:
+            parts.append(repr(token if offset is None else text[slice(*offset)]))
+    if parts:
+        names = ", ".join(dict.fromkeys(parts))
+        warnings.warn(
+            f"the model does not know {names} of the caption: it reads each as an unknown word, so scores of it mean little",
+            stacklevel=2,
+        )
 
 
 class Tokens(ABC):
@@ -201,6 +216,13 @@ class HubTokens(Tokens):
             offsets = self._offsets(text, cleaned[len(self.prompt) :], spans, special, len(ids))
         else:
             offsets = None if self.prompt else spelled_offsets(text, tokens, special)
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        _warn_unknown(
+            text,
+            tokens,
+            offsets or (None,) * len(ids),
+            [i not in special and ids[i] == unknown for i in range(len(ids))],
+        )
         source = Tokenized(None if offsets is None else text, tokens, offsets or (None,) * len(ids), special)
         return Prepared(torch.tensor([ids]), text, source)
 

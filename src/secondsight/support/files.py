@@ -32,10 +32,21 @@ unfinished: set[Path] = set()
 """Files that are being written; code that ends the process without unwinding the stack must remove them."""
 
 
+def _followed(path: Path) -> Path:
+    """Where a symbolic link points to; the path itself where it is none."""
+    if not path.is_symlink():
+        return path
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cannot write {str(path)!r}: the link leads back to itself; choose another name") from error
+
+
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only if the block ends without an exception."""
-    target = Path(path)
+    # A link stays one: what it points to is written, as open() would.
+    target = _followed(Path(path))
     if not target.parent.is_dir():
         raise InputError(f"cannot write {str(path)!r}: the folder {str(target.parent)!r} does not exist")
     if target.is_dir():

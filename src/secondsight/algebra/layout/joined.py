@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from secondsight.algebra.layout.base import Layout, Word
+from secondsight.algebra.layout.tokens import TokenLayout
 from secondsight.support.errors import InputError
 
 
@@ -86,7 +87,9 @@ class JoinedLayout(Layout):
 
     def _select_text(self, text: str) -> Tensor:
         # Parts without the substring are left out; a part that has it twice is ambiguous and raises.
-        contains = [part.text is not None and text.lower() in part.text.lower() for part in self.parts]
+        contains = [isinstance(part, TokenLayout) and part.has(text) for part in self.parts]
+        if not any(contains) and any(text.strip().lower() in (part.text or "").lower() for part in self.parts):
+            contains = [part.text is not None and text.lower() in part.text.lower() for part in self.parts]
         if not any(contains):
             words = ", ".join(repr(word.text) for word in self.words)
             raise InputError(f"{text!r} is in none of the {len(self.parts)} inputs; their words are {words}")

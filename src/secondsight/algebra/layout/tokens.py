@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -14,6 +14,11 @@ from torch import Tensor
 
 from secondsight.algebra.layout.base import Layout, Word
 from secondsight.support.errors import InputError
+
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""Thai, Lao, Burmese, Khmer, kana and Han: written without spaces between words."""
 
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]+")
 
@@ -58,15 +63,14 @@ class TokenLayout(Layout):
         ]
 
     def span(self, text: str) -> tuple[int, int]:
-        """Character offsets of a substring; whole words come before parts of words, exact case before any case.
+        """Character offsets of a substring that is no part of a word, exact case before any case.
 
-        Raises `InputError`, listing the words, if it is missing or occurs more than once.
+        In scripts that are written without spaces it may begin and end anywhere. Raises `InputError`, listing the words, if
+        it is missing, occurs more than once, or is a part of a word, whose number would be taken for its own.
         """
         if self.text is None:
             raise InputError(f"{text!r} cannot be looked up in tokens without their text: use token indices")
-        whole = rf"(?<!\w){re.escape(text)}(?!\w)"
-        for pattern, flags in ((whole, 0), (whole, re.I), (re.escape(text), 0), (re.escape(text), re.I)):
-            spans = [m.span() for m in re.finditer(pattern, self.text, flags)] if text.strip() else []
+        for spans in self._places(text):
             if len(spans) == 1:
                 return spans[0]
             if spans:
@@ -75,7 +79,28 @@ class TokenLayout(Layout):
                     f"{text!r} occurs {len(spans)} times in {self.text!r} (characters {places}): give offsets"
                 )
         words = ", ".join(repr(w.text) for w in self.words)
+        part = re.search(re.escape(text), self.text, re.I) if text.strip() else None
+        if part is not None:
+            holder = next((w.text for w in self.words if w.start < part.end() and part.start() < w.end), self.text)
+            raise InputError(f"{text!r} is a part of the word {holder!r}: select whole words; they are {words}")
         raise InputError(f"{text!r} is not in the caption; its words are {words}")
+
+    def has(self, text: str) -> bool:
+        """Whether a substring that is no part of a word occurs."""
+        return any(self._places(text))
+
+    def _places(self, text: str) -> Iterator[list[tuple[int, int]]]:
+        """The (start, end) of a substring that cuts no word, in exact case, then in any."""
+        for flags in (0, re.I):
+            matches = re.finditer(re.escape(text), self.text or "", flags) if text.strip() else ()
+            yield [m.span() for m in matches if not (self._cuts(m.start()) or self._cuts(m.end()))]
+
+    def _cuts(self, position: int) -> bool:
+        """Whether a word of a script with spaces goes on across a position."""
+        around = (self.text or "")[max(position - 1, 0) : position + 1]
+        return (
+            position > 0 and len(around) == 2 and bool(re.fullmatch(r"\w\w", around)) and not _UNSPACED.search(around)
+        )
 
     def select(self, selection: Any) -> Float[Tensor, " feature"]:
         """0/1 weights over the tokens for a substring, (start, end) character offsets, indices, a slice, or None.
