@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -24,9 +25,10 @@ from secondsight.algebra.layout import owners_in
 from secondsight.explanation import contrast
 from secondsight.visual import charts
 from secondsight.visual.colours import NEGATIVE, POSITIVE, SCALES, overlay
+from secondsight.visual.figures import draw
 from secondsight.visual.page import embed_page, render_page, web_file
 from secondsight.visual.page_data import page_data
-from secondsight.visual.saving import save
+from secondsight.visual.saving import save, with_names
 from secondsight.visual.terminal import picture, terminal
 
 mpl.use("Agg")
@@ -340,6 +342,28 @@ def test_captions_that_look_like_markup_or_mathematics_are_shown(e, tmp_path):
         Console(file=io.StringIO()).print(terminal(other, columns=20))
         Console(file=io.StringIO()).print(terminal(other.T))
         other.save(tmp_path / "x.png")
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_name_symbols_that_their_font_has_not(e):
+    figure = Figure()
+    draw(figure, e, None, None)
+    figure.canvas.draw()
+    words = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert "[tennis racquet and ball]" in words
+    assert with_names("☕ 猫") == "☕ 猫"
+
+
+@pytest.mark.parametrize("size", [(4000, 200), (200, 4000)])
+def test_the_scale_of_very_wide_and_tall_pictures_can_be_read(size):
+    figure = Figure()
+    draw(figure, ss.explain(CLIP(), Image.new("RGB", size, "grey"), "a dog"), None, None)
+    figure.canvas.draw()
+    (scale,) = [axes for axes in figure.axes if any("raises" in label.get_text() for label in axes.get_yticklabels())]
+    boxes = [label.get_window_extent() for label in scale.get_yticklabels()]
+    assert [label.get_text().split("\n")[0] for label in scale.get_yticklabels()] == ["lowers", "0", "raises"]
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(boxes))
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes)
 
 
 def test_an_explanation_that_has_not_converged_says_so(e):

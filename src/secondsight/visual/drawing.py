@@ -18,7 +18,7 @@ from torch import Tensor
 
 from secondsight.algebra.layout import GridLayout, Layout, SpectrogramLayout, word_scores
 from secondsight.visual.colours import NEGATIVE, POSITIVE, fade, grey_levels, map_over_photo, on_white, overlay
-from secondsight.visual.saving import printable
+from secondsight.visual.saving import printable, with_names
 
 WIDTH = 6.4
 """Inches; a column and a half of a paper."""
@@ -149,7 +149,9 @@ def draw_words(axes: Axes, words: list[WordScore], limit: float, sign: str) -> N
         edge = "#222222" if framed else background
         style = {"facecolor": background, "edgecolor": edge, "boxstyle": "round,pad=0.22"}
         ink = "white" if opacity > 0.62 else "#111111"
-        word = axes.text(x, y, printable(text), fontsize=size, va="center", color=ink, bbox=style, parse_math=False)
+        word = axes.text(
+            x, y, with_names(printable(text)), fontsize=size, va="center", color=ink, bbox=style, parse_math=False
+        )
         width = word.get_window_extent(renderer).width / extent.width
         if x + width > 1 - margin and x > 1.5 * margin:
             x, y = margin, y - line

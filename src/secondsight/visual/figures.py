@@ -17,7 +17,7 @@ from secondsight.visual.colours import limit_of
 from secondsight.visual.drawing import WIDTH, aspect_ratio, draw_picture, scale_values, write_limit
 from secondsight.visual.headline import headline
 from secondsight.visual.panel import Panel
-from secondsight.visual.saving import printable, save
+from secondsight.visual.saving import printable, save, with_names
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -73,9 +73,8 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     figure.set_size_inches(WIDTH, height)
     upper.draw(figure, (lower_height + 0.7) / height, upper_height / height)
     lower.draw(figure, 0.62 / height, lower_height / height)
-    figure.text(
-        0.02, 1 - 0.17 / height, printable(_title_line(e, selection, box)), fontsize=9, weight="bold", parse_math=False
-    )
+    title = with_names(printable(_title_line(e, selection, box)))
+    figure.text(0.02, 1 - 0.17 / height, title, fontsize=9, weight="bold", parse_math=False)
     terms = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
     equation = f"{e.quantity} {e.similarity:.4f} = {terms.removeprefix('+ ')}".replace("-", "−")
     figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333", parse_math=False)

@@ -23,6 +23,9 @@ from secondsight.visual.drawing import (
     write_limit,
 )
 
+_SCALE_HEIGHT = 0.9
+"""Inches of the strip in which the colour scale with its labels stands."""
+
 
 class _Part(NamedTuple):
     """One input of a side: what to show, a value per feature, the weights of the selection, and its sign."""
@@ -60,7 +63,9 @@ class Panel:
         heights = [
             min(picture_width / aspect_ratio(part.layout), limit) for part in self._parts if is_picture(part.layout)
         ]
-        return max(heights, default=0.0) + self._texts_height(width)
+        # The scale beside the picture has labels that need their room, also where the picture is very wide.
+        least = _SCALE_HEIGHT if heights and self.share == 1 else 0.0
+        return max([*heights, least]) + self._texts_height(width)
 
     def draw(self, figure: Figure, bottom: float, height: float) -> None:
         """Draw into a strip of the figure, given as fractions of its height; all inputs share one colour scale."""

@@ -8,8 +8,9 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic
@@ -20,6 +21,17 @@ def printable(name: Any) -> str:
     text = "".join(c for c in str(name) if unicodedata.category(c) not in ("Cc", "Cf", "Cs")) or "·"
     # matplotlib's legends omit names that begin with an underscore.
     return f" {text}" if text.startswith("_") else text
+
+
+def with_names(text: str) -> str:
+    """A text whose symbols that matplotlib's fonts have not are replaced by their names, in brackets."""
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in rcParams["font.family"]]
+    return "".join(
+        f"[{unicodedata.name(c, 'unknown symbol').lower()}]"
+        if unicodedata.category(c) in ("So", "Cn") and not any(font.get_char_index(ord(c)) for font in fonts)
+        else c
+        for c in text
+    )
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
