@@ -17,10 +17,12 @@ PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 CAPTION = "a cup of coffee on a saucer"
 
 
-def seconds(*arguments: str) -> float:
-    """How long a Python process takes."""
+def seconds(*arguments: str, status: int = 0) -> float:
+    """How long a Python process takes, which has to end with this status."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if result.returncode != status:
+        sys.exit(f"{' '.join(arguments)} ended with {result.returncode}: {result.stderr}")
     return time.perf_counter() - start
 
 
@@ -42,7 +44,7 @@ def main() -> None:
         times: dict[str, list[float]] = {name: [] for name in commands}
         for number in range(rounds + 1):
             for name, arguments in commands.items():
-                spent = seconds(*arguments)
+                spent = seconds(*arguments, status=2 if "refused" in name else 0)
                 # The first round fills the caches of files.
                 if number:
                     times[name].append(spent)

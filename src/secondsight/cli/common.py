@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,6 +112,28 @@ def check_writable(path: Path | None, endings: tuple[str, ...], option: str) -> 
         raise InputError(f"{option} {str(path)!r}: the folder {str(path.parent)!r} does not exist")
     if path.is_dir():
         raise InputError(f"{option} {str(path)!r} is a folder: give a file name")
+    try:
+        # Permissions do not tell everything: a file without a name is made there, and vanishes.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        reason = (error.strerror or "no reason given").lower()
+        raise InputError(f"{option} {str(path)!r} cannot be written ({reason}): choose another place") from error
+
+
+def check_photograph(path: str, known_image: bool) -> None:
+    """Refuse a folder, an empty or a damaged file in place of a photograph, before any library of models is loaded.
+
+    `known_image` says that the model takes the file for an image whatever its name ends in.
+    """
+    from secondsight.inputs.kinds import possible_kinds
+    from secondsight.inputs.photographs import open_image
+
+    if os.path.exists(path) and (known_image or possible_kinds(path) == {"image"}):
+        with warnings.catch_warnings():
+            # They come when the photograph is explained.
+            warnings.simplefilter("ignore")
+            open_image(path)
 
 
 def check_engine(engine: str) -> None:

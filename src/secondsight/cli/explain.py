@@ -13,6 +13,7 @@ from secondsight.cli.common import (
     Model,
     Quiet,
     Truncate,
+    check_photograph,
     check_writable,
     out,
     parse_box,
@@ -83,7 +84,7 @@ def explain(
         json_to_terminal = str(json_file) == "-"
         files = [*(out_file or []), *([] if json_file is None or json_to_terminal else [json_file])]
         _check_outputs(out_file or [], None if json_to_terminal else json_file)
-        _check_inputs(photo, caption, against or [])
+        _check_inputs(model, photo, caption, against or [])
         with spinner("loading libraries"):
             from secondsight.encoders.registry import load
             from secondsight.explanation import explain as explain_pair
@@ -122,8 +123,11 @@ def _check_outputs(pictures: list[Path], numbers: Path | None) -> None:
     check_writable(numbers, (".json",), "--json")
 
 
-def _check_inputs(photo: str, caption: str, rivals: list[str]) -> None:
-    """Refuse empty captions and missing files before the libraries are loaded."""
+def _check_inputs(model: str, photo: str, caption: str, rivals: list[str]) -> None:
+    """Refuse unknown models, empty captions, missing files and damaged photographs before the libraries are loaded."""
+    from secondsight.encoders.names import known_name
+
+    known_name(model)
     if not caption.strip():
         raise InputError("the caption is empty: give at least one word")
     from secondsight.inputs.kinds import missing, possible_kinds
@@ -131,6 +135,7 @@ def _check_inputs(photo: str, caption: str, rivals: list[str]) -> None:
     for text in (photo, caption, *rivals):
         if "text" not in possible_kinds(text) and not os.path.exists(text):
             raise InputError(missing(text))
+        check_photograph(text, text == photo and model.startswith(("builtin", "scenes", "open_clip:")))
 
 
 def _selection(select: str | None, e: Explanation) -> Any:

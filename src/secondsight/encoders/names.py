@@ -1,0 +1,93 @@
+"""Names of models and the families behind them; needs no torch, so a wrong name is refused at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """A line of the table: how names begin, where the loader lives, an example, and a description for users.
+
+    `wrapper` is the function that wraps a model object; `recognises` tells whether an object belongs to the family.
+    """
+
+    prefix: str
+    loader: str
+    example: str
+    about: str
+    wrapper: str | None = None
+    recognises: Callable[[nn.Module], bool] = lambda model: False
+
+
+def _class_of(library: str) -> Callable[[nn.Module], bool]:
+    return lambda model: any(c.__module__.split(".")[0] == library for c in type(model).__mro__)
+
+
+FAMILIES = (
+    Family(
+        "builtin",
+        "secondsight.encoders.families.builtin:load_builtin",
+        "builtin",
+        "photographs, offline, no hub; not CLIP",
+    ),
+    Family(
+        "scenes",
+        "secondsight.encoders.families.scenes:load_scenes",
+        "scenes",
+        "a small CLIP of the package's own world",
+    ),
+    Family(
+        "scenes:",
+        "secondsight.encoders.families.scenes:load_scenes",
+        "scenes:tuned/model.safetensors",
+        "the scenes model with other weights, such as fine-tuned ones",
+    ),
+    Family(
+        "open_clip:",
+        "secondsight.encoders.families.open_clip:load_open_clip",
+        "open_clip:ViT-B-16/openai",
+        "open_clip models; behind the slash a pretrained tag or a local checkpoint",
+        "secondsight.encoders.families.open_clip:wrap_open_clip",
+        lambda model: hasattr(model, "visual") and hasattr(model, "encode_text"),
+    ),
+    Family(
+        "hf:",
+        "secondsight.encoders.families.transformers:load_hub",
+        "hf:google/siglip-base-patch16-224",
+        "transformers: CLIP, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, BLIP, CLAP; a hub name or a local folder",
+        "secondsight.encoders.families.transformers:wrap_hub",
+        _class_of("transformers"),
+    ),
+    Family(
+        "st:",
+        "secondsight.encoders.families.sentence_transformers:load_sentences",
+        "st:sentence-transformers/all-MiniLM-L6-v2",
+        "sentence-transformers, two texts; a hub name or a local folder",
+        "secondsight.encoders.families.sentence_transformers:wrap_sentences",
+        _class_of("sentence_transformers"),
+    ),
+)
+
+
+def known_name(name: Any) -> Family:
+    """The family of a model's name; `InputError` that lists the known ones."""
+    if not isinstance(name, str):
+        from torch import nn
+
+        from secondsight.support.files import shortened
+
+        remedy = "ss.wrap takes model objects" if isinstance(name, nn.Module) else "give one such as 'builtin'"
+        raise InputError(f"{shortened(name)} is not the name of a model: {remedy}")
+    for family in FAMILIES:
+        if name.startswith(family.prefix) if family.prefix.endswith(":") else name == family.prefix:
+            return family
+    prefixes = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
+    raise InputError(f"unknown model {name!r}; known: {prefixes} (such as 'open_clip:ViT-B-16/openai')")
