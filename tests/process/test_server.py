@@ -24,6 +24,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="needs secondsight[web]")
 
 from secondsight.cli import main  # noqa: E402
 from secondsight.scale import OrdinaryQueries, ordinary_captions  # noqa: E402
+from secondsight.scale.lead import NINTHS  # noqa: E402
 from secondsight.server import Limits, create_app  # noqa: E402
 from secondsight.server.explaining import explain_question  # noqa: E402
 from secondsight.server.jobs import Busy, Jobs  # noqa: E402
@@ -564,7 +565,8 @@ def test_gallery_search_and_api_pages(browser, address, world):
 def test_a_card_has_the_number_that_ranks_and_opens_as_an_explanation(browser, address, world, model):
     with page_of(browser, viewport={"width": 1200, "height": 900}) as page:
         page.goto(f"{address}/#/search")
-        assert NOTICES["scenes"] in page.locator("#folder-notice").inner_text(timeout=10_000)
+        page.wait_for_selector("#folder-notice")
+        assert page.locator("#folder-notice").inner_text() == NOTICES["scenes"]
         page.get_by_label("What to look for").fill("a cat")
         page.get_by_role("button", name="Search").click()
         page.wait_for_selector(".hit canvas")
@@ -606,9 +608,13 @@ def test_two_cards_are_compared_on_the_page(browser, address, world):
             picks.nth(0).click()
         answer = answered.value.json()
         page.wait_for_selector("#comparison .ss-word")
-        assert page.locator("#lead").inner_text() == f"{answer['sentence']}."
+        assert page.locator("#lead").inner_text().replace("−", "-") == f"{answer['sentence']}."
+        for i in (0, 1):
+            cells = [text.replace("−", "-") for text in page.locator(".regions").nth(i).locator("td").all_inner_texts()]
+            ninths = [part for part in answer["by_region"] if part["entry"] == i and part["name"] in NINTHS]
+            assert cells == [f"{part['value']:+.4f}" for part in ninths]
         sums = [text.replace("−", "-") for text in page.locator("#comparison .sum td").all_inner_texts()]
-        assert sums == [f"{answer['lead']:+.4f}"] * 2
+        assert sums == [f"{answer['lead']:+.4f}"]
         assert [picks.nth(i).get_attribute("aria-pressed") for i in range(3)] == ["true", "false", "true"]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert faults(page) == []

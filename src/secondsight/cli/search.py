@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,7 +181,9 @@ def _write_page(
     elif ranks is not None:
         pair = [_hit(hits, rank) for rank in ranks]
         shown = tuple(_display(store, hit.key, data) for hit in pair)
-        with_inputs(pair[0].above(pair[1]), shown, query).save(out_file)
+        margin = pair[0].above(pair[1])
+        about = {**margin.about, "model": dual.name, "method": store.facts["method"]["name"]}
+        with_inputs(replace(margin, about=about), shown, query).save(out_file)
     print_written(out_file)
 
 

@@ -66,8 +66,9 @@ class Lead:
         margin = self.margin
         columns = margin.matrix.double().sum(0) + margin.right_effects.double()
         alone = margin.base + float(margin.left_effects.double().sum())
-        parts = [*_named_parts(margin.right_layout, columns, "the query"), Part("whatever the words", alone)]
-        return self._completed(parts)
+        kinds = {"image": "photographs", "text": "texts"}
+        themselves = f"the {kinds.get(self.first.entry.layout.modality, 'entries')} themselves"
+        return self._completed([*_named_parts(margin.right_layout, columns, "the query"), Part(themselves, alone)])
 
     @cached_property
     def by_region(self) -> list[Part]:
@@ -147,7 +148,6 @@ def _ninths(layout: GridLayout, values: Float[Tensor, " feature"]) -> list[float
 
 def _spoken(name: str) -> str:
     return {
-        "whatever the words": "what they score whatever the words",
         "special positions": "tokens that are no word",
         "not attributed": "what the explanation misses",
     }.get(name, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,9 @@ class Photos:
         pair = sorted((by_number[first], by_number[second]), key=lambda hit: -hit.score)
         lead, photos = pair[0].compare(pair[1]), [self.photos[int(hit.key)] for hit in pair]
         names = photos[0].name, photos[1].name
-        view = page_data(with_inputs(lead.margin, tuple(photo.small for photo in photos), caption))
+        about = {**lead.margin.about, "model": model.name, "method": IntegratedJacobian.name}
+        margin = replace(lead.margin, about=about)
+        view = page_data(with_inputs(margin, tuple(photo.small for photo in photos), caption))
         return {**lead.to_json(), "sentence": lead.sentence(names), "names": names, "view": view}
 
     def _hits(self, model: DualEncoder, query: str, limit: int, rank: str) -> tuple[Any, list[Hit]]:

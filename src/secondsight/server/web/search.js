@@ -142,18 +142,35 @@ function showComparison(answer) {
     closeComparison();
   });
   const tables = element("div", { className: "leads" });
-  const places = (part) => (part.entry === null ? part.name : `${part.name} of ${answer.names[part.entry]}`);
-  tables.append(
-    partsTable("by word", answer.by_word, (part) => part.name, answer.lead),
-    partsTable("by region", answer.by_region, places, answer.lead),
-  );
-  box.replaceChildren(element("h3", { textContent: "Why one leads the other" }), element("p", { id: "lead", textContent: `${answer.sentence}.` }), close, tables, mount);
+  tables.append(partsTable("By word", answer.by_word, answer.lead));
+  tables.append(...answer.names.map((name, i) => regionsTable(name, answer.by_region.filter((part) => part.entry === i))));
+  box.replaceChildren(element("h3", { textContent: "Why one leads the other" }), element("p", { id: "lead", textContent: `${withMinus(answer.sentence)}.` }), close, tables, mount);
   box.hidden = false;
   state.view = view(mount, answer.view);
   box.scrollIntoView({ block: "start" });
 }
 
-function partsTable(title, parts, label, sum) {
+function withMinus(sentence) {
+  return sentence.replaceAll(/ -(?=\d\.\d{4}\b)/g, " −");
+}
+
+// What the ninths of a picture add to the lead; those of the one behind count negatively.
+function regionsTable(name, parts) {
+  const table = element("table", { className: "regions" });
+  const sum = parts.reduce((total, part) => total + part.value, 0);
+  table.createCaption().textContent = `By region of ${name}: ${signed(sum)}`;
+  for (let first = 0; first < 9; first += 3) {
+    const row = table.insertRow();
+    for (const part of parts.slice(first, first + 3)) {
+      const cell = row.insertCell();
+      cell.textContent = signed(part.value);
+      cell.title = part.name;
+    }
+  }
+  return table;
+}
+
+function partsTable(title, parts, sum) {
   const table = element("table", { className: "fields" });
   table.createCaption().textContent = title;
   const add = (name, value) => {
@@ -161,7 +178,7 @@ function partsTable(title, parts, label, sum) {
     row.append(head);
     row.insertCell().textContent = signed(value);
   };
-  parts.filter((part) => Math.abs(part.value) >= 5e-5).forEach((part) => add(label(part), part.value));
+  parts.filter((part) => Math.abs(part.value) >= 5e-5).forEach((part) => add(part.name, part.value));
   add("together", sum);
   table.rows[table.rows.length - 1].className = "sum";
   return table;
