@@ -215,3 +215,10 @@ def test_no_advice_to_run_code_from_a_checkpoint(tmp_path):
         ss.load(f"open_clip:ViT-B-32/{tmp_path / 'model.pt'}")
     assert "weights_only" not in str(problem.value)
     assert "safetensors" in str(problem.value)
+
+
+def test_an_option_of_the_wrong_type_on_the_command_line():
+    arguments = ["explain", "a dog", "a cat", "--model", "scenes", "--method", "banzhaf", "--option", "budget=many"]
+    command = [sys.executable, "-m", "secondsight", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: budget='many' must be a whole number or None\n")

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -17,26 +18,29 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Explain dual encoders: which part of a caption matched which part of an image, by how much, and how exactly.",
+    help="See why a model such as CLIP thinks that a photograph and a caption belong together: which word, and where.",
     rich_markup_mode=None,
 )
 
-for command in (
-    explain.explain,
-    explain.compare,
-    evaluate.evaluate,
-    finetune.finetune,
-    finetune.scenes,
-    scale.decompose,
-    search.search,
-    scale.verify,
-    serve.serve,
-    about.experiments,
-    about.doctor,
-    about.models,
-    about.methods,
-):
-    app.command()(command)
+EXAMPLES: dict[Callable[..., None], str] = {
+    explain.explain: 'secondsight explain photo.jpg "a cup of coffee" --select coffee --out explanation.html',
+    explain.compare: 'secondsight compare photo.jpg "a cup" --method grounded --method occlusion --out methods.png',
+    evaluate.evaluate: "secondsight evaluate pointing --data coco:coco#val2017 --limit 50 --out results",
+    finetune.finetune: "secondsight finetune --data coco:coco#train2017 --model scenes --out tuned",
+    finetune.scenes: "secondsight scenes --out world --n 100",
+    scale.decompose: "secondsight decompose --data photos:photos --out store",
+    search.search: 'secondsight search store/image "a dog"',
+    scale.verify: "secondsight verify store/image",
+    serve.serve: "secondsight serve --photos photos",
+    about.experiments: "secondsight experiments",
+    about.doctor: "secondsight doctor",
+    about.models: "secondsight models",
+    about.methods: "secondsight methods",
+}
+"""Every command, in the order of the list, with the line that ends its help."""
+
+for command, example in EXAMPLES.items():
+    app.command(epilog=f"Example: {example}")(command)
 
 
 def _print_version(value: bool) -> bool:

@@ -7,20 +7,36 @@ from rich.text import Text
 
 from secondsight.cli.common import err, first_line, out, plain_errors, print_titles, spinner
 
+USES = {
+    "approximation": "Use this when you set the accuracy yourself: how fast sums become exact as more points are computed.",
+    "collage": "Use this when you want a hard test of places: four photographs in one, does the map find the right quarter?",
+    "compare": "Use this when you have two checkpoints, methods or layers: which points at objects better, class by class?",
+    "cost": "Use this when time matters: seconds for each pair, and how many runs of the model that is.",
+    "discrimination": "Use this when captions name two things: does each word light up its own object and not the other?",
+    "failures": "Use this when you want to see where your model goes wrong: its worst cases, to look at and sort.",
+    "faithfulness": "Use this when you ask if an explanation is true to the model: does it predict what hiding parts does?",
+    "hard-negatives": "Use this when you want to know what one wrong word in a caption changes, and where.",
+    "perturbation": "Use this when you ask if the strongest parts matter most: they are taken away, or put in, step by step.",
+    "pointing": "Use this when you have boxes of objects: does a word's map point at its object? The usual first test.",
+    "references": "Use this when you doubt what stands for an empty photograph or caption: how much do maps depend on it?",
+    "sanity": "Use this when you suspect that maps ignore the model: do they change when its weights are scrambled?",
+}
+"""When to use which experiment; those of the user's own are listed with their first line."""
+
 
 def experiments() -> None:
-    """List the experiments and the kinds of data."""
+    """What `secondsight evaluate` can find out, when to use which, and the kinds of data."""
     with plain_errors():
         from secondsight.data import KINDS
         from secondsight.evaluation import EXPERIMENTS
 
-        print_titles({name: first_line(experiment) for name, experiment in sorted(EXPERIMENTS.items())})
+        print_titles({name: USES.get(name) or first_line(kind) for name, kind in sorted(EXPERIMENTS.items())})
         print_titles(
             {
-                "methods": "Which explanation is right? Methods, layers and references on your data, by all measures.",
-                "paper": "The models of [M25] Tables 1-4 on your data, beside the published numbers.",
-                "scenes-paper": "All experiments on the scenes model in its own world, and which of the paper's "
-                "findings hold there.",
+                "methods": "Use this when you have to choose a method: all of them on your data, by all measures.",
+                "paper": "Use this when you repeat the published study: its models on your data, beside its numbers.",
+                "scenes-paper": "Use this when you have no data: all experiments in a drawn world, where the right answer "
+                "is known.",
                 "--data": "\n  ".join(kind.help for kind in KINDS.values()),
             }
         )
@@ -49,9 +65,7 @@ def models() -> None:
 
 
 def methods() -> None:
-    """List the methods."""
-    from secondsight.methods import METHODS
-    from secondsight.methods.presets import PRESET_LINES
+    """The ways to explain a pair, and when to use which; the first is the default."""
+    from secondsight.methods.uses import method_lines
 
-    print_titles(PRESET_LINES)
-    print_titles({name: first_line(method) for name, method in sorted(METHODS.items())})
+    print_titles(method_lines())

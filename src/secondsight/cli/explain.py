@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secondsight.cli.common import (
+    Device,
     Model,
+    Precision,
     Quiet,
     Truncate,
     check_photograph,
@@ -21,46 +23,75 @@ from secondsight.cli.common import (
     print_written,
     spinner,
 )
+from secondsight.cli.many import explain_pairs, is_many, read_pairs
 from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
+    from secondsight.model import DualEncoder
 
 Box = tuple[float, float, float, float]
 
 _ENDINGS = (".html", ".png", ".svg", ".pdf", ".json", ".npz")
 
-Photo = Annotated[str, typer.Argument(help="Image file; a text or sound file for other pairs.", metavar="PHOTO")]
-Caption = Annotated[str, typer.Argument(help="Text, in quotes; or a second image file.", metavar="CAPTION")]
+Photo = Annotated[
+    str,
+    typer.Argument(
+        help="Image file; a folder, or a .csv or .jsonl list with photo and caption; or a text.", metavar="PHOTO"
+    ),
+]
+Caption = Annotated[
+    str | None,
+    typer.Argument(help="Text, in quotes; or a second image file. Lists may have their own.", metavar="CAPTION"),
+]
 Against = Annotated[
     list[str] | None,
-    typer.Option(help="Why CAPTION rather than this one; the best of several; may be repeated."),
+    typer.Option(help="Explain why CAPTION rather than this one; may be repeated, then the best of them."),
 ]
-Select = Annotated[str | None, typer.Option(help="Words whose heatmap to show first; x0,y0,x1,y1 on a second image.")]
+Select = Annotated[
+    str | None, typer.Option(help="Whole words of the caption whose map to show first; x0,y0,x1,y1 on a second image.")
+]
 BoxText = Annotated[
     str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it, or the second image.")
 ]
 MethodName = Annotated[str, typer.Option(help="See: secondsight methods.")]
-Layer = Annotated[str | None, typer.Option(help="Block whose input is attributed, input, or grounded; or LEFT,RIGHT.")]
-Quadrature = Annotated[
-    str | None, typer.Option(help="gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann.")
+Layer = Annotated[
+    str | None,
+    typer.Option(help="Where in the model to look: a number (-1 is the last block), input or grounded; or IMAGE,TEXT."),
 ]
-Steps = Annotated[int | None, typer.Option(help="Fixed number of nodes; default: as many as --tol needs.")]
-Tolerance = Annotated[float | None, typer.Option(help="Relative residual, or standard error, to reach.")]
-Strategy = Annotated[str | None, typer.Option(help="auto, pooled, forward, reverse, paired.")]
+Quadrature = Annotated[
+    str | None,
+    typer.Option(
+        help="How integrated-jacobian adds up: gauss-legendre, clenshaw-curtis, gauss-kronrod, trapezoid, riemann."
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option(help="At how many points integrated-jacobian looks; default: as many as --tol needs.")
+]
+Tolerance = Annotated[float | None, typer.Option(help="How exact sums have to be, such as 0.001.")]
+Strategy = Annotated[
+    str | None, typer.Option(help="How integrated-jacobian computes: auto, pooled, forward, reverse, paired.")
+]
 MethodOption = Annotated[
     list[str] | None, typer.Option(help="Any other option of the method as NAME=VALUE; may be repeated.")
 ]
-Scale = Annotated[str, typer.Option(help="similarity, or logit.")]
+Scale = Annotated[str, typer.Option(help="The number to explain: similarity, or logit, what the model makes of it.")]
 Files = Annotated[
-    list[Path] | None, typer.Option("--out", help="Write .html, .png, .svg, .pdf or .npz; may be repeated.")
+    list[Path] | None,
+    typer.Option(
+        "--out", help="Write .html, .png, .svg, .pdf or .npz; may be repeated. For many photographs: a folder."
+    ),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="Endings of the files in that folder; may be repeated; default: html."),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write every number as JSON; - for the terminal.")]
 
 
 def explain(
     photo: Photo,
-    caption: Caption,
+    caption: Caption = None,
     model: Model = "builtin",
     against: Against = None,
     select: Select = None,
@@ -76,33 +107,46 @@ def explain(
     truncate: Truncate = False,
     out_file: Files = None,
     json_file: JsonFile = None,
+    formats: Formats = None,
+    device: Device = None,
+    precision: Precision = None,
     quiet: Quiet = False,
 ) -> None:
-    """Explain one pair: the words' scores and the four terms here, pictures and numbers as files."""
+    """Explain a photograph and a caption: every word's score here, pictures and numbers as files. Or many, from a list."""
     with plain_errors():
+        many = is_many(photo)
+        if many:
+            _check_many(photo, out_file, json_file, formats, box or against)
         region = None if box is None else parse_box(box)
         json_to_terminal = str(json_file) == "-"
         files = [*(out_file or []), *([] if json_file is None or json_to_terminal else [json_file])]
-        _check_outputs(out_file or [], None if json_to_terminal else json_file)
-        _check_inputs(model, photo, caption, against or [])
+        pairs = read_pairs(photo, caption) if many else []
+        if not many:
+            _check_outputs(out_file or [], None if json_to_terminal else json_file)
+            _check_inputs(model, photo, caption, against or [])
         with spinner("loading libraries"):
             from secondsight.encoders.registry import load
             from secondsight.explanation import explain as explain_pair
             from secondsight.methods import method_of_text
             from secondsight.methods.options import parse_layer, parse_options
+            from secondsight.support.files import ensure_folder
 
-        options = dict(
-            layer=None if layer is None else parse_layer(layer),
-            quadrature=quadrature,
-            steps=steps,
-            tol=tol,
-            strategy=strategy,
-        )
+        block = None if layer is None else parse_layer(layer)
+        options = dict(layer=block, quadrature=quadrature, steps=steps, tol=tol, strategy=strategy)
         explicit = {name: value for name, value in options.items() if value is not None}
         explainer = method_of_text(method, **parse_options(option or []) | explicit)
         with spinner(f"loading {model}"):
-            dual = load(model)
-        with spinner("explaining"):
+            dual = _placed(load(model), device, precision)
+        if many:
+
+            def explain_one(one: str, text: str) -> Explanation:
+                return explain_pair(dual, one, text, explainer, scale=scale, truncate=truncate)
+
+            folder = ensure_folder(files[0])
+            if explain_pairs(pairs, explain_one, folder, formats or ["html"], select, quiet):
+                raise typer.Exit(1)
+            return
+        with spinner(_activity(caption)):
             e = explain_pair(dual, photo, caption, explainer, against=against, scale=scale, truncate=truncate)
             # Both fail on bad input, so they come before anything is printed or written.
             selection = _selection(select, e)
@@ -117,17 +161,42 @@ def explain(
                 print_written(path)
 
 
+def _placed(dual: DualEncoder, device: str | None, precision: str | None) -> DualEncoder:
+    """The model on its device and in its precision; the module that moves it is imported only where it is needed."""
+    if device is None and precision is None:
+        return dual
+    from secondsight.scale.place import move_model
+
+    return move_model(dual, device, precision)
+
+
+def _check_many(
+    photo: str, out_file: list[Path] | None, json_file: Path | None, formats: list[str] | None, other: Any
+) -> None:
+    if len(out_file or []) != 1 or (out_file or [Path()])[0].suffix.lower() in _ENDINGS:
+        raise InputError(
+            f"{photo!r} is a folder or a list: give one folder for the files of its photographs, --out FOLDER"
+        )
+    if json_file is not None or other:
+        raise InputError("--json, --box and --against are for one pair: with many, use --format json")
+    for ending in formats or []:
+        if f".{ending}" not in _ENDINGS:
+            raise InputError(f"unknown --format {ending!r}; known: {', '.join(e[1:] for e in _ENDINGS)}")
+
+
 def _check_outputs(pictures: list[Path], numbers: Path | None) -> None:
     for path in pictures:
         check_writable(path, _ENDINGS, "--out")
     check_writable(numbers, (".json",), "--json")
 
 
-def _check_inputs(model: str, photo: str, caption: str, rivals: list[str]) -> None:
-    """Refuse unknown models, empty captions, missing files and damaged photographs before the libraries are loaded."""
+def _check_inputs(model: str, photo: str, caption: str | None, rivals: list[str]) -> None:
+    """Refuse unknown models, missing captions and files, and damaged photographs before the libraries are loaded."""
     from secondsight.encoders.names import known_name
 
     known_name(model)
+    if caption is None:
+        raise InputError(f"there is no caption for {photo!r}: give one in quotes behind it")
     if not caption.strip():
         raise InputError("the caption is empty: give at least one word")
     from secondsight.inputs.kinds import missing, possible_kinds
@@ -174,6 +243,12 @@ def _print(
         out.print(_strongest_cell(e.T, region, f"box {box}"))
     if select is not None:
         out.print(_strongest_cell(e, selection, repr(select)))
+
+
+def _activity(caption: str | None) -> str:
+    """What the spinner says: a long caption takes as long as it has words."""
+    words = len((caption or "").split())
+    return "explaining" if words < 40 else f"explaining {words} words: this takes a while"
 
 
 def _strongest_cell(e: Explanation, selection: Any, title: str) -> str:

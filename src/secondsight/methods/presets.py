@@ -28,9 +28,9 @@ use it. "paper" is the setting of [M25]: the last layer, 50 nodes.
 """
 
 PRESET_LINES = {
-    "grounded": "The default: a middle image layer and token embeddings, which keep places and words apart; sums are exact.",
-    "last-layer": "The cheapest: integrated Jacobians of the last layers, for stores and millions of pairs.",
-    "paper": "The setting of Möller et al. 2025: integrated Jacobians of the last layers with 50 nodes.",
+    "grounded": "Use this when you just want an explanation: it points at things best, and its sums are exact. The default.",
+    "last-layer": "Use this when you have many pairs, or fill a store: it costs less than running the model once.",
+    "paper": "Use this when you want the numbers of the published method, with its own settings.",
 }
 """What to use a preset for, in one line."""
 

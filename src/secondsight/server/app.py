@@ -20,8 +20,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from secondsight.methods import METHODS
-from secondsight.methods.presets import PRESET_LINES
+from secondsight.methods.uses import method_lines
 from secondsight.model import DualEncoder
 from secondsight.server.examples import check_picture, examples_of
 from secondsight.server.explaining import Result, explain_question
@@ -246,8 +245,7 @@ class Routes:
             }
         return {
             "models": list(self.models.names),
-            "methods": PRESET_LINES
-            | {name: (m.__doc__ or "").strip().splitlines()[0] for name, m in sorted(METHODS.items())},
+            "methods": method_lines(),
             "examples": {name: [one.to_json() for one in examples_of(name)] for name in self.models.names},
             "limits": asdict(self.limits),
             "photos": photos,

@@ -1,0 +1,25 @@
+"""When to use which method, in plain words; the command line and the app list these."""
+
+from __future__ import annotations
+
+from secondsight.methods.base import METHODS
+from secondsight.methods.presets import PRESET_LINES
+
+USES = {
+    "banzhaf": "Use this when you want to know what hiding parts of the input would do, and can wait for a few hundred runs.",
+    "bilinear-lime": "Use this when you compare with published results of LIME for pairs; it is slow and random.",
+    "chained-jacobian": "Use this when you want sums that are exact at any layer, without a setting to choose.",
+    "integrated-jacobian": "Use this when you want the published method, with its accuracy and layers in your hands.",
+    "jacobian-times-input": "Use this when you need a quick look, or compare with Grad-CAM; its sums are not exact.",
+    "occlusion": "Use this when you want the simplest question answered: what is lost when one part alone is hidden?",
+    "shapley": "Use this when shares must be fair and add up, and you can wait for thousands of runs.",
+    "token-embeddings": "Use this when you compare with plain similarity maps of patches and words; nothing adds up.",
+    "waypoint-jacobian": "Use this when you doubt the straight way from an empty input to yours: it "
+    "goes by blurred photographs and half-filled captions.",
+}
+
+
+def method_lines() -> dict[str, str]:
+    """Every preset and method with a line that says when to use it; a method of the user's own with its first line."""
+    own = {name: (method.__doc__ or "").strip().partition("\n")[0] for name, method in sorted(METHODS.items())}
+    return {**PRESET_LINES, **own, **{name: USES[name] for name in own if name in USES}}
