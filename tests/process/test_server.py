@@ -613,6 +613,9 @@ def test_two_cards_are_compared_on_the_page(browser, address, world):
             cells = [text.replace("−", "-") for text in page.locator(".regions").nth(i).locator("td").all_inner_texts()]
             ninths = [part for part in answer["by_region"] if part["entry"] == i and part["name"] in NINTHS]
             assert cells == [f"{part['value']:+.4f}" for part in ninths]
+        rest = sum(part["value"] for part in answer["by_region"] if part["entry"] is None)
+        text = page.locator("#comparison .rest").inner_text().replace("−", "-")
+        assert f"{rest:+.4f} of neither, are together {answer['lead']:+.4f}" in text
         sums = [text.replace("−", "-") for text in page.locator("#comparison .sum td").all_inner_texts()]
         assert sums == [f"{answer['lead']:+.4f}"]
         assert [picks.nth(i).get_attribute("aria-pressed") for i in range(3)] == ["true", "false", "true"]

@@ -180,10 +180,10 @@ def _write_page(
         explain_pair(dual.fitting(raw, query), raw, query).save(out_file)
     elif ranks is not None:
         pair = [_hit(hits, rank) for rank in ranks]
-        shown = tuple(_display(store, hit.key, data) for hit in pair)
+        displays = tuple(_display(store, hit.key, data) for hit in pair)
         margin = pair[0].above(pair[1])
         about = {**margin.about, "model": dual.name, "method": store.facts["method"]["name"]}
-        with_inputs(replace(margin, about=about), shown, query).save(out_file)
+        with_inputs(replace(margin, about=about), displays, query).save(out_file)
     print_written(out_file)
 
 

@@ -144,6 +144,9 @@ function showComparison(answer) {
   const tables = element("div", { className: "leads" });
   tables.append(partsTable("By word", answer.by_word, answer.lead));
   tables.append(...answer.names.map((name, i) => regionsTable(name, answer.by_region.filter((part) => part.entry === i))));
+  const elsewhere = answer.by_region.filter((part) => part.entry === null).reduce((sum, part) => sum + part.value, 0);
+  const rest = `Both pictures' regions, and ${signed(elsewhere)} of neither, are together ${signed(answer.lead)}.`;
+  tables.append(element("p", { className: "soft rest", textContent: rest }));
   box.replaceChildren(element("h3", { textContent: "Why one leads the other" }), element("p", { id: "lead", textContent: `${withMinus(answer.sentence)}.` }), close, tables, mount);
   box.hidden = false;
   state.view = view(mount, answer.view);
