@@ -186,7 +186,7 @@ def test_the_title_says_what_matches_best_and_where(script, e):
     column = e.matrix[:, list(words.values()).index(max(words.values()))].reshape(3, 4).double()
     # The picture's width of 90 in thirds: the cells' middles lie at 20, 40, 60, 80.
     ninths = {
-        (row, column_name): float(column[i, cells].sum())
+        (row, column_name): float(column[i, cells].max())
         for i, row in enumerate(("top", "", "bottom"))
         for column_name, cells in (("left", [0]), ("", [1]), ("right", [2, 3]))
     }

@@ -53,13 +53,16 @@ def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> 
 
 
 def _strongest(e: Interactions, side: int, values: Tensor, sign: int) -> Place | None:
-    """The place of a side with the largest sum in the direction of `sign`; None where nothing goes that way."""
+    """The word with the largest sum in the direction of `sign`, or the ninth of a picture with the largest cell; None where
+    nothing goes that way.
+    """
     layouts = (e.left_layout, e.right_layout)
     pictured = all(part.cells.ndim == 2 for layout in layouts for part in layout.parts)
     places = _places(layouts[side], ("left ", "right ")[side] if pictured else "")
-    sums = [sign * float(values.detach()[place.features].sum()) for place in places]
-    best = max(range(len(places)), key=sums.__getitem__, default=None)
-    return None if best is None or sums[best] <= 0 else places[best]
+    strength = torch.amax if all(part.cells.ndim == 2 for part in layouts[side].parts) else torch.sum
+    strengths = [float(strength(sign * values.detach()[place.features])) for place in places]
+    best = max(range(len(places)), key=strengths.__getitem__, default=None)
+    return None if best is None or strengths[best] <= 0 else places[best]
 
 
 def _places(layout: Layout, prefix: str) -> list[Place]:

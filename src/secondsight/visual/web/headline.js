@@ -39,13 +39,13 @@ function places(side, which, first = 0) {
   return [...ninths.values()];
 }
 
-/** The place with the largest sum in the direction of `sign`; null where nothing goes that way. */
+/** The word, or the ninth of a picture with the cell, that goes furthest in the direction of `sign`; null where none does. */
 function strongest(shown, side, values, sign) {
   const sides = [shown.left, shown.right];
   const which = sides.every(hasPicture) ? ["left ", "right "][side] : "";
   let [best, most] = [null, 0];
   for (const place of places(sides[side], which)) {
-    const value = sign * sum(place.groups.map((i) => values[i]));
+    const value = Math.max(...place.groups.map((i) => sign * values[i]));
     if (value > most) [best, most] = [place, value];
   }
   return best;
