@@ -43,6 +43,16 @@ def test_a_notebook_runs_with_the_widget(tmp_path):
     with chromium() as browser, page_of(browser) as page:
         page.goto((tmp_path / "exported.html").as_uri())
         page.frame_locator("iframe").locator(".ss-word").first.wait_for()
+    # The widget's own cell shows its page as well, where no server gives the scripts that run widgets.
+    cell = nbformat.v4.new_notebook(cells=[notebook.cells[2]], metadata=notebook.metadata)
+    alone, _ = nbconvert.HTMLExporter().from_notebook_node(cell)
+    assert alone.count("<iframe srcdoc=") == 1
+    page_alone = re.search(r'<div class="secondsight-page"><iframe srcdoc=.*?</iframe></div>', alone, re.S)[0]
+    (tmp_path / "alone.html").write_text(f"<!doctype html><title>x</title>{page_alone}")
+    with chromium() as browser, page_of(browser) as page:
+        page.goto((tmp_path / "alone.html").as_uri())
+        page.frame_locator("iframe").locator(".ss-word").first.wait_for()
+        assert page.locator(".secondsight-page").is_visible()
 
 
 @needs_browser

@@ -139,11 +139,11 @@ def explain(
             dual = _placed(load(model), device, precision)
         if many:
 
-            def explain_one(one: str, text: str) -> Explanation:
-                return explain_pair(dual, one, text, explainer, scale=scale, truncate=truncate)
+            def explain_file(file: str, text: str) -> Explanation:
+                return explain_pair(dual, file, text, explainer, scale=scale, truncate=truncate)
 
             folder = ensure_folder(files[0])
-            if explain_pairs(pairs, explain_one, folder, formats or ["html"], select, quiet):
+            if explain_pairs(pairs, explain_file, folder, formats or ["html"], select, quiet):
                 raise typer.Exit(1)
             return
         with spinner(_activity(caption)):
@@ -171,13 +171,13 @@ def _placed(dual: DualEncoder, device: str | None, precision: str | None) -> Dua
 
 
 def _check_many(
-    photo: str, out_file: list[Path] | None, json_file: Path | None, formats: list[str] | None, other: Any
+    photo: str, out_file: list[Path] | None, json_file: Path | None, formats: list[str] | None, single: Any
 ) -> None:
     if len(out_file or []) != 1 or (out_file or [Path()])[0].suffix.lower() in _ENDINGS:
         raise InputError(
             f"{photo!r} is a folder or a list: give one folder for the files of its photographs, --out FOLDER"
         )
-    if json_file is not None or other:
+    if json_file is not None or single:
         raise InputError("--json, --box and --against are for one pair: with many, use --format json")
     for ending in formats or []:
         if f".{ending}" not in _ENDINGS:

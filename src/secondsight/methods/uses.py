@@ -21,5 +21,5 @@ USES = {
 
 def method_lines() -> dict[str, str]:
     """Every preset and method with a line that says when to use it; a method of the user's own with its first line."""
-    own = {name: (method.__doc__ or "").strip().partition("\n")[0] for name, method in sorted(METHODS.items())}
-    return {**PRESET_LINES, **own, **{name: USES[name] for name in own if name in USES}}
+    first_lines = {name: (method.__doc__ or "").strip().partition("\n")[0] for name, method in sorted(METHODS.items())}
+    return {**PRESET_LINES, **first_lines, **{name: USES[name] for name in first_lines if name in USES}}

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from secondsight.explanation import Explanation
 
 
+_WITHOUT_PAGE = ".secondsight-page { display: none; }"
+"""Hides the page that stands for the view as soon as the view itself, or its bundle's own page, is on the screen."""
+
+
 class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped
     """One or several explanations as on their page; `value` follows what the reader picks.
 
@@ -24,7 +28,7 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped
     """
 
     _esm = web_file("view.js")
-    _css = web_file("view.css")
+    _css = web_file("view.css") + _WITHOUT_PAGE
     data = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
 
@@ -60,10 +64,20 @@ class View(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped
             "right": _start(None if e is None else e.right_layout, case["right"], right),
         }
 
+    def _ipython_display_(self) -> None:
+        """The page by itself, then the view: exports such as nbconvert's choose the view, which needs a server to run."""
+        from IPython.display import display
+
+        show: Any = display  # IPython is untyped
+        show({"text/html": f'<div class="secondsight-page">{self._fallback}</div>'}, raw=True)
+        bundle = self._repr_mimebundle_()
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        show(data, metadata=metadata, raw=True)
+
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)
         data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
-        data = {**(data or {}), "text/html": self._fallback}
+        data = {**(data or {}), "text/html": f"<style>{_WITHOUT_PAGE}</style>{self._fallback}"}
         return (data, *metadata) if metadata else data
 
 
