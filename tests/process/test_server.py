@@ -2,12 +2,8 @@
 
 import base64
 import io
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +14,7 @@ from PIL import Image
 import secondsight as ss
 from pages import chromium, faults, needs_browser, page_of, unpacked
 from secondsight.data import Scenes
+from serving import ask, encode, serving
 
 pytest.importorskip("fastapi", reason="needs secondsight[web]")
 uvicorn = pytest.importorskip("uvicorn", reason="needs secondsight[web]")
@@ -31,39 +28,6 @@ from secondsight.server.jobs import Busy, Jobs  # noqa: E402
 from secondsight.server.photos import NOTICES  # noqa: E402
 from secondsight.server.questions import Models, Question, check_question  # noqa: E402
 from secondsight.support.memory import retry_smaller  # noqa: E402
-
-
-@contextmanager
-def serving(app):
-    """Run the app on a free port; yields its address."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="on")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=30)
-
-
-def ask(url, body=None, headers=None, raw=None):
-    """(status, answer, headers) of a request."""
-    data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json", **(headers or {})})
-    try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            content = answer.read()
-            kind = answer.headers["content-type"]
-            return answer.status, json.loads(content) if "json" in kind else content, answer.headers
-    except urllib.error.HTTPError as problem:
-        return problem.code, json.loads(problem.read()), problem.headers
-
-
-def encode(image, kind="PNG"):
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 @pytest.fixture(scope="module")

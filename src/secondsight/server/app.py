@@ -122,7 +122,7 @@ class Routes:
             waiting=limits.waiting,
             seconds=limits.seconds,
             results=limits.results,
-            keep=None if self.shelf is None else self.shelf.put,
+            keep=None if self.shelf is None else self.shelf.store,
         )
 
     def add_to(self, app: FastAPI) -> None:
@@ -246,7 +246,7 @@ class Routes:
         return {
             "models": list(self.models.names),
             "methods": method_lines(),
-            "examples": {name: [one.to_json() for one in examples_of(name)] for name in self.models.names},
+            "examples": {name: [example.to_json() for example in examples_of(name)] for name in self.models.names},
             "limits": asdict(self.limits),
             "photos": photos,
         }
@@ -319,9 +319,13 @@ class Routes:
         return job
 
     def _result(self, id: str) -> Result | KeptResult:
-        kept = self.shelf.get(id) if self.shelf is not None and self.jobs.get(id) is None else None
-        if kept is not None:
-            return kept
+        if self.shelf is not None and self.jobs.get(id) is None:
+            try:
+                kept = self.shelf.get(id)
+            except InputError as problem:
+                raise Problem(404, str(problem)) from None
+            if kept is not None:
+                return kept
         job = self._job(id)
         if job.state != "done":
             raise Problem(job.status if job.error else 404, job.error or "this explanation is not ready yet")

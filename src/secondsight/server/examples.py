@@ -52,7 +52,7 @@ PHOTOGRAPHS = (
         "cat",
         ("a tabby cat", "a small dog"),
         "cat",
-        "The striped cheek and the nose say “cat”. “dog” finds hardly anything.",
+        "The striped cheek and the nose say “cat”. “a small dog” gets a far lower similarity.",
     ),
     Example(
         "camera",
@@ -64,7 +64,7 @@ PHOTOGRAPHS = (
         "rocket",
         ("a rocket on a launch pad", "an airplane in the sky"),
         "rocket",
-        "Only the rocket itself speaks for “rocket”, although the towers are as tall.",
+        "“rocket” lights up the rocket and what it stands on; the thin towers beside it speak against the word.",
     ),
     Example(
         "astronaut",
@@ -76,7 +76,7 @@ PHOTOGRAPHS = (
         "officer",
         ("an officer in a military uniform", "a bride in a wedding dress"),
         "uniform",
-        "“uniform” lights up the cap and the jacket, and leaves out the flag.",
+        "“uniform” lights up the cap and the jacket, and hardly the flag.",
     ),
     Example(
         "raccoon",
@@ -99,16 +99,16 @@ def examples_of(model: str) -> tuple[Example, ...]:
         return _scenes()
     if model.startswith("st:"):
         return ()
-    return tuple(Example(one.picture, one.captions, checked=False) for one in PHOTOGRAPHS)
+    return tuple(Example(photograph.picture, photograph.captions, checked=False) for photograph in PHOTOGRAPHS)
 
 
 def check_picture(name: str, status: int = 422) -> bytes:
     """The picture's file as JPEG; raises `Problem` for unknown names."""
-    if any(name == one.picture for one in PHOTOGRAPHS):
+    if any(name == photograph.picture for photograph in PHOTOGRAPHS):
         return (files("secondsight.server") / "web" / "examples" / f"{name}.jpg").read_bytes()
     if name in _drawings():
         return _drawings()[name][0]
-    known = ", ".join([*(one.picture for one in PHOTOGRAPHS), *_drawings()])
+    known = ", ".join([*(photograph.picture for photograph in PHOTOGRAPHS), *_drawings()])
     raise Problem(status, f"no example {name[:40]!r}; known: {known}")
 
 

@@ -193,14 +193,14 @@ class Jobs:
             if job.state in ("done", "failed"):
                 return 0.0
             ahead = list(self._queue)[: self._queue.index(job) + 1] if job in self._queue else []
-            pieces = [self._durations.get(one.kind) for one in ahead]
+            pieces = [self._durations.get(waiting.kind) for waiting in ahead]
             running = self._running
             if running is not None and running.started is not None:
                 whole = self._durations.get(running.kind)
                 elapsed = time.monotonic() - running.started
                 pieces.append(None if whole is None else max(0.0, whole - elapsed))
-            known = [piece for piece in pieces if piece is not None]
-            return sum(known) if len(known) == len(pieces) and known else None
+            estimates = [piece for piece in pieces if piece is not None]
+            return sum(estimates) if len(estimates) == len(pieces) and estimates else None
 
     def background(self, steps: Iterator[None]) -> None:
         """Take a step of this iterator whenever no job waits, after the work that was given before.
@@ -228,8 +228,10 @@ class Jobs:
         self._by_id[job.id] = job
         if job.key is not None:
             self._by_key[job.key] = job
-        finished = [one for one in self._by_id.values() if one.state in ("done", "failed") and not one.pinned]
-        surplus = sum(not one.pinned for one in self._by_id.values()) - self.results
+        finished = [
+            stored for stored in self._by_id.values() if stored.state in ("done", "failed") and not stored.pinned
+        ]
+        surplus = sum(not stored.pinned for stored in self._by_id.values()) - self.results
         for old in finished[: max(0, surplus)]:
             del self._by_id[old.id]
             if old.key is not None and self._by_key.get(old.key) is old:

@@ -46,7 +46,7 @@ class Shelf:
                 b"Explanations that the app of secondsight keeps, one file a link. Delete what you do not need.\n"
             )
 
-    def put(self, id: str, result: Result) -> None:
+    def store(self, id: str, result: Result | KeptResult) -> None:
         """Write an explanation; the oldest ones make room."""
         record = {
             "format": _FORMAT,

@@ -222,7 +222,8 @@ function quoted(captions) {
 // Who opens a link has not asked: the page says what was asked, and of which model.
 function describe({ model, captions, example }) {
   const texts = quoted(captions);
-  $("asked").textContent = texts ? `How well does ${texts} fit? The model ${model} explains.` : `Two photos, explained by the model ${model}.`;
+  const question = captions.length > 1 ? `Does ${texts} fit better?` : texts ? `How well does ${texts} fit?` : "Two photos.";
+  $("asked").textContent = `${question} Explained by the model ${model}.`;
   document.title = texts ? `${texts} · secondsight` : "secondsight";
   const card = (state.about.examples[model] || []).find((one) => one.name === example && one.captions[0] === captions[0]);
   $("why").hidden = !card || !card.why;

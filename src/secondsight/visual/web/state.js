@@ -95,8 +95,10 @@ export function waterfall({ terms, hidden, alone }) {
   const unseen = [0, ...alone.map((values, side) => terms[1 + side][1] - sum(values)), hidden];
   const ends = [0];
   terms.forEach(([, value]) => ends.push(ends[ends.length - 1] + value));
-  const low = Math.min(...ends);
-  const width = Math.max(...ends) - low || 1;
+  // What is shown of a term may reach further than the term.
+  const reached = [...ends, ...terms.map((_, i) => ends[i + 1] - unseen[i])];
+  const low = Math.min(...reached);
+  const width = Math.max(...reached) - low || 1;
   const bar = (name, value, from, to, detail = false) => ({
     name,
     value,
