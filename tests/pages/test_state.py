@@ -253,6 +253,13 @@ def test_a_pair_without_anything_that_matches_says_so(script, e):
     assert title == "Nothing matches: all of it lowers the similarity."
 
 
+def test_a_margin_that_no_word_raises_says_which_one_fits_better(script, e):
+    margin = replace(e, attributions=-e.matrix.abs(), quantity="margin")
+    title, _ = said(script, margin)
+    assert title == "The first fits better than the second. No word raises the margin."
+    assert headline(margin) == title
+
+
 def test_each_side_alone_adds_up_to_the_table(script, e):
     """Positions without a place count as well: the sentence and the table's lines are one number, split up."""
     layout = TokenLayout(

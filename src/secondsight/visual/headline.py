@@ -30,15 +30,16 @@ def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> 
     """
     number = f"the {e.quantity}"
     if selection is None and box is None:
+        fits = "worse" if e.similarity < 0 else "better"
+        verdict = f"The first fits {fits} than the second. " if e.quantity == "margin" else ""
         best = _strongest(e, 1, e.toward_right(None), 1)
         if best is None:
-            return f"Nothing matches: all of it lowers {number}."
+            return f"{verdict}No word raises {number}." if verdict else f"Nothing matches: all of it lowers {number}."
         weights = torch.zeros(e.right_layout.size).to(e.left_effects)
         weights[best.features] = 1
         where = _strongest(e, 0, e.attributions @ weights, 1)
         does = "matches best" if e.quantity == "similarity" else f"raises {number} most"
-        verdict = f"The first fits {'worse' if e.similarity < 0 else 'better'} than the second. "
-        return f"{verdict if e.quantity == 'margin' else ''}{_capital(best.name)} {does}{_most_of(where)}."
+        return f"{verdict}{_capital(best.name)} {does}{_most_of(where)}."
     left, right = _name(e.left_layout, box), _name(e.right_layout, selection)
     values = e.toward_left(selection)
     value = float(values @ e.left_layout.select(box).to(values))

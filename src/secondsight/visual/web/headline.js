@@ -61,12 +61,13 @@ export function titleLine(shown, reading, weights, names) {
   const number = `the ${shown.called}`;
   if (reading === "alone") return "What each side does by itself, whatever stands on the other side.";
   if (!weights[0] && !weights[1]) {
+    const fits = shown.similarity < 0 ? "worse" : "better";
+    const verdict = shown.called === "margin" ? `The first fits ${fits} than the second. ` : "";
     const best = strongest(shown, 1, scores(shown, 1, null), 1);
-    if (!best) return `Nothing matches: all of it lowers ${number}.`;
+    if (!best) return verdict ? `${verdict}No word raises ${number}.` : `Nothing matches: all of it lowers ${number}.`;
     const where = strongest(shown, 0, scores(shown, 0, weightsOf(best.groups, shown.groups[1])), 1);
     const does = shown.called === "similarity" ? "matches best" : `raises ${number} most`;
-    const verdict = `The first fits ${shown.similarity < 0 ? "worse" : "better"} than the second. `;
-    return `${shown.called === "margin" ? verdict : ""}${capital(best.name)} ${does}${mostOf(where)}.`;
+    return `${verdict}${capital(best.name)} ${does}${mostOf(where)}.`;
   }
   const value = total(scores(shown, 0, weights[1]), weights[0]);
   const does = `${value < 0 ? "lowers" : "raises"} ${number}`;
