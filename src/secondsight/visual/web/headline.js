@@ -39,7 +39,7 @@ function places(side, which, first = 0) {
   return [...ninths.values()];
 }
 
-/** The word, or the ninth of a picture with the cell, that goes furthest in the direction of `sign`; null where none does. */
+/** The word, or the ninth with the cell, that goes furthest in the direction of `sign`; null where none does. */
 function strongest(shown, side, values, sign) {
   const sides = [shown.left, shown.right];
   const which = sides.every(hasPicture) ? ["left ", "right "][side] : "";
