@@ -14,6 +14,7 @@ from secondsight.cli import app
 STAND_INS = {
     # What readers have, and what stands for it here; numbers that only make a command longer.
     "PHOTO": "scene.png",
+    'explain FOLDER "CAPTION"': 'explain photos "a dog left of a tree"',
     '"CAPTION"': '"a dog left of a tree"',
     "open_clip:ViT-B-16/openai": "scenes",
     "open_clip:ViT-B-16/tuned/model.safetensors": "scenes:tuned/model.safetensors",
