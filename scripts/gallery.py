@@ -111,7 +111,7 @@ def draw_experiments(out, scenes):
         save_small(next(iter(approximation.figures.values())), out / "approximation.png", 640)
 
 
-def draw_pages(out, e, difference, scenes):
+def draw_pages(out, e, difference, scenes, builtin):
     """Screenshots of the page and the app in chromium; without chromium the present ones stay."""
     import sys
 
@@ -130,17 +130,19 @@ def draw_pages(out, e, difference, scenes):
             page.goto((Path(folder) / f"{name}.html").as_uri())
             page.wait_for_selector(".ss-word")
             save_screenshot(page, out / f"{name}.png")
-        for name, address in serve_pages(scenes, Path(folder)):
+        for name, address in serve_pages(builtin):
             page = driver.new_page(viewport={"width": 1000, "height": 780})
             page.goto(address)
-            if name == "app":
-                page.locator("#cards button").nth(7).click()
-                page.wait_for_selector("#view .ss-word")
-            else:
+            if name == "search":
                 page.wait_for_function("() => !document.getElementById('query-form').hidden")
-                page.get_by_label("What to look for").fill("a pizza")
+                page.get_by_label("What to look for").fill("a wild animal")
                 page.get_by_role("button", name="Search").click()
                 page.wait_for_selector(".hit canvas")
+            else:
+                page.wait_for_selector("#cards button")
+            if name == "app":
+                page.locator("#cards button").last.click()
+                page.wait_for_selector("#view .ss-word")
             page.wait_for_load_state("networkidle")
             save_screenshot(page, out / f"{name}.png")
 
@@ -149,26 +151,21 @@ def save_screenshot(page, path):
     save_shrunk(Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB"), path, 1000)
 
 
-def serve_pages(scenes, folder):
-    """Runs the app and yields the name and address of every page to show."""
+def serve_pages(builtin):
+    """Runs the app with its own photographs and yields the name and address of every page to show."""
     import uvicorn
 
     from secondsight.server import create_app
 
-    photos = folder / "photos"
-    photos.mkdir()
-    for i, example in enumerate(Scenes(24, seed=21, size=256)):
-        example.image.save(photos / f"{i:02d}.png")
+    photos = Path(ss.__file__).parent / "server" / "web" / "examples"
     server = uvicorn.Server(
-        uvicorn.Config(create_app({"scenes": scenes}, photos=photos), host="127.0.0.1", port=0, log_level="error")
+        uvicorn.Config(create_app({"builtin": builtin}, photos=photos), host="127.0.0.1", port=0, log_level="error")
     )
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
         time.sleep(0.01)
     address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    yield "app", f"{address}/#/gallery"
-    time.sleep(5)
-    yield "search", f"{address}/#/search"
+    yield from (("start", address), ("app", address), ("search", f"{address}/#/search"))
     server.should_exit = True
 
 
@@ -178,11 +175,12 @@ def main(out: Path) -> None:
     warnings.simplefilter("ignore", FutureWarning)
     np.random.seed(0)
     scenes = ss.load("scenes")
-    e, difference = draw_explanations(out, ss.load("builtin"))
+    builtin = ss.load("builtin")
+    e, difference = draw_explanations(out, builtin)
     save_first_picture(e, out.parent / "coffee.jpg")
-    draw_decisions(out.parent / "decisions", ss.load("builtin"), scenes)
+    draw_decisions(out.parent / "decisions", builtin, scenes)
     draw_experiments(out, scenes)
-    draw_pages(out, e, difference, scenes)
+    draw_pages(out, e, difference, scenes, builtin)
     for path in sorted(out.iterdir()):
         print(f"{path} {path.stat().st_size // 1024} kB")
 
