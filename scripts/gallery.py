@@ -134,7 +134,7 @@ def draw_pages(out, e, difference, scenes, builtin):
             page = driver.new_page(viewport={"width": 1000, "height": 780})
             page.goto(address)
             if name == "search":
-                page.wait_for_function("() => !document.getElementById('query-form').hidden")
+                page.get_by_text("7 photographs", exact=True).wait_for(timeout=120_000)
                 page.get_by_label("What to look for").fill("a wild animal")
                 page.get_by_role("button", name="Search").click()
                 page.wait_for_selector(".hit canvas")

@@ -241,7 +241,7 @@ def test_figures_and_terminal_have_the_pages_title(script, e, selection, box):
     assert headline(e, selection, box) == title
     if box is None:
         figure = e.plot(selection)
-        assert title in [text.get_text() for text in figure.texts]
+        assert title in " ".join(text.get_text() for text in figure.texts)
         plt.close(figure)
         console = Console(file=io.StringIO(), width=200)
         console.print(terminal(e, selection=selection))

@@ -457,6 +457,8 @@ def request(rng: random.Random) -> None:
         assert sentence
         assert "\n" not in sentence
         assert "Traceback" not in answer.text
+    elif answer.status_code == 204:
+        assert not answer.content
     elif "json" in answer.headers["content-type"]:
         answer.json()
 

@@ -31,7 +31,7 @@ class Limits:
     """
 
     body: int = 32 * 2**20
-    pixels: int = 50_000_000
+    pixels: int = 120_000_000
     characters: int = 2000
     captions: int = 8
     waiting: int = 16

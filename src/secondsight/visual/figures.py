@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from textwrap import shorten
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rcParams
@@ -21,6 +21,9 @@ from secondsight.visual.saving import printable, save, with_names
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
+
+_TITLE_CHARACTERS, _TITLE_LINE = 76, 0.15
+"""Characters of a line of a figure's title, and its height in inches."""
 
 _PAIR_WIDTH = 2.7
 """Inches of a pair in `pairs`."""
@@ -69,21 +72,18 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     # A single picture takes the page's width; two share its height.
     limit = 7.0 if upper.pictures + lower.pictures < 2 else 3.6
     upper_height, lower_height = upper.height(limit), lower.height(limit)
-    height = upper_height + lower_height + 1.0
+    title = wrap(headline(e, selection, box), _TITLE_CHARACTERS)
+    height = upper_height + lower_height + 0.85 + _TITLE_LINE * len(title)
     figure.set_size_inches(WIDTH, height)
     upper.draw(figure, (lower_height + 0.7) / height, upper_height / height)
     lower.draw(figure, 0.62 / height, lower_height / height)
-    title = with_names(printable(_title_line(e, selection, box)))
-    figure.text(0.02, 1 - 0.17 / height, title, fontsize=9, weight="bold", parse_math=False)
+    for number, line in enumerate(title):
+        top = 1 - (0.17 + _TITLE_LINE * number) / height
+        figure.text(0.02, top, with_names(printable(line)), fontsize=9, weight="bold", parse_math=False)
     terms = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
     equation = f"{e.quantity} {e.similarity:.4f} = {terms.removeprefix('+ ')}".replace("-", "−")
     figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333", parse_math=False)
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777", parse_math=False)
-
-
-def _title_line(e: Explanation, selection: Any, box: Box | None) -> str:
-    """The headline, on one line of the figure."""
-    return shorten(headline(e, selection, box), 88, placeholder=" …")
 
 
 def pairs(explanations: Sequence[tuple[Explanation, Any]], columns: int = 3) -> Figure:
