@@ -260,6 +260,13 @@ def test_a_margin_that_no_word_raises_says_which_one_fits_better(script, e):
     assert headline(margin) == title
 
 
+def test_a_margin_between_short_captions_names_them(script):
+    why = ss.explain("scenes", Image.effect_noise((64, 48), 90).convert("RGB"), "a dog", against="a zebra")
+    title, _ = said(script, why)
+    assert title.startswith(f"“a dog” fits {'worse' if why.similarity < 0 else 'better'} than “a zebra”. ")
+    assert headline(why) == title
+
+
 def test_each_side_alone_adds_up_to_the_table(script, e):
     """Positions without a place count as well: the sentence and the table's lines are one number, split up."""
     layout = TokenLayout(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _ROWS, _COLUMNS, _TIMES = ("top", "", "bottom"), ("left", "", "right"), ("first", "second", "last")
 
+_SHORT = 40
+"""Characters of a text that a title quotes."""
+
 
 class Place(NamedTuple):
     """What has a name on a side: a word, or a ninth of a picture, with its features; `where` completes "most of all …"."""
@@ -30,8 +33,7 @@ def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> 
     """
     number = f"the {e.quantity}"
     if selection is None and box is None:
-        fits = "worse" if e.similarity < 0 else "better"
-        verdict = f"The first fits {fits} than the second. " if e.quantity == "margin" else ""
+        verdict = _verdict(e) if e.quantity == "margin" else ""
         best = _strongest(e, 1, e.toward_right(None), 1)
         if best is None:
             return f"{verdict}No word raises {number}." if verdict else f"Nothing matches: all of it lowers {number}."
@@ -51,6 +53,14 @@ def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> 
     side = 0 if box is None else 1
     where = _strongest(e, side, values if side == 0 else e.toward_right(box), -1 if value < 0 else 1)
     return f"{_capital(right if side == 0 else left)} {does}{_most_of(where)}."
+
+
+def _verdict(e: Interactions) -> str:
+    """Which of two sides of a margin fits better, by their texts where these are short."""
+    texts = [part.text or "" for part in e.right_layout.parts]
+    short = len(texts) == 2 and e.right_layout.signs[0] > 0 and all(0 < len(text) <= _SHORT for text in texts)
+    first, second = (f"“{text}”" for text in texts) if short else ("the first", "the second")
+    return f"{_capital(first)} fits {'worse' if e.similarity < 0 else 'better'} than {second}. "
 
 
 def _strongest(e: Interactions, side: int, values: Tensor, sign: int) -> Place | None:

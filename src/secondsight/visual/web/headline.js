@@ -55,14 +55,21 @@ const weightsOf = (groups, count) => Float64Array.from({ length: count }, (_, i)
 const mostOf = (place) => (place ? `, most of all ${place.where}` : "");
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
+/** Which of two sides of a margin fits better, by their texts where these are short. */
+function verdictOn({ right, similarity }) {
+  const texts = (right.parts || []).map((part) => part.text || "");
+  const short = texts.length === 2 && right.parts[0].sign > 0 && texts.every((text) => text && text.length <= 40);
+  const [first, second] = short ? texts.map((text) => `“${text}”`) : ["the first", "the second"];
+  return `${capital(first)} fits ${similarity < 0 ? "worse" : "better"} than ${second}. `;
+}
+
 /** What stands out, as one sentence; `names` say what is picked on either side, `weights` are null where nothing is. */
 export function titleLine(shown, reading, weights, names) {
   const sides = [shown.left, shown.right];
   const number = `the ${shown.called}`;
   if (reading === "alone") return "What each side does by itself, whatever stands on the other side.";
   if (!weights[0] && !weights[1]) {
-    const fits = shown.similarity < 0 ? "worse" : "better";
-    const verdict = shown.called === "margin" ? `The first fits ${fits} than the second. ` : "";
+    const verdict = shown.called === "margin" ? verdictOn(shown) : "";
     const best = strongest(shown, 1, scores(shown, 1, null), 1);
     if (!best) return verdict ? `${verdict}No word raises ${number}.` : `Nothing matches: all of it lowers ${number}.`;
     const where = strongest(shown, 0, scores(shown, 0, weightsOf(best.groups, shown.groups[1])), 1);
