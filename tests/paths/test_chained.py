@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 import secondsight as ss
 from models import clip, naive, pixels
+from secondsight.paths import linearisation
 from secondsight.paths.linear_maps import Scale
 from secondsight.paths.linearisation import Linearisation
 from secondsight.paths.rules import RULES, Edge
 from secondsight.support.guard import differentiable
+from secondsight.support.progress import listening
 from secondsight.testing import snapshot
 
 captum = pytest.importorskip("captum.attr", reason="the package captum is the oracle here")
@@ -382,3 +384,13 @@ def test_small_steps_have_exact_slopes_in_single_precision(function, scale):
         double = Linearisation(function, *points).pull(torch.ones(1, 1, 4, 6, dtype=torch.float64))
         single = Linearisation(function, *(z.float() for z in points)).pull(torch.ones(1, 1, 4, 6))
     assert (single - double).abs().max() <= 1e-4 * double.abs().max()
+
+
+def test_long_steps_tell_how_far_they_are(monkeypatch):
+    monkeypatch.setattr(linearisation, "_ROW_FLOATS_ON_CPU", 1)
+    contributions, shares = explained(deep, noise(1, 4, 6, seed=1), noise(1, 4, 6, seed=2)), []
+    rows = torch.eye(len(contributions.embedding), dtype=torch.float64)
+    with listening(shares.append):
+        contributions.rows.pull(rows)
+    contributions.rows.pull(rows)
+    assert shares == [(row + 1) / len(rows) for row in range(len(rows))]

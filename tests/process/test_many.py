@@ -1,17 +1,20 @@
 """Many photographs by one command, and what the helps and lists say."""
 
 import csv
+import io
 import json
 import re
 import shlex
 
 import pytest
 import torch
+from rich.console import Console
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from documents import write_reader_folder
-from secondsight.cli import EXAMPLES, app
+from secondsight.cli import EXAMPLES, app, common
+from secondsight.support.progress import tell
 
 
 @pytest.fixture
@@ -136,3 +139,11 @@ def test_helps_and_lists_need_no_mathematics():
         entries = text.partition("--data")[0].splitlines()
         assert len(entries) > 20
         assert all(line.startswith("  Use this when ") for line in entries[1::2])
+
+
+def test_the_spinner_says_how_far_a_long_step_is(monkeypatch):
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(common, "err", terminal)
+    with common.spinner("explaining 50 words"):
+        tell(0.5)
+    assert "explaining 50 words, 50%" in terminal.file.getvalue()

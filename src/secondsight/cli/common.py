@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from secondsight.support.errors import AdapterError, InputError
+from secondsight.support.progress import listening
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,9 +74,11 @@ def plain_errors() -> Iterator[None]:
 
 @contextmanager
 def spinner(activity: str) -> Iterator[None]:
-    """A spinner on the error stream during a slow step; nothing where that stream is not a terminal."""
+    """A spinner on the error stream during a slow step, with the share of it that is done as far as the step tells;
+    nothing where that stream is not a terminal.
+    """
     if err.is_terminal:
-        with err.status(activity):
+        with err.status(activity) as status, listening(lambda share: status.update(f"{activity}, {share:.0%}")):
             yield
     else:
         yield

@@ -248,7 +248,7 @@ def _print(
 def _activity(caption: str | None) -> str:
     """What the spinner says: a long caption takes as long as it has words."""
     words = len((caption or "").split())
-    return "explaining" if words < 40 else f"explaining {words} words: this takes a while"
+    return "explaining" if words < 40 else f"explaining {words} words, which takes a while"
 
 
 def _strongest_cell(e: Explanation, selection: Any, title: str) -> str:

@@ -24,6 +24,7 @@ from secondsight.paths.rules import Edge, Move, NoRule, edges_of
 from secondsight.paths.tape import CannotRecord, Operation, record
 from secondsight.support.errors import InputError
 from secondsight.support.memory import retry_in_smaller_chunks
+from secondsight.support.progress import tell
 
 Function = Callable[[Tensor], Tensor]
 
@@ -181,7 +182,12 @@ class Linearisation:
 
     def _in_chunks(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         def chunked(chunk_divisor: int) -> Tensor:
-            return torch.cat([run(part) for part in rows.split(max(1, self._together() // chunk_divisor))])
+            chunks = rows.split(max(1, self._together() // chunk_divisor))
+            results = []
+            for number, chunk in enumerate(chunks, 1):
+                results.append(run(chunk))
+                tell(number / len(chunks))
+            return torch.cat(results)
 
         with torch.no_grad():
             return retry_in_smaller_chunks(chunked)
