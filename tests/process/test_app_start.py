@@ -90,6 +90,30 @@ def test_the_builtin_model_answers_its_examples_as_the_page_says(tmp_path):
     assert [example.picture for example in examples_of("builtin") if not example.right] == ["raccoon"]
 
 
+def test_notes_agree_with_the_charts(tmp_path):
+    """What the notes say of the terms, and of places beside the one that is expected."""
+    builtin, notes = ss.load("builtin"), {example.picture: example.why for example in PHOTOGRAPHS}
+
+    def explained(name):
+        path = tmp_path / f"{name}.jpg"
+        path.write_bytes(check_picture(name))
+        captions = next(example.captions for example in PHOTOGRAPHS if example.picture == name)
+        return [ss.explain(builtin, path, caption) for caption in captions]
+
+    raccoon, cat = (e.terms for e in explained("raccoon"))
+    assert f"favours “a raccoon”, by {raccoon.interaction - cat.interaction:.2f}" in notes["raccoon"]
+    assert f"{cat.left - raccoon.left:.2f} in the line “image alone”" in notes["raccoon"]
+    assert f"{cat.right - raccoon.right:.2f} in “text alone”" in notes["raccoon"]
+    coffee, beer = explained("coffee")
+    assert beer["beer"].argmax() in coffee["coffee"].flatten().topk(9).indices
+    camera, park = (e.terms for e in explained("camera"))
+    assert park.interaction > camera.interaction
+    assert park.right < camera.right - 0.1
+    heat = explained("astronaut")[0]["shuttle"]
+    collar, shuttle = heat[3:6, 3:5].max(), heat[:4, 6:8].max()
+    assert 0.7 < collar / shuttle < 1.1
+
+
 def test_photographs_are_small_and_the_coffee_is_the_readmes():
     names = [example.picture for example in PHOTOGRAPHS]
     assert check_picture("coffee") == (ROOT / "examples" / "coffee.jpg").read_bytes()
@@ -334,7 +358,7 @@ def test_start_example_and_shared_link(browser, address, look):
         page.keyboard.press("Enter")
         page.wait_for_selector("#view .ss-word")
         caption = page.locator("#captions input").first.input_value()
-        assert "Explained by the model scenes" in page.locator("#asked").inner_text()
+        assert "Explained by the scenes model" in page.locator("#asked").inner_text()
         assert page.locator("#welcome").is_hidden()
         assert faults(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]

@@ -223,7 +223,7 @@ function quoted(captions) {
 function describe({ model, captions, example }) {
   const texts = quoted(captions);
   const question = captions.length > 1 ? `Does ${texts} fit better?` : texts ? `How well does ${texts} fit?` : "Two photos.";
-  $("asked").textContent = `${question} Explained by the model ${model}.`;
+  $("asked").textContent = `${question} Explained by the ${model} model.`;
   document.title = texts ? `${texts} · secondsight` : "secondsight";
   const card = (state.about.examples[model] || []).find((one) => one.name === example && one.captions[0] === captions[0]);
   $("why").hidden = !card || !card.why;
@@ -265,7 +265,7 @@ function showExamples() {
   const examples = state.about.examples[$("model").value] || [];
   $("cards").replaceChildren(...examples.map(exampleCard));
   const unchecked = examples.some((example) => !example.checked);
-  const sentence = `Click an example; the model ${$("model").value} explains it.`;
+  const sentence = `Click an example; it is explained by the ${$("model").value} model.`;
   $("about-examples").textContent = examples.length
     ? unchecked ? `${sentence} Nobody has checked what this model makes of them.` : sentence
     : "";
