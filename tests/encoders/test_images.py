@@ -87,7 +87,7 @@ def text_file(folder: Path) -> Path:
     [
         (lambda f: f / "missing.jpg", "does not exist"),
         (lambda f: f, "is a folder"),
-        (text_file, "not an image that Pillow can read"),
+        (text_file, "not a photograph that can be read: use JPEG, PNG or WebP"),
         (truncated, "damaged"),
         (bomb, "too large to open safely"),
         (lambda _: Image.new("RGB", (1, 1)), "too small"),

@@ -357,6 +357,11 @@ def test_start_example_and_shared_link(browser, address, look):
         page.locator("#cards button").first.focus()
         page.keyboard.press("Enter")
         page.wait_for_selector("#view .ss-word")
+        assert page.locator("#progress").inner_text()
+        page.goto(f"{address}/#/")
+        page.locator("#cards button").first.click()
+        page.get_by_text("from memory").wait_for()
+        page.wait_for_selector("#view .ss-word")
         caption = page.locator("#captions input").first.input_value()
         assert "Explained by the scenes model" in page.locator("#asked").inner_text()
         assert page.locator("#welcome").is_hidden()
@@ -383,7 +388,8 @@ def test_a_gone_link_says_so(browser, address):
 
 
 @needs_browser
-def test_a_closed_tab_ends_its_job(browser, model, scene, monkeypatch):
+@pytest.mark.parametrize("way", ["close", "cancel"])
+def test_a_closed_tab_and_a_cancelled_question_end_their_job(browser, model, scene, monkeypatch, way):
     begun, never = threading.Event(), threading.Event()
     ended = []
 
@@ -404,6 +410,19 @@ def test_a_closed_tab_ends_its_job(browser, model, scene, monkeypatch):
         page.get_by_role("button", name="Explain", exact=True).click()
         assert begun.wait(30)
         page.locator("#bar").wait_for()
-        page.goto(f"{url}/api")
+        if way == "cancel":
+            page.get_by_role("button", name="Cancel").click()
+            assert page.locator("#bar").is_hidden()
+            assert page.get_by_role("button", name="Cancel").is_hidden()
+            assert page.get_by_role("button", name="Explain", exact=True).is_enabled()
+            assert page.locator("#text").input_value() == "a cat"
+            assert page.locator("#progress").inner_text() == ""
+        else:
+            page.goto(f"{url}/api")
         wait_for(lambda: ended)
+        if way == "cancel":
+            # The same question is asked and answered anew.
+            monkeypatch.undo()
+            page.get_by_role("button", name="Explain", exact=True).click()
+            page.wait_for_selector("#view .ss-word")
         monkeypatch.undo()

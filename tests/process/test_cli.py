@@ -120,7 +120,7 @@ def test_methods_are_compared_in_one_picture(loaded, tmp_path, monkeypatch):
 BAD = [
     (("no.jpg", CAPTION), "'no.jpg' does not exist"),
     ((".", CAPTION), "is a folder"),
-    (("notes.txt", CAPTION), "not an image that Pillow can read"),
+    (("notes.txt", CAPTION), "not a photograph that can be read: use JPEG, PNG or WebP"),
     ((PHOTO, ""), "caption is empty"),
     ((PHOTO, "  "), "caption is empty"),
     ((PHOTO, CAPTION, "--select", "dog"), "'dog' is not in the caption; its words are 'a', 'cup'"),

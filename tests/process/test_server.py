@@ -117,13 +117,17 @@ def test_the_requested_method_explains(address, world):
     ("change", "status", "sentence"),
     [
         ({"image": "!!"}, 422, "not base64"),
-        ({"image": base64.b64encode(b"hello").decode()}, 422, "not an image that Pillow can read"),
+        (
+            {"image": base64.b64encode(b"hello").decode()},
+            422,
+            "is not a photograph that can be read: use JPEG, PNG or WebP",
+        ),
         ({"image": encode(Image.new("RGB", (1001, 1000)), "PNG")}, 422, "more than 1 million"),
         ({"image": encode(Image.new("RGB", (1, 1)))}, 422, "too small"),
         (
             {"image": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").decode()},
             422,
-            "not an image",
+            "is not a photograph",
         ),
         ({"other_image": encode(Image.new("RGB", (64, 64))), "captions": None, "layer": "input"}, 422, "too many"),
         ({"image": None}, 422, "give one of image, example, photo and text"),
@@ -408,11 +412,21 @@ def test_upload_explain_compare_and_link(browser, address, world, model):
         assert faults(page) == []
         link = page.url
         assert "#/e/" in link
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.get_by_role("button", name="Link to this explanation").click()
+        page.get_by_text("copied", exact=True).wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == link
         # The link opens the same for another user, who has no file.
         with page_of(browser) as second:
             second.goto(link)
             second.wait_for_selector("#view .ss-word")
             assert second.locator(".ss-status").inner_text() == page.locator(".ss-status").inner_text()
+            # Without leave to copy, the address is selected.
+            second.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+            second.get_by_role("button", name="Link to this explanation").click()
+            second.get_by_text("copy this address").wait_for()
+            assert second.evaluate("getSelection().toString()") == link
+            assert faults(second) == []
         with page.expect_download() as download:
             page.get_by_text("Save as one HTML file").click()
         assert download.value.suggested_filename == "explanation.html"
@@ -468,23 +482,29 @@ def test_photos_come_by_paste_and_drop(browser, address, world, event):
 @needs_browser
 def test_errors_are_shown_where_they_happen(browser, address, world):
     with page_of(browser, viewport={"width": 390, "height": 800}) as page:
-        page.expected = ["422", "404"]
+        page.expected = ["404"]
         page.goto(address)
         problem = page.locator("#problem")
         page.get_by_role("button", name="Explain").click()
         assert problem.inner_text() == "choose a photo first"
         file = {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"no image"}
         page.locator("#file-left").set_input_files(file)
+        page.get_by_text("x.jpg is not a photograph that can be read: use JPEG, PNG or WebP").wait_for()
+        assert page.locator("#drop-left .hint").is_visible()
         page.get_by_label("Caption", exact=True).fill("a cat")
-        page.get_by_role("button", name="Explain").click()
-        page.get_by_text("not an image that Pillow").wait_for()
         choose_photo(page, world[0].image)
+        page.locator("#drop-left .file").wait_for()
+        assert page.locator("#drop-left .file").inner_text() == "x.png"
+        assert problem.is_hidden()
         page.get_by_text("More options").click()
         page.get_by_role("textbox", name="Layer").fill("last")
         page.get_by_role("button", name="Explain").click()
         assert "neither a number" in problem.inner_text()
         page.goto(f"{address}/#/e/unknown")
         page.get_by_text("no such explanation").wait_for()
+        # At the top, where the explanation would be.
+        assert page.locator("#missing").bounding_box()["y"] < page.locator("#cards").bounding_box()["y"]
+        assert page.evaluate("scrollY") == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert faults(page) == []
 

@@ -71,7 +71,7 @@ def _decoded(
     except Image.DecompressionBombError as problem:
         raise InputError(f"{name} is too large to open safely ({problem}): scale it down first") from problem
     except UnidentifiedImageError as problem:
-        raise InputError(f"{name} is not an image that Pillow can read") from problem
+        raise InputError(f"{name} is not a photograph that can be read: use JPEG, PNG or WebP") from problem
     except MemoryError:
         raise
     except Exception as problem:  # damaged files raise all kinds of exceptions

@@ -47,12 +47,23 @@ function addCaption(text = "") {
   return input;
 }
 
-function setImage(side, source, input) {
+function setImage(side, source, input, name = "") {
   state.images[side] = input;
-  const area = $(`drop-${side}`), image = area.querySelector("img");
+  const area = $(`drop-${side}`), image = area.querySelector("img"), file = area.querySelector(".file");
   image.hidden = !source;
-  area.querySelector("span").hidden = Boolean(source);
+  area.querySelector(".hint").hidden = Boolean(source);
+  file.textContent = name;
+  file.hidden = !name;
   if (source) image.src = source;
+}
+
+// Chosen files are looked at before they are sent. TIFF files are read by the server, and by few browsers.
+async function checkPhotograph(file, url) {
+  if (file.type === "image/tiff") return;
+  const image = element("img", { src: url });
+  await image.decode().catch(() => {
+    throw new Error(`${file.name} is not a photograph that can be read: use JPEG, PNG or WebP`);
+  });
 }
 
 // Files are read one after the other, so that the last one chosen stays; a question waits until they are read.
@@ -74,7 +85,8 @@ async function readFile(side, file) {
     reader.onerror = () => reject(new Error(`${file.name} cannot be read: choose it again`));
     reader.readAsDataURL(file);
   });
-  setImage(side, url, { image: url.slice(url.indexOf(",") + 1) });
+  await checkPhotograph(file, url);
+  setImage(side, url, { image: url.slice(url.indexOf(",") + 1) }, file.name);
 }
 
 function listenForFiles(side) {
@@ -149,15 +161,30 @@ function describeProgress(job) {
 // Without an estimate the bar only moves. An estimate that was too short lets it stop before the end.
 function showProgress(job) {
   document.body.classList.add("busy");
-  $("bar").hidden = false;
+  $("bar").hidden = $("cancel").hidden = false;
   $("progress").textContent = describeProgress(job);
   if (job.remaining === null) $("bar").removeAttribute("value");
   else $("bar").value = Math.min(0.97, job.seconds / (job.seconds + job.remaining || 1));
 }
 
-function leave() {
-  if (state.job) fetch(`/api/jobs/${state.job}`, { method: "DELETE", keepalive: true }).catch(() => {});
-  state.job = null;
+function leave(id) {
+  if (id) fetch(`/api/jobs/${id}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  if (state.job === id) state.job = null;
+}
+
+function finish(text) {
+  $("progress").textContent = text;
+  $("explain").disabled = false;
+  $("bar").hidden = $("cancel").hidden = true;
+  document.body.classList.remove("busy");
+}
+
+// Whatever arrives later belongs to no submission.
+function cancel() {
+  state.submission++;
+  leave(state.job);
+  finish("");
+  $("explain").focus();
 }
 
 async function follow(job, submission) {
@@ -165,8 +192,8 @@ async function follow(job, submission) {
   for (let wait = 60; job.state === "waiting" || job.state === "running"; wait = 250) {
     showProgress(job);
     await sleep(wait);
+    if (submission === state.submission) job = await request(`/api/jobs/${job.id}`);
     if (submission !== state.submission) return null;
-    job = await request(`/api/jobs/${job.id}`);
   }
   state.job = null;
   if (job.state === "failed") throw new Error(job.error);
@@ -175,29 +202,25 @@ async function follow(job, submission) {
 
 async function explain(readAll = readQuestion) {
   const submission = ++state.submission, started = performance.now();
-  leave();
+  leave(state.job);
   $("problem").hidden = true;
   $("progress").textContent = "";
   $("explain").disabled = true;
   try {
     await state.ready;
     await state.reading;
-    const job = await follow(await request("/api/explain", readAll()), submission);
+    const submitted = await request("/api/explain", readAll());
+    if (submission !== state.submission) return leave(submitted.id);
+    const job = await follow(submitted, submission);
     if (job === null || submission !== state.submission) return;
-    $("progress").textContent = `done in ${((performance.now() - started) / 1000).toFixed(1)} s`;
+    finish(submitted.state === "done" ? "from memory" : `done in ${((performance.now() - started) / 1000).toFixed(1)} s`);
     if (location.hash === `#/e/${job.id}`) await open(job.id);
     else location.hash = `#/e/${job.id}`;
   } catch (problem) {
     if (submission !== state.submission) return;
-    $("progress").textContent = "";
+    finish("");
     showProblem($("problem"), problem);
     $("problem").scrollIntoView({ block: "nearest" });
-  } finally {
-    if (submission === state.submission) {
-      $("explain").disabled = false;
-      $("bar").hidden = true;
-      document.body.classList.remove("busy");
-    }
   }
 }
 
@@ -209,7 +232,6 @@ async function open(id) {
   $("view").hidden = false;
   state.view = view($("view"), data);
   state.opened = id;
-  $("permalink").href = `#/e/${id}`;
   $("download").href = `/api/explanations/${encodeURIComponent(id)}/page`;
   $("warnings").textContent = data.warnings.length ? ` · ${data.warnings.join("; ")}` : "";
   describe(data.question);
@@ -217,6 +239,25 @@ async function open(id) {
 
 function quoted(captions) {
   return captions.map((caption) => `“${caption}”`).join(" or ");
+}
+
+// Without leave to copy, the address is shown and selected.
+async function copyLink() {
+  const address = new URL(`#/e/${state.opened}`, location.href).href;
+  try {
+    await navigator.clipboard.writeText(address);
+    $("copied").textContent = "copied";
+  } catch {
+    $("copied").textContent = "copy this address:";
+    $("address").hidden = false;
+    $("address").value = address;
+    $("address").select();
+  }
+}
+
+function forgetCopy() {
+  $("copied").textContent = "";
+  $("address").hidden = true;
 }
 
 // Who opens a link has not asked: the page says what was asked, and of which model.
@@ -288,6 +329,8 @@ async function navigate() {
   const section = place === "search" ? place : "ask", shown = place === "e" && Boolean(id);
   for (const name of ["ask", "search"]) $(name).hidden = name !== section;
   $("welcome").hidden = shown;
+  $("missing").hidden = true;
+  forgetCopy();
   $("shown").hidden = $("view").hidden = !shown || state.opened !== id;
   document.querySelectorAll("nav a").forEach((link) => {
     const current = link.getAttribute("href") === (section === "ask" ? "#/" : `#/${section}`);
@@ -309,8 +352,8 @@ async function openShared(id) {
     scrollTo(0, 0);
   } catch (problem) {
     $("welcome").hidden = false;
-    showProblem($("problem"), problem);
-    $("problem").scrollIntoView({ block: "center" });
+    showProblem($("missing"), problem);
+    scrollTo(0, 0);
   }
 }
 
@@ -341,7 +384,9 @@ async function start() {
 }
 
 // A tab that is closed ends its job.
-addEventListener("pagehide", leave);
+addEventListener("pagehide", () => leave(state.job));
+$("cancel").addEventListener("click", cancel);
+$("permalink").addEventListener("click", copyLink);
 
 // Actions before the server has answered wait for `ready`; if it does not answer, the page says so.
 state.ready = start();
