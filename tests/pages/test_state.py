@@ -22,7 +22,7 @@ from secondsight.visual.page import web_file
 from secondsight.visual.page_data import page_data
 from secondsight.visual.terminal import terminal
 
-PURE = ("state", "headline", "colours", "boxes")
+PURE = ("state", "headline", "answer", "colours", "boxes")
 FOLDER = files("secondsight.visual") / "web"
 
 
@@ -210,23 +210,60 @@ def test_sentences_of_what_is_picked(script, e):
     }
     numbers = {name: f"{value:+.4f}".replace("-", "−") for name, value in values.items()}
 
-    def starts(value, number):
-        return f"It adds {number} to the" if value >= 0 else "It changes the similarity of 0.3000 by " + number
+    def share(name, number, others):
+        """The part, the whole, and a word on it where the part is the larger one."""
+        part, whole = values[number], values["all"]
+        link = " of the " if (part < 0) == (whole < 0) else ", against the "
+        common = (
+            "by which the picture and the caption disagree"
+            if whole < 0
+            else "that the picture and the caption have in common"
+        )
+        larger = link == " of the " and abs(part) > abs(whole)
+        rest = (
+            f"; other {others} " + ("make up for some of it" if part < 0 else "take some of it away") if larger else ""
+        )
+        return f"{name} counts {numbers[number]}{link}{numbers['all']} {common}{rest}. The similarity is 0.3000."
 
     title, detail = said(script, e, (None, cat.tolist()), ("the whole image", "“cat”"))
     assert title.startswith(
         "“cat” " + ("raises" if values["cat"] > 0 else "lowers") + " the similarity, most of all in the "
     )
-    assert detail.startswith(starts(values["cat"], numbers["cat"]))
-    assert detail.endswith(f"For comparison, all words: {numbers['all']}.")
+    assert detail == share("“cat”", "cat", "words")
     title, detail = said(script, e, (box.tolist(), None), ("the box", "all words"))
     assert title.startswith("The box " + ("raises" if values["box"] > 0 else "lowers"))
     assert "most of all through “" in title
-    assert detail.endswith(f"For comparison, the whole image: {numbers['all']}.")
+    assert detail == share("The box", "box", "places")
     title, detail = said(script, e, (box.tolist(), cat.tolist()), ("the box", "“cat”"))
     assert title.startswith("“cat” in the box ")
-    assert detail.startswith(starts(values["both"], numbers["both"]))
+    assert detail.startswith(f"Together they count {numbers['both']}. For comparison, ")
+    assert detail.endswith(" The similarity is 0.3000.")
     assert f"the box with all words: {numbers['box']}; “cat” with the whole image: {numbers['cat']}." in detail
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ([0.3, -0.1], "“dog” counts +0.3000 of the +0.2000 that the two have; other words take some of it away."),
+        ([0.1, 0.3], "“dog” counts +0.1000 of the +0.4000 that the two have."),
+        ([-0.1, 0.3], "“dog” counts −0.1000, against the +0.2000 that the two have."),
+        ([0.1, -0.3], "“dog” counts +0.1000, against the −0.2000 by which the two disagree."),
+        (
+            [-0.3, 0.1],
+            "“dog” counts −0.3000 of the −0.2000 by which the two disagree; other words make up for some of it.",
+        ),
+        ([-0.1, -0.3], "“dog” counts −0.1000 of the −0.4000 by which the two disagree."),
+    ],
+)
+def test_a_part_that_is_larger_than_the_whole_says_why(script, e, columns, sentence):
+    text = TokenLayout(size=2, special={}, text="dog cat", offsets=((0, 3), (4, 7)), tokens=("dog", "cat"))
+    matrix = torch.tensor(columns).repeat(12, 1) / 12
+    pair = replace(e, attributions=matrix, right_effects=torch.zeros(2), right_layout=text, right_input=text.text)
+    # What is left over lies in no special position here.
+    pair = replace(pair, similarity=pair.terms.base + pair.terms.left + pair.terms.right + sum(columns))
+    detail = said(script, pair, (None, [1.0, 0.0]), ("the whole image", "“dog”"))[1]
+    pictured = sentence.replace("the two have", "the picture and the caption have in common")
+    assert detail.startswith(pictured.replace("the two disagree", "the picture and the caption disagree"))
 
 
 @pytest.mark.parametrize("selection", [None, "cat", "dog"])
@@ -251,6 +288,47 @@ def test_figures_and_terminal_have_the_pages_title(script, e, selection, box):
 def test_a_pair_without_anything_that_matches_says_so(script, e):
     title, _ = said(script, replace(e, attributions=-e.matrix.abs()))
     assert title == "Nothing matches: all of it lowers the similarity."
+
+
+def test_a_similarity_below_that_of_blank_inputs_is_no_match(script, e):
+    title, _ = said(script, e)
+    closest = title.removesuffix(".").replace(" matches best", "")
+    for similarity, expected in ((0.05, f"The model sees no match here; closest is {closest}."), (0.1, title)):
+        low = replace(e, similarity=similarity)
+        assert said(script, low)[0] == expected
+        assert headline(low) == expected
+
+
+def ranked(script, similarities, base=0.0):
+    cases = [
+        {"name": name, "similarity": value, "terms": [["base", base]]}
+        for name, value in zip("abcd", similarities, strict=False)
+    ]
+    data = {"cases": [{}, *cases], "alternatives": list(range(1, len(cases) + 1))}
+    return script("answerLine(ranking(data))", data=data), script("rankNumbers(ranking(data))", data=data)
+
+
+def test_of_several_texts_the_answer_comes_first(script):
+    assert ranked(script, [0.05, 0.18])[0] == "The model prefers “b” (0.18) to “a” (0.05)."
+    assert ranked(script, [0.1811, 0.1814])[0] == "The model prefers “b” (0.1814) to “a” (0.1811)."
+    assert ranked(script, [0.18, 0.18])[0] == "The model does not prefer either: “a” (0.1800), “b” (0.1800)."
+    line, numbers = ranked(script, [0.05, 0.18, -0.031])
+    assert line == "Of 3 texts the model prefers “b” (0.18)."
+    assert numbers == ["0.18", "0.05", "−0.03"]
+    low = ranked(script, [-0.05, -0.01], 0.02)[0]
+    assert low == "The model sees no match with either; “b” (−0.01) is closer than “a” (−0.05)."
+    assert ranked(script, [0.0, -0.1, 0.01], 0.02)[0].endswith("with any of these; “c” (0.01) is closest.")
+
+
+def test_only_texts_of_one_picture_are_alternatives():
+    photo = Image.effect_noise((64, 48), 90).convert("RGB")
+    dog, cat = (ss.explain("scenes", photo, text) for text in ("a dog", "a cat"))
+    assert page_data([dog, cat])["alternatives"] == [0, 1]
+    assert page_data(ss.explain("scenes", photo, "a dog", against="a cat"))["alternatives"] == [1, 2]
+    elsewhere = ss.explain("scenes", Image.new("RGB", (64, 48), "red"), "a cat")
+    assert page_data([dog, elsewhere])["alternatives"] == []
+    assert page_data([dog, dog])["alternatives"] == []
+    assert page_data(dog)["alternatives"] == []
 
 
 def test_a_margin_that_no_word_raises_says_which_one_fits_better(script, e):

@@ -333,6 +333,52 @@ def test_the_title_is_the_first_thing_to_read(browser, e, tmp_path):
         assert re.match(f"“{word}” (raises|lowers) the similarity, most of all in the ", title.inner_text())
 
 
+@pytest.mark.parametrize("width", [360, 1100])
+def test_several_captions_begin_with_the_answer(browser, scene, against, tmp_path, width):
+    first, second = against.parts
+    best, worst = sorted(against.parts, key=lambda part: -part.similarity)
+    with page_of(browser, viewport={"width": width, "height": 900}) as page:
+        for explanations in (against, [first, second]):
+            visit(page, explanations, tmp_path)
+            answer = page.locator(".ss-answer")
+            numbers = re.findall(r"\((.+?)\)", answer.inner_text().replace("−", "-"))
+            assert [float(n) for n in numbers] == pytest.approx([best.similarity, worst.similarity], abs=0.005)
+            assert "prefers “" in answer.inner_text()
+            tops = [page.locator(place).first.bounding_box()["y"] for place in (".ss-answer", ".ss-choice")]
+            assert tops[0] < tops[1]
+            assert "fits" not in page.locator(".ss-status").inner_text()
+        texts = [scene.caption, scene.negatives[0].caption, "a zebra"]
+        many = [ss.explain(ss.load("scenes"), scene.image, text) for text in texts]
+        visit(page, many, tmp_path)
+        ranks = page.locator(".ss-ranks th").all_inner_texts()
+        assert ranks == sorted(texts, key=lambda text: -many[texts.index(text)].similarity)
+        widths = [bar.bounding_box()["width"] for bar in page.locator(".ss-rank i").all()]
+        shares = [abs(one.similarity) for one in sorted(many, key=lambda one: -one.similarity)]
+        assert np.allclose(np.array(widths) / widths[0], np.array(shares) / shares[0], atol=0.05)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert faults(page) == []
+        visit(page, first, tmp_path)
+        assert page.locator(".ss-answer").is_hidden()
+
+
+def test_titles_keep_their_direction_whatever_they_quote(browser, tmp_path):
+    e = paired(Image.new("RGB", (400, 300), "grey"), "فنجان قهوة على الطاولة")
+    rest = "(() => { const r = document.createRange(), t = document.querySelector('.ss-status .ss-title').lastChild;"
+    rest += "r.selectNodeContents(t); return r.getBoundingClientRect().left; })()"
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit_open(page, e, tmp_path)
+        page.locator(".ss-word").nth(1).click()
+        title = page.locator(".ss-status .ss-title")
+        assert title.get_attribute("dir") == "ltr"
+        assert title.locator("bdi").inner_text() == "قهوة"
+        # The quoted word, then the English that follows it, from the left edge on.
+        word = title.locator("bdi").bounding_box()
+        assert word["x"] - title.bounding_box()["x"] < 15
+        assert page.evaluate(rest) >= word["x"] + word["width"]
+        svg = page.evaluate("window.shown.picture('svg').then((blob) => blob.text())")
+        assert "“\u2068قهوة\u2069”" in svg
+
+
 def paired(photo, text: str) -> ss.Explanation:
     """A photograph of 3 × 4 patches and a text of words."""
     g, words, offsets = torch.Generator().manual_seed(0), text.split(), []

@@ -40,6 +40,8 @@ def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> 
         weights = torch.zeros(e.right_layout.size).to(e.left_effects)
         weights[best.features] = 1
         where = _strongest(e, 0, e.attributions @ weights, 1)
+        if _unmatched(e):
+            return f"The model sees no match here; closest is {best.name}{_most_of(where)}."
         does = "matches best" if e.quantity == "similarity" else f"raises {number} most"
         return f"{verdict}{_capital(best.name)} {does}{_most_of(where)}."
     left, right = _name(e.left_layout, box), _name(e.right_layout, selection)
@@ -53,6 +55,12 @@ def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> 
     side = 0 if box is None else 1
     where = _strongest(e, side, values if side == 0 else e.toward_right(box), -1 if value < 0 else 1)
     return f"{_capital(right if side == 0 else left)} {does}{_most_of(where)}."
+
+
+def _unmatched(e: Interactions) -> bool:
+    """Whether a picture and a text are less alike for the model than a blank picture and a blank text."""
+    pictured = (e.left_layout.kind, e.right_layout.kind) == ("image", "text")
+    return pictured and e.quantity == "similarity" and e.similarity < e.terms.base
 
 
 def _verdict(e: Interactions) -> str:

@@ -24,6 +24,7 @@ _SCRIPT_MODULES = (
     "state",
     "colours",
     "headline",
+    "answer",
     "boxes",
     "dom",
     "legend",
@@ -42,6 +43,10 @@ _CSS_COMMENT = re.compile(r"/\*[\s\S]*?\*/")
 _CSS_SPACE = re.compile(r"(?<=[a-z])(:) |\s*;?\s*(\})\s*|\s*([{;,])\s*")
 _UNNEEDED = re.compile(r"^ *//.*\n|^ */\*\*[\s\S]*?\*/\n|^\n|^ +|;?\n *(?=\})|(?<=[{(,;])\n", re.M)
 """Comments, indentation, and ends of lines that need none: no string of the script goes over several lines."""
+_OPERATOR = re.compile(
+    r"(\b(?:const |let |this\.)[\w{}, \[\]]+) (=) | ([=!<>]=+|=>|&&|\|\||[?:]) |(?<=\)) (?=\{)|(?<=\{) | (?=\})"
+)
+"""Spaces around operators that stand in no string of the script."""
 
 
 def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
@@ -83,7 +88,8 @@ def _texts(side: dict[str, Any]) -> list[str]:
 def web_file(name: str) -> str:
     """A file of the view as it is embedded in pages; `view.js` joins all modules, without imports, comments and indentation."""
     if name == "view.js":
-        return "".join(_UNNEEDED.sub("", _IMPORT.sub("", _read(f"{module}.js"))) for module in _SCRIPT_MODULES)
+        script = "".join(_UNNEEDED.sub("", _IMPORT.sub("", _read(f"{module}.js"))) for module in _SCRIPT_MODULES)
+        return _OPERATOR.sub(r"\1\2\3", script)
     return _CSS_SPACE.sub(r"\1\2\3", _CSS_COMMENT.sub("", _read(name))) if name.endswith(".css") else _read(name)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from secondsight.algebra.layout import Box
+from secondsight.algebra.layout import Box, TokenLayout
 from secondsight.explanation import comparable, contrast
 from secondsight.support.errors import InputError
 from secondsight.visual.colours import SCALES
@@ -31,15 +31,27 @@ def page_data(e: Explanation | Sequence[Explanation], selection: Any = None, box
     input also get a case for their difference, and a margin the two explanations that it is the difference of. Groups are
     grid cells, or words (sums over their tokens); special features are left out and their share is noted. `selection` and
     `box` are what is picked at first on the right and on the left side. Matrices are base64 of little-endian float32, row
-    by row.
+    by row. `alternatives` are the cases whose similarities the view compares.
     """
     pictures = Pictures()
+    choices = _named_explanations(e)
     cases = [
         _case(explanation, name, pictures, selection if i == 0 else None, box)
-        for i, (name, explanation) in enumerate(_named_explanations(e))
+        for i, (name, explanation) in enumerate(choices)
     ]
     scales = [{"name": name, "positive": plus, "negative": minus} for name, (plus, minus) in SCALES.items()]
-    return {"cases": cases, "pictures": pictures.sources, "scales": scales}
+    alternatives = _alternatives([explanation for _, explanation in choices])
+    return {"cases": cases, "alternatives": alternatives, "pictures": pictures.sources, "scales": scales}
+
+
+def _alternatives(explanations: Sequence[Explanation]) -> list[int]:
+    """The cases between which the model decides: one left input with different texts, by one model and method."""
+    indices = [i for i, e in enumerate(explanations) if isinstance(e.right_layout, TokenLayout)]
+    ranked = [explanations[i] for i in indices]
+    texts = {e.right_layout.text for e in ranked if isinstance(e.right_layout, TokenLayout)}
+    if len(texts) < max(2, len(ranked)) or any(e.quantity != "similarity" for e in ranked):
+        return []
+    return indices if all(comparable(ranked[0], e) for e in ranked[1:]) else []
 
 
 def _named_explanations(e: Explanation | Sequence[Explanation]) -> list[tuple[str, Explanation]]:

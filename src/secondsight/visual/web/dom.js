@@ -16,6 +16,16 @@ export function makeButton(parent, text) {
   return button;
 }
 
+/** Append a sentence; what it quotes is isolated, so that words from right to left leave the sentence its direction. */
+export function writeSentence(parent, text) {
+  text.split(/“([^”]*)”/).forEach((part, i) => {
+    if (i % 2 === 0) return parent.append(part);
+    parent.append("“");
+    make("bdi", parent, "", part);
+    return parent.append("”");
+  });
+}
+
 /** Whether a key belongs to a field in which the reader types, outside the view. */
 export function typesElsewhere(event, root) {
   const node = event.composedPath()[0];

@@ -55,6 +55,12 @@ const weightsOf = (groups, count) => Float64Array.from({ length: count }, (_, i)
 const mostOf = (place) => (place ? `, most of all ${place.where}` : "");
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
+/** Whether a picture and a text are less alike for the model than a blank picture and a blank text. */
+function isUnmatched({ left, right, called, similarity, terms }) {
+  const pictured = left.kind === "image" && left.seconds === undefined && right.kind === "text";
+  return pictured && called === "similarity" && similarity < terms[0][1];
+}
+
 /** Which of two sides of a margin fits better, by their texts where these are short. */
 function verdictOn({ right, similarity }) {
   const texts = (right.parts || []).map((part) => part.text || "");
@@ -69,10 +75,13 @@ export function titleLine(shown, reading, weights, names) {
   const number = `the ${shown.called}`;
   if (reading === "alone") return "What each side does by itself, whatever stands on the other side.";
   if (!weights[0] && !weights[1]) {
-    const verdict = shown.called === "margin" ? verdictOn(shown) : "";
+    // Where the view begins with the answer, the title need not repeat it.
+    const verdict = shown.called === "margin" && !shown.answered ? verdictOn(shown) : "";
     const best = strongest(shown, 1, scores(shown, 1, null), 1);
-    if (!best) return verdict ? `${verdict}No word raises ${number}.` : `Nothing matches: all of it lowers ${number}.`;
+    const nothing = shown.called === "margin" ? "No word raises" : "Nothing matches: all of it lowers";
+    if (!best) return `${verdict}${nothing} ${number}.`;
     const where = strongest(shown, 0, scores(shown, 0, weightsOf(best.groups, shown.groups[1])), 1);
+    if (isUnmatched(shown)) return `The model sees no match here; closest is ${best.name}${mostOf(where)}.`;
     const does = shown.called === "similarity" ? "matches best" : `raises ${number} most`;
     return `${verdict}${capital(best.name)} ${does}${mostOf(where)}.`;
   }
@@ -104,6 +113,33 @@ function aloneParts(shown, weights, names) {
   });
 }
 
+const kindOf = (side) => (hasPicture(side) ? (side.seconds === undefined ? "picture" : "sound") : "text");
+
+/** What all parts together come to, as words that follow its number. */
+function wholeLine(shown, whole) {
+  const [left, right] = [shown.left, shown.right].map(kindOf);
+  const caption = (kind) => (kind === "text" ? "caption" : kind);
+  const pair = left === right ? `the two ${left}s` : `the ${caption(left)} and the ${caption(right)}`;
+  const common = whole < 0 ? `by which ${pair} disagree` : `that ${pair} have in common`;
+  const special = Math.abs(shown.hidden) < 5e-5 ? "" : ", special positions aside";
+  return (shown.called === "similarity" ? common : `by which both sides change the ${shown.called}`) + special;
+}
+
+/** How what is larger than its whole fits into it. */
+const balance = (value, others) => `${others} ${value < 0 ? "make up for some of it" : "take some of it away"}`;
+
+/** What is picked on one side as a part of the whole, which it may exceed. */
+function shareParts(shown, side, name, now, whole) {
+  const opposed = now < 0 !== whole < 0;
+  const exceeds = !opposed && Math.abs(now) > Math.abs(whole) + 5e-5;
+  const others = kindOf([shown.left, shown.right][side]) === "text" ? "other words" : "other places";
+  return [
+    [`${capital(name)} counts `, false], [signed(now), true],
+    [opposed ? ", against the " : " of the ", false], [signed(whole), true],
+    [` ${wholeLine(shown, whole)}${exceeds ? `; ${balance(now, others)}` : ""}.`, false],
+  ];
+}
+
 /** What the title is worth, as [text, is it a number]; `all` say what everything is on either side. */
 export function detailLine(shown, reading, weights, names, all) {
   const whole = minus(shown.similarity.toFixed(4));
@@ -121,11 +157,17 @@ export function detailLine(shown, reading, weights, names, all) {
   }
   const value = (left, right) => total(scores(shown, 0, right), left);
   const now = value(...weights);
-  const parts = now < 0
-    ? [[`It changes the ${shown.called} of ${whole} by `, false], [signed(now), true]]
-    : [["It adds ", false], [signed(now), true], [` to the ${shown.called} of ${whole}`, false]];
-  const against = ([name, left, right]) => `${name}: ${signed(value(left, right))}`;
-  const both = [[`${names[0]} with ${all[1]}`, weights[0], null], [`${names[1]} with ${all[0]}`, null, weights[1]]];
-  const others = weights[0] && weights[1] ? both : [[all[weights[0] ? 0 : 1], null, null]];
-  return [...parts, [`. For comparison, ${others.map(against).join("; ")}.`, false]];
+  const last = [` The ${shown.called} is ${whole}.`, false];
+  if (!weights[0] || !weights[1]) {
+    const side = weights[0] ? 0 : 1;
+    return [...shareParts(shown, side, names[side], now, value(null, null)), last];
+  }
+  const wider = [value(weights[0], null), value(null, weights[1])];
+  const compared = `${names[0]} with ${all[1]}: ${signed(wider[0])}; ${names[1]} with ${all[0]}: ${signed(wider[1])}.`;
+  const exceeds = wider.some((sum) => (now < 0 ? sum > now : sum < now));
+  return [
+    ["Together they count ", false], [signed(now), true],
+    [`. For comparison, ${compared}${exceeds ? ` There ${balance(now, "other parts")}.` : ""}`, false],
+    last,
+  ];
 }

@@ -13,11 +13,17 @@ export const hasPicture = (side) => side.kind === "image" || (side.kind === "joi
 /** Width over height of a side's single picture; NaN where it has none. */
 export const pictureRatio = (side) => (side.kind === "image" ? side.size[0] / side.size[1] : NaN);
 
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+
 /** Whether a text runs from right to left: its first letter decides, as in HTML's dir="auto"; null without letters. */
 export function runsLeft(text) {
   const letter = /\p{L}/u.exec(text || "");
-  return letter && /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u.test(letter[0]);
+  return letter && RIGHT_TO_LEFT.test(letter[0]);
 }
+
+/** A sentence with its quotes isolated where letters run from right to left, for drawings, which know no elements. */
+export const isolateQuotes = (text) =>
+  RIGHT_TO_LEFT.test(text) ? text.replace(/“([^”]*)”/g, "“\u2068$1\u2069”") : text;
 
 /** Little-endian float32 in base64, as Python writes them. */
 export function floats(packed) {

@@ -13,7 +13,7 @@ function makeChoice(parent, label, names, index, ui, choose) {
     const button = make("label", group);
     const input = make("input", button);
     Object.assign(input, { type: "radio", name: id, checked: i === index });
-    make("span", button, "", name).title = name;
+    Object.assign(make("span", button, "", name), { title: name, dir: "auto" });
     ui.listen(input, "change", () => choose(i));
     return input;
   });

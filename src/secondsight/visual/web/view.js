@@ -4,11 +4,12 @@
 // With nothing picked it shows sums over everything on the other side; what is picked on one side decides what the
 // other shows, and with both picked the status line has the number of that pair.
 
-import { make, makeButton, nameSymbols, typesElsewhere } from "./dom.js";
+import { answerLine, rankNumbers, ranking } from "./answer.js";
+import { make, makeButton, nameSymbols, typesElsewhere, writeSentence } from "./dom.js";
 import { drawingFile } from "./drawing.js";
 import { detailLine, titleLine } from "./headline.js";
 import { makePanel } from "./joined.js";
-import { clamp, hasPicture, pictureRatio, readCase, scores, totals } from "./state.js";
+import { clamp, hasPicture, isolateQuotes, pictureRatio, readCase, scores, totals } from "./state.js";
 import { WordTable, showTerms } from "./tables.js";
 import { buildToolbar } from "./toolbar.js";
 
@@ -28,7 +29,10 @@ class View {
       speak: (text) => { this.spoken.textContent = text; },
     };
     this.cases.forEach(({ left, right }) => [left, right].forEach(nameSymbols));
+    this.ranked = ranking(data);
+    this.cases.forEach((shown) => { shown.answered = this.ranked.length > 0; });
     this.build();
+    if (this.ranked.length) this.showAnswer();
     this.controls = buildToolbar(this.tools, this);
     // On the document: a reader who has clicked beside the view, or nowhere yet, presses Escape as well.
     this.listen(document, "keydown", (event) => {
@@ -43,6 +47,8 @@ class View {
     const { root } = this;
     root.classList.add("ss");
     root.textContent = "";
+    this.answer = make("div", root, "ss-answer");
+    this.answer.hidden = true;
     this.warning = make("p", root, "ss-warning");
     this.status = make("p", root, "ss-status");
     this.tools = make("div", root, "ss-tools");
@@ -55,6 +61,27 @@ class View {
     this.card = make("section", root, "ss-sum");
     this.card.setAttribute("aria-label", "The four terms");
     this.foot = make("p", root, "ss-foot");
+  }
+
+  /** Which text the model prefers; of more than two all of them, with bars. */
+  showAnswer() {
+    const { answer, ranked } = this;
+    Object.assign(answer, { hidden: false, dir: "ltr" });
+    writeSentence(make("p", answer, "ss-title"), answerLine(ranked));
+    if (ranked.length === 2) return;
+    const low = Math.min(0, ranked[ranked.length - 1].similarity);
+    const width = Math.max(0, ranked[0].similarity) - low || 1;
+    const table = make("table", answer, "ss-ranks");
+    const numbers = rankNumbers(ranked);
+    ranked.forEach(({ name, similarity }, i) => {
+      const row = make("tr", table);
+      Object.assign(make("th", row, "", name), { scope: "row", dir: "auto" });
+      make("td", row, "", numbers[i]);
+      Object.assign(make("i", make("td", row, "ss-rank")).style, {
+        marginLeft: `${(100 * (Math.min(0, similarity) - low)) / width}%`,
+        width: `${(100 * Math.abs(similarity)) / width}%`,
+      });
+    });
   }
 
   /** Listen until the view ends or, where it belongs to a case, until another is opened. */
@@ -145,11 +172,13 @@ class View {
     const all = this.panels.map((panel) => panel.all);
     const names = this.panels.map((panel, i) => (picked[i] ? panel.describe() : panel.all));
     this.status.textContent = "";
-    make("strong", this.status, "ss-title", titleLine(this.shown, this.reading, weights, names)).dir = "auto";
+    const title = make("strong", this.status, "ss-title");
+    title.dir = this.status.dir = "ltr";
+    writeSentence(title, titleLine(this.shown, this.reading, weights, names));
     this.status.append(" ");
     for (const [text, strong] of detailLine(this.shown, this.reading, weights, names, all)) {
       if (strong) make("b", this.status, "", text);
-      else this.status.append(text);
+      else writeSentence(this.status, text);
     }
     this.status.append(" ");
     if (!picked.some(Boolean)) return;
@@ -163,8 +192,9 @@ class View {
 
   picture(kind) {
     const sentence = [...this.status.childNodes].filter((node) => node.tagName !== "BUTTON");
-    const status = sentence.map((node) => node.textContent).join("").trim();
-    return drawingFile(kind, status, this.panels, this.shown);
+    const answer = this.ranked.length ? `${answerLine(this.ranked)} ` : "";
+    const status = answer + sentence.map((node) => node.textContent).join("").trim();
+    return drawingFile(kind, isolateQuotes(status), this.panels, this.shown);
   }
 
   set({ case: index, reading, left, right }) {
