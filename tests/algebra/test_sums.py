@@ -199,9 +199,9 @@ def test_the_side_where_vectors_cost_less_is_pulled_through_the_other(cheap):
 
 def test_names_of_terms():
     e = A @ B
-    assert [name for name, _ in e.terms.labels()] == ["base", "image alone", "text alone", "interaction"] or [
-        name for name, _ in e.terms.labels()
-    ] == ["base", "image", "text", "interaction"]
+    assert [name for name, _ in e.terms.labels()] == ["base", "image alone", "text alone", "interaction"]
+    assert repr(e.terms).startswith(f"Terms(base={e.terms.base:+.4f}, image_alone={e.terms.left:+.4f}, text_alone=")
+    assert (e.terms.image_alone, e.terms.text_alone) == (e.terms.left, e.terms.right)
     assert [value for _, value in e.terms.labels()] == [e.terms.base, e.terms.left, e.terms.right, e.terms.interaction]
     assert (e.terms.image, e.terms.text) == (e.terms.left, e.terms.right)
     two = (B @ C).terms

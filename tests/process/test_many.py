@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import sys
 
 import pytest
 import torch
@@ -147,3 +148,20 @@ def test_the_spinner_says_how_far_a_long_step_is(monkeypatch):
     with common.spinner("explaining 50 words"):
         tell(0.5)
     assert "explaining 50 words, 50%" in terminal.file.getvalue()
+
+
+def test_a_selection_by_characters_in_a_box(folder):
+    from PIL import Image
+
+    Image.effect_noise((90, 60), 90).convert("RGB").save("x.png")
+    result = explain("x.png", "a dog and a cat", "--select", "10-15", "--box", "0,0,45,60")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("“a cat” in the box 0–45 × 0–60 ")
+    assert re.search(r"'10-15' × box 0,0,45,60: [+-]0\.\d{4}\n", result.stdout)
+
+
+def test_experiments_are_listed_without_what_running_them_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "secondsight.evaluation", None)
+    result = CliRunner().invoke(app, ["experiments"])
+    assert result.exit_code == 0, result.output
+    assert "pointing" in result.stdout

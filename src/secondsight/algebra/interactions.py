@@ -30,7 +30,8 @@ class Terms:
     """The four parts that a similarity splits into; they add up to it within the explanation's error.
 
     `base` is the two references' similarity, `left` and `right` what either input adds alone against the other's
-    reference, `interaction` what only the two together add. `image` and `text` name `left` and `right` by their kind.
+    reference, `interaction` what only the two together add. `image` and `image_alone` name `left` by its kind, where the kinds
+    differ, and `text` and `text_alone` the right side.
     """
 
     base: float
@@ -45,10 +46,13 @@ class Terms:
         return self.base + self.left + self.right + self.interaction
 
     def __getattr__(self, name: str) -> float:
-        kinds = self.__dict__.get("kinds", ())
-        if name in kinds and len(set(kinds)) == 2:
-            return self.left if kinds[0] == name else self.right
+        kinds, kind = self.__dict__.get("kinds", ()), name.removesuffix("_alone")
+        if kind in kinds and len(set(kinds)) == 2:
+            return self.left if kinds[0] == kind else self.right
         raise AttributeError(f"terms have base, left, right, interaction, {', '.join(kinds)}; not {name!r}")
+
+    def __repr__(self) -> str:
+        return "Terms(" + ", ".join(f"{name.replace(' ', '_')}={value:+.4f}" for name, value in self.labels()) + ")"
 
     def labels(self) -> tuple[tuple[str, float], ...]:
         """(name, value) of every term, the sides named by their kind where the kinds differ."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import typer
 from rich.text import Text
 
 from secondsight.cli.common import err, first_line, out, plain_errors, print_titles, spinner
+from secondsight.support.errors import InputError
 
 USES = {
     "approximation": "Use this when you set the accuracy yourself: how fast sums become exact as more points are computed.",
@@ -28,9 +31,13 @@ def experiments() -> None:
     """What `secondsight evaluate` can find out, when to use which, and the kinds of data."""
     with plain_errors():
         from secondsight.data import KINDS
-        from secondsight.evaluation import EXPERIMENTS
 
-        print_titles({name: USES.get(name) or first_line(kind) for name, kind in sorted(EXPERIMENTS.items())})
+        lines = dict(USES)
+        with suppress(InputError, ImportError):  # the list does not need what running them needs
+            from secondsight.evaluation import EXPERIMENTS
+
+            lines = {name: USES.get(name) or first_line(kind) for name, kind in sorted(EXPERIMENTS.items())}
+        print_titles(lines)
         print_titles(
             {
                 "methods": "Use this when you have to choose a method: all of them on your data, by all measures.",

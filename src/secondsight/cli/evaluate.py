@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,6 +108,8 @@ def evaluate(
 ) -> None:
     """Run an experiment on a data set: tables here, a report in a folder; continues where it was stopped."""
     with plain_errors():
+        if find_spec("pandas") is None:  # known before a minute of imports
+            raise InputError("experiments need the package 'pandas': pip install 'secondsight[eval]'")
         with spinner("loading libraries"):
             import secondsight.evaluation  # noqa: F401  # the slow part of every import below
             from secondsight.methods.options import parse_options

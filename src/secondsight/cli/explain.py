@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,10 @@ Against = Annotated[
     typer.Option(help="Explain why CAPTION rather than this one; may be repeated, then the best of them."),
 ]
 Select = Annotated[
-    str | None, typer.Option(help="Whole words of the caption whose map to show first; x0,y0,x1,y1 on a second image.")
+    str | None,
+    typer.Option(
+        help="Whole words of the caption whose map to show first, or their characters (11-14); x0,y0,x1,y1 on a second image."
+    ),
 ]
 BoxText = Annotated[
     str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the photo: score words for it, or the second image.")
@@ -210,7 +214,10 @@ def _check_inputs(model: str, photo: str, caption: str | None, rivals: list[str]
 def _selection(select: str | None, e: Explanation) -> Any:
     """What --select means: words of a text, a box of a second image."""
     boxed = select is not None and e.right_layout.modality == "image"
-    selection = parse_box(select, "--select") if boxed and select is not None else select
+    selection: Any = parse_box(select, "--select") if boxed and select is not None else select
+    offsets = re.fullmatch(r"(\d+)-(\d+)", select or "")
+    if offsets and offsets[0] not in (e.right_layout.text or ""):
+        selection = int(offsets[1]), int(offsets[2])
     e.right_layout.select(selection)
     return selection
 
@@ -238,11 +245,14 @@ def _print(
     title = f"words × box {box}" if region else None
     # Colours and half blocks are for people; a pipe gets the tables only.
     wide = min(56, out.width) if out.is_terminal and out.color_system not in (None, "standard") else 0
-    out.print(terminal(e, scores, title, selection=selection, columns=wide))
+    out.print(terminal(e, scores, title, selection=selection, box=region, columns=wide))
     if region and scores is None:
         out.print(_strongest_cell(e.T, region, f"box {box}"))
     if select is not None:
         out.print(_strongest_cell(e, selection, repr(select)))
+        if region and scores is not None:
+            both = e.toward_left(selection) @ e.left_layout.select(region).to(e.left_effects)
+            out.print(f"{select!r} × box {box}: {float(both):+.4f}")
 
 
 def _activity(caption: str | None) -> str:

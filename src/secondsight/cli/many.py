@@ -147,11 +147,9 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for title in ("photo", "caption", "similarity", "interaction", "strongest word", "file"):
-        table.add_column(title, overflow="fold", justify="right" if title in ("similarity", "interaction") else "left")
-    for row in rows:
-        numbers = (f"{row['similarity']:+.4f}", f"{row['interaction']:+.4f}")
-        table.add_row(
-            Text(Path(row["photo"]).name), Text(row["caption"]), *numbers, Text(row["strongest_word"]), row["file"]
-        )
+    for title in ("similarity", "photo", "caption", "strongest word", "file"):
+        table.add_column(title, overflow="fold", justify="right" if title == "similarity" else "left")
+    for row in sorted(rows, key=lambda row: -row["similarity"]):
+        texts = (Text(text) for text in (Path(row["photo"]).name, row["caption"], row["strongest_word"]))
+        table.add_row(f"{row['similarity']:+.4f}", *texts, row["file"])
     out.print(table)

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from secondsight.algebra.layout import Layout, word_scores
+from secondsight.algebra.layout import Box, Layout, word_scores
 from secondsight.explanation import Explanation
 from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.headline import headline
@@ -26,9 +26,12 @@ def terminal(
     title: str | None = None,
     *,
     selection: Any = None,
+    box: Box | None = None,
     columns: int = 0,
 ) -> RenderableType:
-    """What `secondsight explain` prints. `scores` replaces the totals of the words, for example by those of a box.
+    """What `secondsight explain` prints, of a `selection` of the right side or a `box` of the left picture if given.
+
+    `scores` replaces the totals of the words, for example by those of the box.
 
     If `columns` is positive, the photograph comes first, so many characters wide, under the map of a selection of the right
     side.
@@ -40,7 +43,7 @@ def terminal(
         names = [repr(text) if isinstance(text, str) else "this one" for text in e.right_input]
         first, second = (f"{name} ({part.similarity:.4f})" for name, part in zip(names, e.parts, strict=True))
         parts.append(Text(f"why {first} rather than {second}"))
-    parts.append(Text(headline(e, selection), style="bold"))
+    parts.append(Text(headline(e, selection, box), style="bold"))
     if e.right_layout.words:
         values = _with_signs(e.right_layout, scores if scores is not None else e.words)
         parts.append(_words_table(values, title or f"words × {_side_title(e.left_layout)}"))
@@ -107,11 +110,19 @@ def _terms_table(e: Explanation) -> Table:
     table = Table(
         title="four terms", title_justify="left", box=None, padding=(0, 1), title_style="bold", show_header=False
     )
-    table.add_column("")
-    table.add_column("", justify="right")
-    for name, value in e.terms.labels():
-        table.add_row(name, f"{value:+.4f}")
+    table.add_column("", no_wrap=True)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("", style="dim")
+    left, right = e.left_layout.modality, e.right_layout.modality
+    meanings = (
+        f"of an empty {left} and an empty {right}",
+        f"what the {left} adds to any {right}",
+        f"what the {right} adds to any {left}",
+        "what only both together add, word by word above",
+    )
+    for (name, value), meaning in zip(e.terms.labels(), meanings, strict=True):
+        table.add_row(name, f"{value:+.4f}", meaning)
     table.add_row("sum", f"{e.terms.total:+.4f}", end_section=True)
-    table.add_row(Text(e.quantity, style="bold"), Text(f"{e.similarity:+.4f}", style="bold"))
-    table.add_row("error", f"{e.error:.1e}")
+    table.add_row(Text(e.quantity, style="bold"), Text(f"{e.similarity:+.4f}", style="bold"), "the model's own number")
+    table.add_row("error", f"{e.error:.1e}", "how far the sum is from it, not how right it is")
     return table
