@@ -538,6 +538,12 @@ def test_gallery_search_and_api_pages(browser, address, world):
         before = page.locator(".hit .picked").first.inner_text()
         page.locator("#query-words button").nth(1).click()
         assert page.locator(".hit .picked").first.inner_text() != before
+        assert page.locator("#hits-legend .ss-scale").count() == 1
+        page.get_by_role("button", name="show colours").click()
+        assert page.locator(".hit canvas").first.is_hidden()
+        assert page.locator(".hit img").first.evaluate("image => getComputedStyle(image).filter") == "none"
+        page.get_by_role("button", name="back to the maps").click()
+        assert page.locator(".hit canvas").first.is_visible()
         assert faults(page) == []
         page.goto(f"{address}/api")
         page.wait_for_selector("table.fields")
@@ -579,6 +585,43 @@ def test_a_card_has_the_number_that_ranks_and_opens_as_an_explanation(browser, a
 
 
 @needs_browser
+def test_a_search_is_in_the_address(browser, address, world):
+    with page_of(browser, viewport={"width": 1200, "height": 900}) as page:
+        page.goto(f"{address}/#/search")
+        page.get_by_label("What to look for").fill(world[2].caption)
+        page.get_by_role("button", name="Search").click()
+        page.wait_for_selector(".hit canvas")
+        page.get_by_role("radio", name="similarity").check()
+        page.wait_for_url("**rank=similarity")
+        searched, count = page.url, page.locator(".hit").count()
+        page.reload()
+        page.wait_for_selector(".hit canvas")
+        assert page.get_by_label("What to look for").input_value() == world[2].caption
+        assert page.get_by_role("radio", name="similarity").is_checked()
+        page.wait_for_function("n => document.querySelectorAll('.hit').length === n", arg=count)
+        names = page.locator(".hit .name").all_inner_texts()
+        # A click on a photograph explains it; one step back leads to the hits.
+        page.locator(".hit canvas").first.click()
+        page.wait_for_selector("#view .ss-word")
+        assert "#/e/" in page.url
+        page.go_back()
+        page.locator(".hit canvas").first.wait_for()
+        assert page.url == searched
+        assert page.locator(".hit .name").all_inner_texts() == names
+        # Photographs of all shapes make even rows.
+        heights = page.locator(".hit").evaluate_all("cards => cards.slice(0, 3).map((card) => card.offsetHeight)")
+        assert len(set(heights)) == 1
+        page.get_by_label("What to look for").fill(" ")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_text("type what to look for").wait_for()
+        assert page.locator(".hit").count() == 0
+        assert page.locator("#hits-legend").inner_text() == ""
+        page.go_back()
+        page.locator(".hit canvas").first.wait_for()
+        assert page.locator("#query-problem").is_hidden()
+
+
+@needs_browser
 def test_two_cards_are_compared_on_the_page(browser, address, world):
     with page_of(browser, viewport={"width": 390, "height": 800}) as page:
         page.goto(f"{address}/#/search")
@@ -593,18 +636,25 @@ def test_two_cards_are_compared_on_the_page(browser, address, world):
         answer = answered.value.json()
         page.wait_for_selector("#comparison .ss-word")
         assert page.locator("#lead").inner_text().replace("−", "-") == f"{answer['sentence']}."
+        assert page.locator("#comparison .name").all_inner_texts() == answer["names"]
+        assert page.locator(".regions").first.is_hidden()
+        page.get_by_text("By word and by region").click()
         for i in (0, 1):
             cells = [text.replace("−", "-") for text in page.locator(".regions").nth(i).locator("td").all_inner_texts()]
             ninths = [part for part in answer["by_region"] if part["entry"] == i and part["name"] in NINTHS]
             assert cells == [f"{part['value']:+.4f}" for part in ninths]
         rest = sum(part["value"] for part in answer["by_region"] if part["entry"] is None)
         text = page.locator("#comparison .rest").inner_text().replace("−", "-")
-        assert f"{rest:+.4f} of neither, are together {answer['lead']:+.4f}" in text
+        assert f"{rest:+.4f} that is in neither, are together {answer['lead']:+.4f}" in text
         sums = [text.replace("−", "-") for text in page.locator("#comparison .sum td").all_inner_texts()]
         assert sums == [f"{answer['lead']:+.4f}"]
         assert [picks.nth(i).get_attribute("aria-pressed") for i in range(3)] == ["true", "false", "true"]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert faults(page) == []
+        page.set_viewport_size({"width": 1200, "height": 900})
+        left, right = (page.locator("#comparison .ss-photo").nth(i).bounding_box() for i in (0, 1))
+        assert left["x"] + left["width"] <= right["x"]
+        assert abs(left["y"] - right["y"]) < 2
         page.get_by_role("button", name="Close the comparison").click()
         assert page.locator("#comparison").is_hidden()
         assert picks.nth(0).get_attribute("aria-pressed") == "false"

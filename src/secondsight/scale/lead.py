@@ -148,7 +148,7 @@ def _ninths(layout: GridLayout, values: Float[Tensor, " feature"]) -> list[float
 
 def _spoken(name: str) -> str:
     return {
-        "special positions": "tokens that are no word",
+        "special positions": "the text's start and end",
         "not attributed": "what the explanation misses",
     }.get(name, name)
 

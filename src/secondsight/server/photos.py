@@ -43,7 +43,8 @@ _CAPTIONS_AT_ONCE = 8
 
 NOTICES = {
     "builtin": "The builtin model knows objects, those of ImageNet's 1000 kinds: animals, food, vehicles, furniture, tools. It "
-    "does not know people, relations (on, behind, holding), colours, counts or actions; for these serve a CLIP model.",
+    "does not know people, relations (on, behind, holding), colours, counts or actions; for these start the app with a "
+    "CLIP model (--model).",
     "scenes": "The scenes model knows drawn scenes of its own small world, not photographs.",
 }
 """What a search by a model is good for, by the model's name."""

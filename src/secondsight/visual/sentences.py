@@ -18,19 +18,23 @@ def convergence_warning(e: Interactions) -> str | None:
     )
 
 
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def meanings(e: Interactions) -> dict[str, str]:
     """What every line of the table of terms is, in plain words, by the line's name."""
     kinds = e.terms.kinds
     sides = kinds if kinds[0] != kinds[1] else (f"left {kinds[0]}", f"right {kinds[1]}")
     (base, _), (left, _), (right, _), (interaction, _) = e.terms.labels()
     alone = (
-        "What this {side} adds by itself, whatever stands on the other side: a {kind} that is close to everything has a "
+        "What this {side} adds by itself, whatever stands on the other side: {kind} that is close to everything has a "
         "large number here, one that is far from everything a negative one."
     )
     return {
         base: "Where the model starts: what it finds between two blank inputs, before anything of this pair is there.",
-        left: alone.format(side=sides[0], kind=kinds[0]),
-        right: alone.format(side=sides[1], kind=kinds[1]),
+        left: alone.format(side=sides[0], kind=_with_article(kinds[0])),
+        right: alone.format(side=sides[1], kind=_with_article(kinds[1])),
         interaction: f"What the two have in common: every part of one with every part of the other. The colours above show "
         f"where this number comes from. It is the line that says whether the {e.quantity} is deserved.",
         "of it shown": "The share of parts that have a place above: words, or patches of the picture.",

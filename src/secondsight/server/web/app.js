@@ -200,7 +200,7 @@ async function follow(job, submission) {
   return job;
 }
 
-async function explain(readAll = readQuestion) {
+async function explain(readAll = readQuestion, replaces = false) {
   const submission = ++state.submission, started = performance.now();
   leave(state.job);
   $("problem").hidden = true;
@@ -215,6 +215,7 @@ async function explain(readAll = readQuestion) {
     if (job === null || submission !== state.submission) return;
     finish(submitted.state === "done" ? "from memory" : `done in ${((performance.now() - started) / 1000).toFixed(1)} s`);
     if (location.hash === `#/e/${job.id}`) await open(job.id);
+    else if (replaces) location.replace(`#/e/${job.id}`);
     else location.hash = `#/e/${job.id}`;
   } catch (problem) {
     if (submission !== state.submission) return;
@@ -312,20 +313,20 @@ function showExamples() {
     : "";
 }
 
-// A hit of the search opens as a full explanation.
+// A hit of the search opens as a full explanation; one step back leads to the hits.
 
 document.addEventListener("explain-photo", ({ detail }) => {
   // The folder belongs to the first model.
   $("model").selectedIndex = 0;
   fillForm(`/api/photos/${detail.photo}`, { photo: detail.photo }, [detail.caption]);
   location.hash = "#/";
-  $("form").requestSubmit();
+  explain(readQuestion, true);
 });
 
-// Addresses: #/ and #/e/ID, #/search
+// Addresses: #/ and #/e/ID, #/search?q=…&rank=…
 
 async function navigate() {
-  const [, place, id] = location.hash.split("/");
+  const [path, parameters] = location.hash.split("?"), [, place, id] = path.split("/");
   const section = place === "search" ? place : "ask", shown = place === "e" && Boolean(id);
   for (const name of ["ask", "search"]) $(name).hidden = name !== section;
   $("welcome").hidden = shown;
@@ -337,7 +338,7 @@ async function navigate() {
     if (current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   });
-  if (section === "search") await showFolder();
+  if (section === "search") await showFolder(new URLSearchParams(parameters));
   if (!shown) {
     document.title = "secondsight";
     state.requested = null;

@@ -1,9 +1,11 @@
 // Search: the answer contains every map, so picking words needs no further request.
 import { $, element, request, showProblem } from "/basics.js";
-import { mapOf, paintMap, view } from "/view.js";
+import { Legend, mapOf, paintMap, view } from "/view.js";
 
 const state = {
   poll: null, // asks how far the folder is
+  parameters: new URLSearchParams(), // q and rank of the address
+  followed: null, // the parameters that the page shows, as text
   asked: null, // {query, rank} of the hits on the page
   picked: [], // the cards to compare, at most two
   submission: 0, // counts searches and comparisons: only the last one may change the page
@@ -18,7 +20,8 @@ function describeFolder(photos) {
   return `${photos.all - skipped} photographs${skipped ? `; ${skipped} could not be read` : ""}`;
 }
 
-export async function showFolder() {
+export async function showFolder(parameters = state.parameters) {
+  state.parameters = parameters;
   const { photos } = await request("/api/about");
   $("folder-notice").hidden = !photos?.notice;
   $("folder-notice").textContent = photos?.notice ?? "";
@@ -26,7 +29,42 @@ export async function showFolder() {
   $("folder").textContent = describeFolder(photos);
   clearTimeout(state.poll);
   const unfinished = photos !== null && photos.done < photos.all && !photos.trouble;
-  if (unfinished && !$("search").hidden) state.poll = setTimeout(showFolder, 1000);
+  if (unfinished && !$("search").hidden) state.poll = setTimeout(() => showFolder(), 1000);
+  if (!$("query-form").hidden) followAddress();
+}
+
+// What the address asks is in the form and answered: after a reload, a step back, or for who was sent it.
+function followAddress() {
+  if (state.followed === String(state.parameters)) return;
+  state.followed = String(state.parameters);
+  $("query").value = state.parameters.get("q") ?? "";
+  const ranks = [...document.querySelectorAll("input[name=rank]")];
+  (ranks.find((input) => input.value === state.parameters.get("rank")) ?? ranks[0]).checked = true;
+  $("query-problem").hidden = true;
+  if ($("query").value.trim()) search();
+  else clearHits();
+}
+
+function ask() {
+  const query = $("query").value;
+  if (!query.trim()) {
+    if (location.hash !== "#/search") history.pushState(null, "", "#/search");
+    state.parameters = new URLSearchParams();
+    state.followed = "";
+    clearHits();
+    showProblem($("query-problem"), new Error("type what to look for"));
+    return;
+  }
+  const address = `#/search?${new URLSearchParams({ q: query, rank: rankedBy() })}`;
+  if (location.hash === address) search();
+  else location.hash = address;
+}
+
+function clearHits() {
+  state.submission++;
+  state.asked = null;
+  closeComparison();
+  showHits([]);
 }
 
 function rankedBy() {
@@ -42,7 +80,6 @@ async function search() {
   $("query-problem").hidden = true;
   $("search-button").disabled = true;
   try {
-    if (!$("query").value.trim()) throw new Error("type what to look for");
     const asked = { query: $("query").value, rank: rankedBy() };
     const answer = await request("/api/search", asked);
     if (submission !== state.submission) return;
@@ -50,6 +87,8 @@ async function search() {
     closeComparison();
     showHits(answer.hits);
   } catch (problem) {
+    if (submission !== state.submission) return;
+    clearHits();
     showProblem($("query-problem"), problem);
   } finally {
     $("search-button").disabled = false;
@@ -59,6 +98,7 @@ async function search() {
 function hitCard(hit) {
   const card = element("figure", { className: "hit lit" }), frame = element("div"), canvas = element("canvas");
   card.style.margin = "0";
+  frame.addEventListener("click", () => explainPhoto(hit));
   frame.append(element("img", { src: `/api/photos/${hit.photo}`, alt: hit.name }), canvas);
   const name = element("p", { className: "name" }), score = element("strong", { className: "score", textContent: signed(hit.score) });
   name.append(score, ` ${hit.name}`);
@@ -81,14 +121,15 @@ function closeness({ similarity, usual }) {
   return lines;
 }
 
+function explainPhoto({ photo }) {
+  document.dispatchEvent(new CustomEvent("explain-photo", { detail: { photo, caption: state.asked.query } }));
+}
+
 function actions(entry) {
   const row = element("p", { className: "actions" });
   const explain = element("button", { type: "button", className: "ss-button", textContent: "Explain" });
   explain.setAttribute("aria-label", `explain ${entry.hit.name}`);
-  explain.addEventListener("click", () => {
-    const detail = { photo: entry.hit.photo, caption: state.asked.query };
-    document.dispatchEvent(new CustomEvent("explain-photo", { detail }));
-  });
+  explain.addEventListener("click", () => explainPhoto(entry.hit));
   entry.pick = element("button", { type: "button", className: "ss-button", textContent: "Compare" });
   entry.pick.setAttribute("aria-label", `compare ${entry.hit.name}`);
   entry.pick.setAttribute("aria-pressed", "false");
@@ -141,15 +182,17 @@ function showComparison(answer) {
     state.picked.forEach((card) => card.pick.setAttribute("aria-pressed", "false"));
     closeComparison();
   });
-  const tables = element("div", { className: "leads" });
+  const tables = element("div", { className: "leads" }), details = element("details", { className: "parts" });
   tables.append(partsTable("By word", answer.by_word, answer.lead));
   tables.append(...answer.names.map((name, i) => regionsTable(name, answer.by_region.filter((part) => part.entry === i))));
   const elsewhere = answer.by_region.filter((part) => part.entry === null).reduce((sum, part) => sum + part.value, 0);
-  const rest = `Both pictures' regions, and ${signed(elsewhere)} of neither, are together ${signed(answer.lead)}.`;
+  const rest = `The regions of both photographs, and ${signed(elsewhere)} that is in neither, are together ${signed(answer.lead)}.`;
   tables.append(element("p", { className: "soft rest", textContent: rest }));
-  box.replaceChildren(element("h3", { textContent: "Why one leads the other" }), element("p", { id: "lead", textContent: `${withMinus(answer.sentence)}.` }), close, tables, mount);
+  box.replaceChildren(element("h3", { textContent: "Why one leads the other" }), element("p", { id: "lead", textContent: `${withMinus(answer.sentence)}.` }), close, mount, details);
+  details.append(element("summary", { textContent: "By word and by region" }), tables);
   box.hidden = false;
   state.view = view(mount, answer.view);
+  mount.querySelectorAll(".ss-part").forEach((part, i) => part.lastElementChild.prepend(element("p", { className: "name", textContent: answer.names[i] })));
   box.scrollIntoView({ block: "start" });
 }
 
@@ -187,11 +230,21 @@ function partsTable(title, parts, sum) {
   return table;
 }
 
-function drawHits(cards, words, picked) {
+function buildLegend(scale) {
+  $("hits-legend").replaceChildren();
+  $("hits").classList.remove("plain");
+  const listen = (node, name, f) => node.addEventListener(name, f);
+  const legend = new Legend($("hits-legend"), { look: { scale }, listen });
+  legend.addSwitch(["show colours", "back to the maps"], (plain) => $("hits").classList.toggle("plain", plain));
+  return legend;
+}
+
+function drawHits(cards, words, picked, legend) {
   const maps = cards.map((card) => mapOf(card.pair, picked));
   const selection = picked.size ? [...picked].sort((a, b) => a - b).map((j) => words[j].text).join(" ") : "all words";
   // One limit for all, so that colours can be compared between photographs.
   const limit = Math.max(...maps.map((map) => map.limit)) || 1;
+  legend.show(limit);
   cards.forEach((card, i) => {
     const look = { scale: card.scale, strength: 0.82, smooth: true };
     paintMap(card.canvas, card.pair.left, maps[i].values, limit, look);
@@ -207,25 +260,26 @@ function wordButton(word, toggle) {
 }
 
 function showHits(hits) {
-  $("hits").textContent = $("query-words").textContent = "";
+  $("hits").textContent = $("query-words").textContent = $("hits-legend").textContent = "";
   if (!hits.length) return;
   const words = hits[0].view.cases[0].right.words, picked = new Set(), cards = hits.map(hitCard);
+  const legend = buildLegend(cards[0].scale);
   $("hits").append(...cards.map((card) => card.card));
   const toggle = (j) => {
     if (!picked.delete(j)) picked.add(j);
-    drawHits(cards, words, picked);
+    drawHits(cards, words, picked, legend);
     return picked.has(j);
   };
   $("query-words").append(...words.map((word, j) => wordButton(word, () => toggle(j))));
-  drawHits(cards, words, picked);
+  drawHits(cards, words, picked, legend);
 }
 
 document.querySelectorAll("input[name=rank]").forEach((input) =>
   input.addEventListener("change", () => {
-    if (state.asked) search();
+    if (state.asked) ask();
   }),
 );
 $("query-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  search();
+  ask();
 });
