@@ -637,6 +637,8 @@ def test_two_cards_are_compared_on_the_page(browser, address, world):
         page.wait_for_selector("#comparison .ss-word")
         assert page.locator("#lead").inner_text().replace("−", "-") == f"{answer['sentence']}."
         assert page.locator("#comparison .name").all_inner_texts() == answer["names"]
+        title = "{} fits better than {}.".format(*answer["names"])
+        assert page.locator("#comparison .ss-title").inner_text().startswith(title)
         assert page.locator(".regions").first.is_hidden()
         page.get_by_text("By word and by region").click()
         for i in (0, 1):

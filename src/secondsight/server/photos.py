@@ -132,6 +132,8 @@ class Photos:
         about = {**lead.margin.about, "model": model.name, "method": IntegratedJacobian.name}
         margin = replace(lead.margin, about=about)
         view = page_data(with_inputs(margin, tuple(photo.small for photo in photos), caption))
+        for part, name in zip(view["cases"][0]["left"]["parts"], names, strict=True):
+            part["name"] = name
         return {**lead.to_json(), "sentence": lead.sentence(names), "names": names, "view": view}
 
     def _hits(self, model: DualEncoder, query: str, limit: int, rank: str) -> tuple[Any, list[Hit]]:

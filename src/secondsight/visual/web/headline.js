@@ -61,12 +61,15 @@ function isUnmatched({ left, right, called, similarity, terms }) {
   return pictured && called === "similarity" && similarity < terms[0][1];
 }
 
-/** Which of two sides of a margin fits better, by their texts where these are short. */
-function verdictOn({ right, similarity }) {
+/** Which of two sides of a margin fits better, by their names (files) or by their texts where these are short. */
+function verdictOn({ left, right, similarity }) {
+  const fits = `fits ${similarity < 0 ? "worse" : "better"} than`;
+  const names = (left.parts || []).map((part) => part.name);
+  if (names.length === 2 && left.parts[0].sign > 0 && names.every(Boolean)) return `${names[0]} ${fits} ${names[1]}. `;
   const texts = (right.parts || []).map((part) => part.text || "");
   const short = texts.length === 2 && right.parts[0].sign > 0 && texts.every((text) => text && text.length <= 40);
   const [first, second] = short ? texts.map((text) => `“${text}”`) : ["the first", "the second"];
-  return `${capital(first)} fits ${similarity < 0 ? "worse" : "better"} than ${second}. `;
+  return `${capital(first)} ${fits} ${second}. `;
 }
 
 /** What stands out, as one sentence; `names` say what is picked on either side, `weights` are null where nothing is. */
