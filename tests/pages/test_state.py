@@ -315,9 +315,33 @@ def test_of_several_texts_the_answer_comes_first(script):
     line, numbers = ranked(script, [0.05, 0.18, -0.031])
     assert line == "Of 3 texts the model prefers “b” (0.18)."
     assert numbers == ["0.18", "0.05", "−0.03"]
+    # No zero has a sign.
+    assert ranked(script, [0.18, -0.004])[1] == ["0.18", "0.00"]
     low = ranked(script, [-0.05, -0.01], 0.02)[0]
     assert low == "The model sees no match with either; “b” (−0.01) is closer than “a” (−0.05)."
     assert ranked(script, [0.0, -0.1, 0.01], 0.02)[0].endswith("with any of these; “c” (0.01) is closest.")
+
+
+def test_the_terms_are_explained_as_what_they_are(e):
+    """The picture alone is compared with a blank text, whose length is the caption's: two captions may give two numbers."""
+    photo = Image.effect_noise((64, 48), 90).convert("RGB")
+    pair = page_data(e)["cases"][0]["meanings"]
+    assert "an empty text as long as this one" in pair["image alone"]
+    assert "may still differ from pair to pair, for the text's length and the lengths" in pair["image alone"]
+    assert "against a black picture" in pair["text alone"]
+    assert "no content of the image counts here" in pair["text alone"]
+    assert "because they meet" in pair["interaction"]
+    cases = page_data(ss.explain("scenes", photo, "a dog", against="a big red cat"))["cases"]
+    margin = cases[0]["meanings"]
+    assert margin["text alone"].startswith("How much better the first text than the second fits a black picture")
+    assert "in place of the first text, less the same for the second" in margin["image alone"]
+    assert "less the same for the second" in margin["interaction"]
+    # What the words say of the numbers.
+    difference, first, second = (dict(case["terms"]) for case in cases)
+    for name in ("base", "image alone", "text alone", "interaction"):
+        assert difference[name] == pytest.approx(first[name] - second[name], abs=1e-6)
+    assert abs(first["image alone"] - second["image alone"]) > 1e-3
+    assert not any("deserved" in text for case in cases for text in case["meanings"].values())
 
 
 def test_only_texts_of_one_picture_are_alternatives():

@@ -298,6 +298,54 @@ def test_the_photograph_says_why_it_is_grey_and_shows_its_colours(browser, e, tm
         assert page.locator(".ss-photo canvas").is_visible()
 
 
+def test_the_maps_controls_rest_while_the_photograph_has_its_colours(browser, e, against, tmp_path):
+    with page_of(browser, viewport={"width": 1100, "height": 1000}) as page:
+        visit(page, [e, *against.parts[1:]], tmp_path)
+        controls = [page.get_by_label("smooth"), page.get_by_label("overlay")]
+        assert all(control.is_enabled() for control in controls)
+        page.get_by_role("button", name="show its colours").click()
+        assert all(control.is_disabled() for control in controls)
+        assert faults(page) == []
+        page.get_by_role("button", name="back to the map").click()
+        assert all(control.is_enabled() for control in controls)
+        # Another caption begins with the map.
+        page.get_by_role("button", name="show its colours").click()
+        page.get_by_role("radiogroup", name="Caption").locator("label").nth(1).click()
+        assert all(control.is_enabled() for control in controls)
+
+
+@pytest.mark.parametrize("width", [360, 480])
+def test_phones_fold_the_controls_so_that_picture_and_words_come_first(browser, e, tmp_path, width):
+    with page_of(browser, viewport={"width": width, "height": 760}, has_touch=True) as page:
+        visit(page, e, tmp_path)
+        summary, colours = page.locator(".ss-fold summary"), page.get_by_label("Colours")
+        assert summary.inner_text() == "View"
+        assert colours.is_hidden()
+        assert page.locator(".ss-photo").bounding_box()["y"] < 380
+        summary.press("Enter")
+        assert colours.is_visible()
+        assert page.get_by_role("button", name="PNG").is_visible()
+        assert faults(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        summary.tap()
+        assert colours.is_hidden()
+        page.locator(".ss-word").first.click()
+        assert page.locator(".ss-status button").inner_text() == "clear"
+        # Turned sideways there is room.
+        page.set_viewport_size({"width": 1000, "height": width})
+        colours.wait_for(state="visible")
+        assert summary.is_hidden()
+
+
+@pytest.mark.parametrize(("touch", "label"), [(False, "clear (Esc)"), (True, "clear")])
+def test_only_keyboards_have_an_escape_key(browser, e, tmp_path, touch, label):
+    with page_of(browser, viewport={"width": 1100, "height": 900}, has_touch=touch, is_mobile=touch) as page:
+        visit(page, e, tmp_path, e.words[1][0])
+        assert page.locator(".ss-status button").inner_text() == label
+        page.locator(".ss-status button").click()
+        assert page.locator(".ss-status button").count() == 0
+
+
 def test_every_term_says_what_it_is(browser, against, tmp_path):
     with page_of(browser, viewport={"width": 360, "height": 760}, has_touch=True) as page:
         visit(page, against, tmp_path)
@@ -316,6 +364,7 @@ def test_every_term_says_what_it_is(browser, against, tmp_path):
             assert button.get_attribute("aria-expanded") == "true"
             assert len(meaning.inner_text()) > 30
         # Another palette draws the table again; what was opened stays open.
+        page.locator(".ss-fold summary").tap()
         page.get_by_label("Colours").select_option("orange and purple")
         assert all(page.locator(".ss-meaning").nth(i).is_visible() for i in range(len(names)))
         assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -58,7 +58,7 @@ def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> 
 
 
 def _unmatched(e: Interactions) -> bool:
-    """Whether a picture and a text are less alike for the model than a blank picture and a blank text."""
+    """Whether a picture and a text have less than the base, which is there without the content of either."""
     pictured = (e.left_layout.kind, e.right_layout.kind) == ("image", "text")
     return pictured and e.quantity == "similarity" and e.similarity < e.terms.base
 

@@ -18,25 +18,17 @@ def convergence_warning(e: Interactions) -> str | None:
     )
 
 
-def _with_article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
 def meanings(e: Interactions) -> dict[str, str]:
     """What every line of the table of terms is, in plain words, by the line's name."""
     kinds = e.terms.kinds
     sides = kinds if kinds[0] != kinds[1] else (f"left {kinds[0]}", f"right {kinds[1]}")
-    (base, _), (left, _), (right, _), (interaction, _) = e.terms.labels()
-    alone = (
-        "What this {side} adds by itself, whatever stands on the other side: {kind} that is close to everything has a "
-        "large number here, one that is far from everything a negative one."
-    )
+    lines = [name for name, _ in e.terms.labels()]
+    joined = [layout.kind == "joined" for layout in (e.left_layout, e.right_layout)]
+    explained = _terms_of_margin(kinds, joined) if e.quantity == "margin" else _terms_of_pair(kinds, sides)
+    if e.quantity == "difference":
+        explained = [f"{text} Here it is the first explanation's number less the second's." for text in explained]
     return {
-        base: "Where the model starts: what it finds between two blank inputs, before anything of this pair is there.",
-        left: alone.format(side=sides[0], kind=_with_article(kinds[0])),
-        right: alone.format(side=sides[1], kind=_with_article(kinds[1])),
-        interaction: f"What the two have in common: every part of one with every part of the other. The colours above show "
-        f"where this number comes from. It is the line that says whether the {e.quantity} is deserved.",
+        **dict(zip(lines, explained, strict=True)),
         "of it shown": "The share of parts that have a place above: words, or patches of the picture.",
         "of it shown on the two sides": "The share of parts that have a place above, and so a colour.",
         "of it in special positions": "The share of positions without a place: start and end marks of a text, or a summary "
@@ -46,6 +38,49 @@ def meanings(e: Interactions) -> dict[str, str]:
         "smaller than the lines, do not trust them.",
     }
 
+
+def _terms_of_pair(kinds: tuple[str, str], sides: tuple[str, str]) -> list[str]:
+    """What base, both sides alone and interaction of a similarity are."""
+    blanks = [_BLANKS.get(kind, "a blank input") for kind in kinds]
+
+    def alone(side: int) -> str:
+        length = "the text's length and " if kinds[1 - side] == "text" else ""
+        return (
+            f"What the {sides[side]} adds against {blanks[1 - side]}, beyond the base: no content of the {sides[1 - side]} "
+            f"counts here. The number may still differ from pair to pair, for {length}the lengths of the pair's vectors, by "
+            "which every line is divided, differ too. A negative number: by itself it lowers the similarity."
+        )
+
+    return [
+        f"Where the model starts: what it finds between {blanks[0]} and {blanks[1]}, before anything of this pair is there.",
+        alone(0),
+        alone(1),
+        "What only the two together bring about: by how much the similarity is higher, or lower, because they meet, beyond "
+        "what each adds against a blank. The colours above show which parts it comes from. It does not say whether the "
+        "model is right.",
+    ]
+
+
+def _terms_of_margin(kinds: tuple[str, str], joined: list[bool]) -> list[str]:
+    """The same for a margin, whose one side holds the two inputs that are compared, as `joined` says."""
+    single, compared = (kinds[1], kinds[0]) if joined[0] else kinds
+    blank = _BLANKS.get(single, "a blank input")
+    of_compared = (
+        f"How much better the first {compared} than the second fits {blank}: nothing in this {single} counts here."
+    )
+    of_single = (
+        f"What this {single} adds against a blank in place of the first {compared}, less the same for the second: mostly "
+        "little, for only the lengths of the two and of their vectors count here."
+    )
+    return [
+        "Where the model starts: the margin with all inputs blank. Mostly little, for only lengths differ then.",
+        *((of_compared, of_single) if joined[0] else (of_single, of_compared)),
+        f"What this {single} has in common with the first {compared}, beyond what each adds against a blank, less the same "
+        "for the second. The colours above show which parts it comes from. It does not say whether the model is right.",
+    ]
+
+
+_BLANKS = {"image": "a black picture", "text": "an empty text as long as this one", "audio": "a blank sound"}
 
 _QUANTITIES = {
     "similarity": "How alike the model finds the two. For most models 1 is the most and 0 means nothing in common, but even "

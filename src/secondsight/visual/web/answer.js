@@ -18,7 +18,8 @@ function digitsFor([best, next]) {
 
 /** Numbers of a ranking as they are written. */
 export function rankNumbers(ranked) {
-  return ranked.map(({ similarity }) => minus(similarity.toFixed(digitsFor(ranked) || 4)));
+  const digits = digitsFor(ranked) || 4;
+  return ranked.map(({ similarity }) => minus(similarity.toFixed(digits).replace(/^-(?=[0.]+$)/, "")));
 }
 
 /** The answer as one sentence. */

@@ -52,6 +52,7 @@ export class ImagePanel {
       this.legend.addSwitch(["show its colours", "back to the map"], (plain) => {
         this.plain = plain;
         this.photo.classList.toggle("ss-plain", plain);
+        ui.switched();
       });
     }
     if (unseenBoxes(side).length) note.append(" The veiled margins are cropped away: the model does not see them.");

@@ -23,9 +23,21 @@ function makeInput(parent, properties, ui, event, change) {
   const input = make("input", parent);
   Object.assign(input, properties);
   ui.listen(input, event, () => change(input));
+  return input;
 }
 
-/** How colours are shown; `view.refresh` follows every change. */
+/** A place for controls: as wide as there is room, on a phone folded so that picture and words come first. */
+function buildFold(parent, ui) {
+  const fold = make("details", parent, "ss-fold");
+  make("summary", fold, "", "View");
+  const narrow = matchMedia("(max-width: 30rem)");
+  const follow = () => { fold.open = !narrow.matches; };
+  ui.listen(narrow, "change", follow);
+  follow();
+  return make("div", fold, "ss-tools");
+}
+
+/** How colours are shown, `view.refresh` follows every change; gives the inputs that only maps need. */
 function buildLook(parent, view) {
   const { ui, data } = view;
   const colours = make("label", parent, "ss-tool", "Colours ");
@@ -37,19 +49,20 @@ function buildLook(parent, view) {
     view.showTerms();
   });
   const smooth = make("label", parent, "ss-tool");
-  makeInput(smooth, { type: "checkbox", checked: true }, ui, "change", (input) => {
+  const smoothing = makeInput(smooth, { type: "checkbox", checked: true }, ui, "change", (input) => {
     ui.look.smooth = input.checked;
     view.refresh();
   });
   smooth.append(" smooth");
   const veil = make("label", parent, "ss-tool", "overlay ");
   const range = { type: "range", min: 0, max: 1, step: 0.02, value: ui.look.strength };
-  makeInput(veil, range, ui, "input", (input) => {
+  const strength = makeInput(veil, range, ui, "input", (input) => {
     ui.look.strength = Number(input.value);
     view.refresh();
   });
   const pictured = data.cases.some((shown) => hasPicture(shown.left) || hasPicture(shown.right));
   smooth.hidden = veil.hidden = !pictured;
+  return [smoothing, strength];
 }
 
 function buildFiles(parent, view) {
@@ -67,14 +80,15 @@ function buildFiles(parent, view) {
   }
 }
 
-/** Build the controls; gives the radio buttons of cases and readings, so that they can follow the view. */
+/** Build the controls; gives the inputs that follow the view. */
 export function buildToolbar(parent, view) {
   const { ui, cases, index } = view;
   const names = cases.map((shown) => shown.name);
   const caseInputs = cases.length > 1 ? makeChoice(parent, "Caption", names, index, ui, (i) => view.chooseCase(i)) : [];
   const readings = ["together", "each side alone"];
   const readingInputs = makeChoice(parent, "Show", readings, 0, ui, (i) => view.read(i ? "alone" : "interactions"));
-  buildLook(parent, view);
-  buildFiles(parent, view);
-  return { caseInputs, readingInputs };
+  const fold = buildFold(parent, ui);
+  const mapInputs = buildLook(fold, view);
+  buildFiles(fold, view);
+  return { caseInputs, readingInputs, mapInputs };
 }

@@ -26,6 +26,11 @@ class View {
       tip: (text, x, y) => this.tip(text, x, y),
       // Sentences change while a box is drawn; the picture must not move under the pointer.
       hold: (held) => { this.status.style.height = held ? `${this.status.offsetHeight}px` : ""; },
+      // Smoothing and strength of the map mean nothing where no map is to be seen.
+      switched: () => {
+        const plain = !this.stage.querySelector(".ss-photo:not(.ss-plain)");
+        this.controls.mapInputs.forEach((input) => { input.disabled = plain && this.ui.mapped; });
+      },
       speak: (text) => { this.spoken.textContent = text; },
     };
     this.cases.forEach(({ left, right }) => [left, right].forEach(nameSymbols));
@@ -119,6 +124,7 @@ class View {
     this.table = texts ? new WordTable(this.shown, this.stage, this.ui, (i, j) => this.pickPair(i, j)) : null;
     this.panels.forEach((panel, i) => panel.set(start ? start[i] : null));
     this.showTerms();
+    this.ui.switched();
     this.warning.textContent = this.shown.warning || "";
     this.warning.hidden = !this.shown.warning;
     this.foot.textContent = this.shown.note;
@@ -182,7 +188,9 @@ class View {
     }
     this.status.append(" ");
     if (!picked.some(Boolean)) return;
-    this.listen(makeButton(this.status, "clear (Esc)"), "click", () => {
+    const button = makeButton(this.status, "clear");
+    make("span", button, "ss-key", " (Esc)");
+    this.listen(button, "click", () => {
       this.clear();
       (this.stage.querySelector("[tabindex='0']") || this.root).focus();
     });
