@@ -116,8 +116,8 @@ def _terms_table(e: Explanation) -> Table:
     left, right = e.left_layout.modality, e.right_layout.modality
     meanings = (
         f"of an empty {left} and an empty {right}",
-        f"what the {left} adds to any {right}",
-        f"what the {right} adds to any {left}",
+        f"what the {left} adds by itself",
+        f"what the {right} adds by itself",
         "what only both together add, word by word above",
     )
     for (name, value), meaning in zip(e.terms.labels(), meanings, strict=True):
