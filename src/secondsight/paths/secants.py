@@ -20,6 +20,9 @@ Points = tuple[Tensor, Tensor]
 _NORM_NODES = 64
 """Nodes of a norm's integrals, which take one number per node and row: more cost nothing."""
 
+_ROUNDING = 16
+"""Units of the precision that a norm may miss of its largest rise before that is mended."""
+
 _SOFTMAX_NODES = (4, 8, 16, 32, 64)
 """Nodes of a softmax until the rank-one correction is small, below `_SOFTMAX_MISS` of the largest rise."""
 
@@ -107,12 +110,13 @@ def _unmasked(z: Tensor) -> Tensor:
     return z if bool(torch.isfinite(z.amin())) else z.clamp(min=torch.finfo(z.dtype).min / 8)
 
 
-def norm(z: Points, eps: float, centred: bool = True) -> LinearMap:
+def norm(z: Points, y: Points, eps: float, centred: bool = True) -> LinearMap:
     """(z − mean) / √(variance + eps) along the last axis, or z / √(mean square + eps) where `centred` is False.
 
     On a straight line c = c₀ + αΔc and σ² is a quadratic in α, so after the mean is taken off, J̄ = ∫σ⁻¹ − ∫ c cᵀ/(nσ³) is of
     rank two beside the diagonal, with four integrals of single numbers. What their nodes miss of
-    f(z₁) − f(z₀) = (σ₁⁻¹ − σ₀⁻¹) c₀ + σ₁⁻¹ Δc is a combination of the same two vectors, and goes into J̄ along Δc.
+    f(z₁) − f(z₀) = (σ₁⁻¹ − σ₀⁻¹) c₀ + σ₁⁻¹ Δc is a combination of the same two vectors, and goes into J̄ along Δc. So does
+    what rounding misses of the rise of `y`, where a vector's deviation is small beside its mean.
     """
     centre = Centre()
     c0, c1 = (centre.push(point) if centred else point for point in z)
@@ -120,11 +124,17 @@ def norm(z: Points, eps: float, centred: bool = True) -> LinearMap:
     if z[0] is z[1]:
         inverse = (c1.square().mean(-1, keepdim=True) + eps).rsqrt()
         jacobian = LowRank(inverse, [((-(inverse**3) / size * c1)[..., None, :], c1[..., None, :], None)])
-    else:
-        step = c1 - c0
-        matrix, diagonal = (x.to(c0) for x in _norm_integrals((c0, step, c1), eps))
-        right = _rows([c0, step])
-        jacobian = LowRank(diagonal[..., None], [(matrix @ right, right, None)])
+        return Composed([centre, jacobian]) if centred else jacobian
+    step = c1 - c0
+    matrix, diagonal = (x.to(c0) for x in _norm_integrals((c0, step, c1), eps))
+    right = _rows([c0, step])
+    jacobian = LowRank(diagonal[..., None], [(matrix @ right, right, None)])
+    chain = Composed([centre, jacobian]) if centred else jacobian
+    rise = y[1] - y[0]
+    missing = rise - chain.push((z[1] - z[0])[None])[0]
+    if float(missing.abs().max()) > _ROUNDING * torch.finfo(rise.dtype).eps * float(rise.abs().max()):
+        along = missing / _positive(step.square().sum(-1, keepdim=True))
+        jacobian = LowRank(diagonal[..., None], [*jacobian.terms, (along[..., None, :], step[..., None, :], None)])
     return Composed([centre, jacobian]) if centred else jacobian
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from secondsight.paths import secants
 from secondsight.paths.linear_maps import Composed, LinearMap, Permute, Reshape, Scale
 from secondsight.paths.rules.move import Edge, Move, NoRule, rule
+from secondsight.paths.tape import Operation
 
 aten = torch.ops.aten
 
@@ -75,28 +77,45 @@ def inverse(turn: Permute) -> Permute:
 def layer_norm(move: Move) -> list[Edge]:
     """Layer norm over the last axes."""
     normalized, weight, eps = (move.argument(k) for k in (1, 2, 4))
-    start, end = move.points(0)
+    _, end = move.points(0)
     flat = torch.Size([*end.shape[: end.ndim - len(normalized)], math.prod(normalized)])
-    maps = _norm(start, end, flat, eps)
+    column = (*flat[:-1], 1)
+
+    def unit(rows: Tensor, operation: Operation) -> Tensor:
+        # The operation gives means and inverse deviations too.
+        _, mean, inverse = operation.outputs
+        return (rows - mean.reshape(column)) * inverse.reshape(column)
+
+    maps = _norm(move, flat, eps, unit)
     if weight is not None:
         maps.append(Scale(end.shape, end.shape, weight))
     return move.first(maps[0] if len(maps) == 1 else Composed(maps))
 
 
-def _norm(start: Tensor, end: Tensor, flat: torch.Size, eps: float) -> list[LinearMap]:
-    """A norm along the last axis of another shape."""
-    rows = end.reshape(flat)
-    jacobian = secants.norm((rows if start is end else start.reshape(flat), rows), eps)
+def _norm(
+    move: Move, flat: torch.Size, eps: float, unit: Callable[[Tensor, Operation], Tensor] | None = None
+) -> list[LinearMap]:
+    """A norm along the last axis of another shape; `unit` gives what the operation gave before its weights."""
+
+    def computed(rows: Tensor, _: Operation) -> Tensor:
+        c = rows - rows.mean(-1, keepdim=True)
+        return c * (c.square().mean(-1, keepdim=True) + eps).rsqrt()
+
+    start, end = move.points(0)
+    last = end.reshape(flat)
+    first = last if start is end else start.reshape(flat)
+    units = (unit or computed)(first, move.before), (unit or computed)(last, move.after)
+    jacobian = secants.norm((first, last), units, eps)
     return [jacobian] if flat == end.shape else [Reshape(end.shape, flat), jacobian, Reshape(flat, end.shape)]
 
 
 @rule(aten.native_group_norm.default)
 def group_norm(move: Move) -> list[Edge]:
     """Group norm: a norm over each group of channels and all places."""
-    start, end = move.points(0)
+    _, end = move.points(0)
     weight, batch, channels, groups, eps = (move.argument(k) for k in (1, 3, 4, 6, 7))
     flat = torch.Size([batch, groups, end.numel() // (batch * groups)])
-    maps = _norm(start, end, flat, eps)
+    maps = _norm(move, flat, eps)
     if weight is not None:
         maps.append(Scale(end.shape, end.shape, weight.reshape(channels, *[1] * (end.ndim - 2))))
     return move.first(Composed(maps))
@@ -109,7 +128,7 @@ def group_norm(move: Move) -> list[Edge]:
 )
 def batch_norm(move: Move) -> list[Edge]:
     """Batch norm of a model in evaluation: a factor for each channel; with a batch of one, a norm of each channel."""
-    arguments, (start, end) = move.arguments[1], move.points(0)
+    arguments, (_, end) = move.arguments[1], move.points(0)
     weight, variance = arguments[1], arguments[4]
     eps, each = arguments[-1], (-1, *[1] * (end.ndim - 2))
     if move.after.function is not aten.native_batch_norm.default or not arguments[5]:
@@ -119,7 +138,7 @@ def batch_norm(move: Move) -> list[Edge]:
         raise NoRule("takes its statistics from the batch")
     # Instance norm puts all inputs and channels side by side in a batch of one.
     flat = torch.Size([end.shape[1], end[0, 0].numel()])
-    maps = _norm(start, end, flat, eps)
+    maps = _norm(move, flat, eps)
     if weight is not None:
         maps.append(Scale(end.shape, end.shape, weight.reshape(each)))
     return move.first(Composed(maps))
