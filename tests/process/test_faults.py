@@ -106,7 +106,7 @@ def test_folders_that_cannot_be_written_to(photo, data, tmp_path):
     (tmp_path / "file").write_text("x")
     for out in ("/proc/x.html", tmp_path / "file" / "x.html", tmp_path / "no" / "x.html"):
         error = error_of(run("explain", photo, "a cat", "--model", "scenes", "--out", out))
-        assert "cannot write" in error or "does not exist" in error
+        assert "cannot be written" in error or "does not exist" in error
         assert str(out) in error
     for command in (["decompose", "--data", data, "--side", "image"], ["evaluate", "pointing", "--data", data]):
         error = error_of(run(*command, "--model", "scenes", "--out", tmp_path / "file"))
