@@ -182,7 +182,7 @@ def test_a_layer_and_a_reference_for_each_side():
     assert (method.layer, method.reference, method.tol) == ((4, "input"), ("noise", None), 0.01)
     assert method_of_text("integrated-jacobian:layer=-2").layer == -2
     assert parse_layer("4/input") == parse_layer("4,input") == (4, "input")
-    with pytest.raises(ss.InputError, match="--layer '1/2/3'"):
+    with pytest.raises(ss.InputError, match="layer '1/2/3' is not"):
         parse_layer("1/2/3")
 
 
