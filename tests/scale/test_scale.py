@@ -201,7 +201,7 @@ def test_broken_inputs_are_listed_and_the_others_are_there(model, tmp_path):
         open_source(f"photos:{photos}", "image"), model, tmp_path / "s", progress=lambda r: seen.append(r.done)
     )
     assert list(report.problems) == ["2.png"]
-    assert "is not an image" in report.problems["2.png"]
+    assert "is not a photograph that can be read" in report.problems["2.png"]
     assert list(open_store(tmp_path / "s")) == ["0.png", "1.png", "3.png", "4.png"]
     assert seen[-1] == 4
     assert report.rate > 0
