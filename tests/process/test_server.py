@@ -530,10 +530,7 @@ def test_gallery_search_and_api_pages(browser, address, world):
         page.goto(address)
         page.locator("#cards button").nth(1).click()
         page.wait_for_selector("#view .ss-word")
-        page.goto(f"{address}/#/search")
-        page.get_by_label("What to look for").fill(world[2].caption)
-        page.get_by_role("button", name="Search").click()
-        page.wait_for_selector(".hit canvas")
+        search_for(page, address, world[2].caption)
         assert "2.png" in page.locator(".hit").first.inner_text()
         before = page.locator(".hit .picked").first.inner_text()
         page.locator("#query-words button").nth(1).click()
@@ -584,13 +581,18 @@ def test_a_card_has_the_number_that_ranks_and_opens_as_an_explanation(browser, a
         assert faults(page) == []
 
 
+def search_for(page, address, query):
+    """Type a query into the search page and wait for its hits."""
+    page.goto(f"{address}/#/search")
+    page.get_by_label("What to look for").fill(query)
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_selector(".hit canvas")
+
+
 @needs_browser
 def test_a_search_is_in_the_address(browser, address, world):
     with page_of(browser, viewport={"width": 1200, "height": 900}) as page:
-        page.goto(f"{address}/#/search")
-        page.get_by_label("What to look for").fill(world[2].caption)
-        page.get_by_role("button", name="Search").click()
-        page.wait_for_selector(".hit canvas")
+        search_for(page, address, world[2].caption)
         page.get_by_role("radio", name="similarity").check()
         page.wait_for_url("**rank=similarity")
         searched, count = page.url, page.locator(".hit").count()
@@ -624,10 +626,7 @@ def test_a_search_is_in_the_address(browser, address, world):
 @needs_browser
 def test_two_cards_are_compared_on_the_page(browser, address, world):
     with page_of(browser, viewport={"width": 390, "height": 800}) as page:
-        page.goto(f"{address}/#/search")
-        page.get_by_label("What to look for").fill(world[2].caption)
-        page.get_by_role("button", name="Search").click()
-        page.wait_for_selector(".hit canvas")
+        search_for(page, address, world[2].caption)
         picks = page.locator(".hit .actions [aria-pressed]")
         picks.nth(2).click()
         assert "Choose a second" in page.locator("#comparison").inner_text()

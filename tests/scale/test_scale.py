@@ -19,6 +19,7 @@ import secondsight as ss
 from secondsight.algebra.layout import TokenLayout
 from secondsight.data import Scenes
 from secondsight.methods import base as methods_base
+from sides import InMemory
 from stores import random_contributions
 
 pa = pytest.importorskip("pyarrow", reason="needs secondsight[scale]")
@@ -432,20 +433,6 @@ def test_search_is_exact_and_explains_itself(model, world, stores):
     assert len(search(images, query, 1000)) == 40
     with pytest.raises(ss.InputError, match="at least 1"):
         search(images, query, 0)
-
-
-class InMemory:
-    """The least that `search` needs: keys, embeddings and items."""
-
-    def __init__(self, contributions):
-        self.contributions = contributions
-        self.embeddings = torch.stack([c.embedding.double() * c.scale for c in contributions.values()])
-
-    def keys(self):
-        return list(self.contributions)
-
-    def __getitem__(self, key):
-        return self.contributions[key]
 
 
 def test_search_works_on_contributions_in_memory(stores):

@@ -12,21 +12,7 @@ from secondsight.data import Scenes
 from secondsight.scale.lead import NINTHS
 from secondsight.scale.search import search
 from secondsight.scale.usual import OrdinaryQueries, ordinary_captions
-from sides import image_layout, random_side, text_layout
-
-
-class InMemory:
-    """Entries by key."""
-
-    def __init__(self, contributions):
-        self.contributions = contributions
-        self.embeddings = torch.stack([c.embedding.double() * c.scale for c in contributions.values()])
-
-    def keys(self):
-        return list(self.contributions)
-
-    def __getitem__(self, key):
-        return self.contributions[key]
+from sides import InMemory, image_layout, random_side, text_layout
 
 
 @pytest.fixture(scope="module")

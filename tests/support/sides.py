@@ -33,3 +33,17 @@ def random_side(layout: Layout, seed: int, dtype: torch.dtype, exact: bool = Tru
 
 seeds = st.integers(0, 2**31)
 dtypes = st.sampled_from([torch.float32, torch.float64])
+
+
+class InMemory:
+    """The least that `search` needs: keys, embeddings and items."""
+
+    def __init__(self, contributions):
+        self.contributions = contributions
+        self.embeddings = torch.stack([c.embedding.double() * c.scale for c in contributions.values()])
+
+    def keys(self):
+        return list(self.contributions)
+
+    def __getitem__(self, key):
+        return self.contributions[key]

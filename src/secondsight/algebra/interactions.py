@@ -52,7 +52,11 @@ class Terms:
         raise AttributeError(f"terms have base, left, right, interaction, {', '.join(kinds)}; not {name!r}")
 
     def __repr__(self) -> str:
-        return "Terms(" + ", ".join(f"{name.replace(' ', '_')}={value:+.4f}" for name, value in self.labels()) + ")"
+        return f"Terms({', '.join(f'{name}={value:+.4f}' for name, value in self.by_name().items())})"
+
+    def by_name(self) -> dict[str, float]:
+        """Every term by the name that files use, such as image_alone."""
+        return {label.replace(" ", "_"): value for label, value in self.labels()}
 
     def labels(self) -> tuple[tuple[str, float], ...]:
         """(name, value) of every term, the sides named by their kind where the kinds differ."""
@@ -231,7 +235,7 @@ class Interactions:
             "similarity": self.similarity,
             "terms": {"base": terms.base, "left": terms.left, "right": terms.right, "interaction": terms.interaction},
             "error": self.error,
-            **{name.replace(" ", "_"): value for name, value in terms.labels()},
+            **terms.by_name(),
             "words": {side: _word_list(layout, values) for side, layout, values in sides if layout.words},
             **self.about,
             "left": {**self.left_layout.to_json(), **self.about.get("left", {})},

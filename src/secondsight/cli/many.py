@@ -126,10 +126,16 @@ def explain_pairs(
 
 
 def _summary(pair: Pair, e: Explanation, file: str) -> dict[str, Any]:
-    terms = {name.replace(" ", "_"): value for name, value in e.terms.labels()}
     strongest = max(e.words, key=lambda scored: scored[1])[0] if e.right_layout.words else ""
     names = {"photo": str(pair.photo), "caption": pair.caption}
-    return {**names, "similarity": e.similarity, **terms, "error": e.error, "strongest_word": strongest, "file": file}
+    return {
+        **names,
+        "similarity": e.similarity,
+        **e.terms.by_name(),
+        "error": e.error,
+        "strongest_word": strongest,
+        "file": file,
+    }
 
 
 def _write_summary(rows: list[dict[str, Any]], path: Path) -> None:

@@ -47,10 +47,7 @@ def search(
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="As the store's: float32, bf16 or fp16.")] = None,
 ) -> None:
-    """The entries of a store that match a query best, why each does, and which words carry the ranking.
-
-    Example: secondsight search stores/image "a dog on a sofa" --compare 1,2
-    """
+    """The entries of a store that match a query best, why each does, and which words carry the ranking."""
     with plain_errors():
         ranks = None if compare is None else _parse_ranks(compare)
         _check_options(rank, ranks, explain, out_file)

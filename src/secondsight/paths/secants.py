@@ -110,34 +110,34 @@ def _unmasked(z: Tensor) -> Tensor:
     return z if bool(torch.isfinite(z.amin())) else z.clamp(min=torch.finfo(z.dtype).min / 8)
 
 
-def norm(z: Points, y: Points, eps: float, centred: bool = True) -> LinearMap:
-    """(z − mean) / √(variance + eps) along the last axis, or z / √(mean square + eps) where `centred` is False.
+def norm(z: Points, eps: float, units: Callable[[], Points]) -> LinearMap:
+    """(z − mean) / √(variance + eps) along the last axis; `units` gives its values at both points.
 
     On a straight line c = c₀ + αΔc and σ² is a quadratic in α, so after the mean is taken off, J̄ = ∫σ⁻¹ − ∫ c cᵀ/(nσ³) is of
     rank two beside the diagonal, with four integrals of single numbers. What their nodes miss of
     f(z₁) − f(z₀) = (σ₁⁻¹ − σ₀⁻¹) c₀ + σ₁⁻¹ Δc is a combination of the same two vectors, and goes into J̄ along Δc. What
-    rounding misses of the rise of `y`, where a vector's deviation is small beside its mean, goes into J̄ along Δz.
+    rounding misses of the units' rise, where a vector's deviation is small beside its mean, goes into J̄ along Δz.
     """
     centre = Centre()
-    c0, c1 = (centre.push(point) if centred else point for point in z)
+    c0, c1 = (centre.push(point) for point in z)
     size = c0.shape[-1]
     if z[0] is z[1]:
         inverse = (c1.square().mean(-1, keepdim=True) + eps).rsqrt()
         jacobian = LowRank(inverse, [((-(inverse**3) / size * c1)[..., None, :], c1[..., None, :], None)])
-        return Composed([centre, jacobian]) if centred else jacobian
+        return Composed([centre, jacobian])
     matrix, diagonal = (x.to(c0) for x in _norm_integrals((c0, c1 - c0, c1), eps))
     right = _rows([c0, c1 - c0])
     inverse, terms = diagonal[..., None], [(matrix @ right, right, None)]
-    jacobian = LowRank(inverse, terms)
-    chain = Composed([centre, jacobian]) if centred else jacobian
-    run, rise = z[1] - z[0], y[1] - y[0]
+    chain = Composed([centre, LowRank(inverse, terms)])
+    start, end = units()
+    run, rise = z[1] - z[0], end - start
     missing = rise - chain.push(run[None])[0]
     if float(missing.abs().max()) <= _ROUNDING * torch.finfo(rise.dtype).eps * float(rise.abs().max()):
         return chain
     ones = torch.ones_like(run)[..., None, :]
-    mean = [(ones * (-inverse / size)[..., None], ones, None)] if centred else []
+    mean = (ones * (-inverse / size)[..., None], ones, None)
     along = missing / _positive(run.square().sum(-1, keepdim=True))
-    return LowRank(inverse, [*terms, *mean, (along[..., None, :], run[..., None, :], None)])
+    return LowRank(inverse, [*terms, mean, (along[..., None, :], run[..., None, :], None)])
 
 
 def _norm_integrals(points: tuple[Tensor, Tensor, Tensor], eps: float) -> tuple[Tensor, Tensor]:

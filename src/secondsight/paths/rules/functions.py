@@ -11,6 +11,7 @@ from torch import Tensor
 from secondsight.paths import secants
 from secondsight.paths.linear_maps import Composed, LinearMap, Permute, Reshape, Scale
 from secondsight.paths.rules.move import Edge, Move, NoRule, rule
+from secondsight.paths.secants import Points
 from secondsight.paths.tape import Operation
 
 aten = torch.ops.aten
@@ -104,8 +105,11 @@ def _norm(
     start, end = move.points(0)
     last = end.reshape(flat)
     first = last if start is end else start.reshape(flat)
-    units = (unit or computed)(first, move.before), (unit or computed)(last, move.after)
-    jacobian = secants.norm((first, last), units, eps)
+
+    def units() -> Points:
+        return (unit or computed)(first, move.before), (unit or computed)(last, move.after)
+
+    jacobian = secants.norm((first, last), eps, units)
     return [jacobian] if flat == end.shape else [Reshape(end.shape, flat), jacobian, Reshape(flat, end.shape)]
 
 
