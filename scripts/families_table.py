@@ -31,7 +31,7 @@ INTRO = """# Families
 
 <!-- Written by scripts/families_table.py from the encoders themselves. -->
 
-Every line is a family of the conformance suite (`tests/support/families.py`), run in float64: the encoder reproduces the host
+Every line is a family of the conformance suite (`tests/support/families/`), run in float64: the encoder reproduces the host
 library's own embedding, with the host's own preprocessing, to 1e-5; its head and all strategies agree to 1e-10, or to
 3e-6 where the host computes parts in float32 whatever its weights are (ALIGN, CLAP, T5, Qwen).
 
