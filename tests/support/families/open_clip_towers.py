@@ -188,3 +188,16 @@ def open_clip_mt5_text(dtype: torch.dtype) -> Example:
     host.text.transformer = host.text.transformer.encoder
     # T5 does not divide its scores by the square root of their width.
     return _open(host, dtype, HubTokenizer(tokenizer, 40), sharpness=0.8)
+
+
+@family
+def open_clip_nllb_text(dtype: torch.dtype) -> Example:
+    """NLLB text tower"""
+    tokenizer = vocabularies.roberta()
+    sizes = dict(d_model=24, encoder_layers=3, encoder_attention_heads=3, encoder_ffn_dim=40)
+    sizes |= dict(decoder_layers=1, decoder_attention_heads=3)
+    config = hub.M2M100Config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
+    host = open_clip.CustomTextCLIP(16, OPEN_VISION, OPEN_TEXT)
+    host.text = open_clip.hf_model.HFTextEncoder("", 16, config=config, pooler_type="cls_pooler", proj_type="linear")
+    host.text.transformer = host.text.transformer.encoder
+    return _open(host, dtype, HubTokenizer(tokenizer, 24))

@@ -316,7 +316,8 @@ class HubInsideEncoder(HostTextEncoder):
         """The last block where its first position is read."""
         if type(module.pooler).__name__ not in ("ClsPooler", "ClsLastHiddenStatePooler"):
             return None
-        inner = module.transformer.pooler if getattr(module.pooler, "use_pooler_output", False) else None
+        reads_pooler = getattr(module.pooler, "use_pooler_output", False)
+        inner = getattr(module.transformer, "pooler", None) if reads_pooler else None
         pooler = () if inner is None else (lambda y: inner(y[:, None]),)
         return pooled_block(self.blocks(module)[-1], 0, (*pooler, module.proj), dtype)
 
