@@ -180,7 +180,7 @@ def explain_prepared(
     """
     started = time.perf_counter()
     with memory_errors_explained():
-        pairs = method.interactions(model.left, model.right, a, partners)
+        pairs = model.interactions(method, a, partners)
     seconds = time.perf_counter() - started
     if scale == "logit":
         pairs = [scaled(pair, float(model.logit_scale or 1.0), model.logit_bias) for pair in pairs]
@@ -224,6 +224,9 @@ def contrast(first: Explanation, second: Explanation) -> Explanation:
         )
     pair = margin(first, second)
     about = {**pair.about, "similarities": [first.similarity, second.similarity]}
+    if "assignment" in about:
+        # Each of the two has an assignment of its own.
+        about["assignment"] = [part.about.get("assignment") for part in (first, second)]
     inputs = (first.left_input, (first.right_input, second.right_input))
     return replace(with_inputs(replace(pair, about=about), *inputs), parts=(first, second))
 
@@ -254,11 +257,7 @@ def _most_similar(model: DualEncoder, a: Prepared, rivals: list[Prepared]) -> Pr
     """The rival with the largest similarity."""
     if len(rivals) == 1:
         return rivals[0]
-    anchor = model.left.embed_prepared([a])
-    embeddings = model.right.embed_prepared(rivals)
-    if model.cosine:
-        embeddings = embeddings / embeddings.norm(dim=-1, keepdim=True)
-    return rivals[int((embeddings @ anchor[0]).argmax())]
+    return rivals[int(model.similarities(a, rivals).argmax())]
 
 
 def scaled(pair: Interactions, factor: float, bias: float = 0.0) -> Interactions:

@@ -20,16 +20,21 @@ from secondsight.support.guard import untouched
 from secondsight.support.memory import retry_smaller
 
 if TYPE_CHECKING:
+    from secondsight.algebra.interactions import Interactions
     from secondsight.methods.base import Method
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a dual encoder: its encoder, whether it is the left (0) or right (1), and the similarity's kind."""
+    """One side of a dual encoder: its encoder, whether it is the left (0) or right (1), and the similarity's kind.
+
+    `space` names what its contributions can be multiplied with, where that is not every contribution of the model.
+    """
 
     encoder: Encoder
     index: int
     cosine: bool
+    space: str | None = None
 
     @property
     def kind(self) -> str:
@@ -131,6 +136,18 @@ class DualEncoder:
             possible = possible_kinds(raw)
             kinds.append(opposite.kind if side.kind not in possible and opposite.kind in possible else side.kind)
         return self if kinds == [self.left.kind, self.right.kind] else self.pair(*kinds)
+
+    def interactions(self, method: Method, a: Prepared, partners: Sequence[Prepared]) -> list[Interactions]:
+        """Interactions of one prepared left input with each of several right ones by a method."""
+        return method.interactions(self.left, self.right, a, partners)
+
+    def similarities(self, a: Prepared, partners: Sequence[Prepared]) -> Float[Tensor, " partner"]:
+        """The similarities of one prepared left input and each of several right ones."""
+        anchor = self.left.embed_prepared([a])
+        embeddings = self.right.embed_prepared(partners)
+        if self.cosine:
+            anchor, embeddings = (v / v.norm(dim=-1, keepdim=True) for v in (anchor, embeddings))
+        return embeddings @ anchor[0]
 
     def __repr__(self) -> str:
         return f"DualEncoder({self.name!r}, left={self.left.kind}, right={self.right.kind})"

@@ -307,7 +307,7 @@ def test_stores_of_other_makes_do_not_mix():
     assert (one @ same).similarity == (A @ B).similarity
     assert (one @ B).similarity == (A @ B).similarity
     with pytest.raises(
-        InputError, match=r"different models or methods \(stores x and y\): decompose both sides with the same$"
+        InputError, match=r"different models, methods or pairs \(x and y\): decompose both sides with the same"
     ):
         _ = one @ other
 

@@ -95,7 +95,7 @@ def test_texts_and_images_of_other_makes_are_refused(model, world, stores, tmp_p
     other = ss.IntegratedJacobian(layer=0, steps=2)
     decompose(of_data(world, "text").first(3), model, tmp_path / "text", other)
     mine = open_store(tmp_path / "text")
-    with pytest.raises(ss.InputError, match="different models or methods"):
+    with pytest.raises(ss.InputError, match="different models, methods or pairs"):
         images[next(iter(images))] @ mine[next(iter(mine))]
     with pytest.raises(ss.InputError, match="another method"):
         decompose(of_data(world, "text"), model, texts.folder, other)

@@ -149,8 +149,9 @@ class Contributions:
             )
         if self.space and partner.space and self.space != partner.space:
             raise InputError(
-                "these contributions come from different models or methods "
-                f"(stores {' and '.join(sorted((self.space, partner.space)))}): decompose both sides with the same"
+                "these contributions come from different models, methods or pairs "
+                f"({' and '.join(sorted((self.space, partner.space)))}): decompose both sides with the same, "
+                "and both inputs of a late-interaction model together, with ss.explain"
             )
 
     def __mul__(self, factor: float) -> Contributions:

@@ -25,6 +25,9 @@ Head = Callable[[Tensor], Tensor]
 ATTENTION_POOL = "attention pool"
 """The `pool` of encoders whose last block is one."""
 
+EVERY_TOKEN = "every token"
+"""The `pool` of encoders that keep a vector for every token."""
+
 _CACHED_REFERENCES = 64
 
 
@@ -164,6 +167,13 @@ class Encoder(ABC):
                 f"(or −1 … −{self.depth} from the end), 'input' and 'grounded'"
             )
         return layer % self.depth
+
+    def output_encoder(self) -> Encoder:
+        """The encoder seen from its token vectors, for the layer "output"; `InputError` for encoders with one embedding."""
+        raise InputError(
+            f"layer 'output' is one of late-interaction models; this {self.kind} encoder makes one embedding: "
+            "use layer=-1, its last block's input"
+        )
 
     def grounded_layer(self) -> int | str:
         """The layer at which explanations hit objects best: token embeddings of texts, the middle block for other inputs."""

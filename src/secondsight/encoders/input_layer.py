@@ -149,9 +149,11 @@ class InputEncoder(Encoder):
 
 
 def at_layer(encoder: Encoder, layer: object) -> tuple[Encoder, int]:
-    """The encoder to ask for a layer, and the layer as 0 … depth − 1: "input" is a layer of its own."""
+    """The encoder to ask for a layer, and the layer as 0 … depth − 1: "input" and "output" are layers of their own."""
     if layer == "grounded":
         layer = encoder.grounded_layer()
+    if layer == "output":
+        return encoder.output_encoder(), 0
     if layer != "input":
         return encoder, encoder.resolve(layer)
     if encoder.input_encoder is None:

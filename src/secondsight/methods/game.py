@@ -121,6 +121,7 @@ class Game:
             about={"layer": self.layer, "encodings": self.encodings, **facts},
             deviations=None if deviations is None or not len(deviations) else self._all_features(deviations),
             outcome=self.outcome(residual, converged),
+            space=self.side.space,
         )
 
     def outcome(self, residual: float = 0.0, converged: bool = True) -> Outcome:

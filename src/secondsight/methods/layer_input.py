@@ -110,7 +110,7 @@ class LayerInput:
     @cached_property
     def reference_label(self) -> str:
         """The reference as users name it, "tensor" for their own."""
-        return reference_label(self.side.encoder.references, self.reference_choice)
+        return reference_label(self.encoder.references, self.reference_choice)
 
     def contributions(
         self,
@@ -129,7 +129,10 @@ class LayerInput:
                     f"the {self.side.kind} encoder gave an embedding of zeros, which has no cosine: check the input"
                 )
             scale = 1 / size
-        return Contributions(factor, embedding, reference_embedding, self.layout, scale, about, outcome=outcome)
+        space = self.side.space
+        return Contributions(
+            factor, embedding, reference_embedding, self.layout, scale, about, outcome=outcome, space=space
+        )
 
     def _normalized(self, embedding: Tensor) -> Tensor:
         return F.normalize(embedding, dim=-1) if self.unit else embedding

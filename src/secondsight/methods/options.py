@@ -133,10 +133,13 @@ def _block(text: str) -> int | str:
 
 
 def parse_layer(value: str) -> int | str | tuple[int | str, ...]:
-    """A block's number, "input" or "grounded", or two of them separated by a comma or a slash; `InputError` otherwise."""
+    """A block's number, "input", "grounded" or "output", or two of them separated by a comma or a slash.
+
+    `InputError` otherwise.
+    """
     layer: int | str | tuple[int | str, ...] = parsed_layer(value)
     parts = layer if isinstance(layer, tuple) else (layer,)
-    if not all(isinstance(part, int) or part in ("input", "grounded") for part in parts):
+    if not all(isinstance(part, int) or part in ("input", "grounded", "output") for part in parts):
         raise InputError(f"layer {value!r} is not a block's number, 'input', 'grounded', or two of these as LEFT,RIGHT")
     return layer
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.outcome import Outcome
-from secondsight.encoders.base import ATTENTION_POOL, check_finite
+from secondsight.encoders.base import ATTENTION_POOL, EVERY_TOKEN, check_finite
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods.base import Method
+from secondsight.support.errors import InputError
 from secondsight.support.guard import untouched
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class TokenEmbeddings(Method):
 
     def _embed_positions(self, side: Side, prepared: Prepared) -> Contributions:
         encoder = side.encoder
+        if encoder.pool == EVERY_TOKEN:
+            raise InputError(
+                "a late-interaction model compares token embeddings itself: use layer='output' with the usual method, or "
+                "model.similarity_map(query, document)"
+            )
         # The last hidden states, and the layer whose head pools and projects them.
         head_layer = encoder.depth - 1 if encoder.pool == ATTENTION_POOL else encoder.depth
         output = encoder.features(prepared.tensor, head_layer)[0]

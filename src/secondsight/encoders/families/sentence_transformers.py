@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secondsight.encoders.base import Context
 from secondsight.encoders.blocks import pooled_block
+from secondsight.encoders.families.multi_vector import is_multi_vector, wrap_multi_vector
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
 from secondsight.encoders.loading import loading, saved_folder
 from secondsight.inputs.texts import HubTokens
@@ -118,6 +119,8 @@ def wrap_sentences(
     The model brings its own tokenizer, so the other two arguments are not used. Raises `InputError` where its
     similarity is not an inner product.
     """
+    if any(c.__name__ == "MultiVectorEncoder" for c in type(model).__mro__):
+        return wrap_multi_vector(model, name)
     similarity = model.similarity_fn_name
     if similarity not in ("cosine", "dot"):
         raise InputError(f"similarity {similarity!r} is not an inner product: only cosine and dot can be explained")
@@ -131,5 +134,6 @@ def load_sentences(name: str) -> DualEncoder:
     library = require("sentence-transformers", "st", lambda: __import__("sentence_transformers"))
     folder = saved_folder("st", name, "modules.json", "config.json")
     with loading(f"st:{name}", "a local folder (st:PATH)"):
-        model = library.SentenceTransformer(folder, device="cpu").eval()
+        kind = library.MultiVectorEncoder if is_multi_vector(folder) else library.SentenceTransformer
+        model = kind(folder, device="cpu").eval()
     return wrap_sentences(model, name=f"st:{name}")

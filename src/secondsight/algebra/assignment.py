@@ -1,0 +1,118 @@
+"""Which document token each query token of a late-interaction pair chooses, and by how much."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from secondsight.algebra.layout import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """Similarities (query, document) of the tokens that are compared; `query` and `document` are these tokens' positions.
+
+    `mean` says that the similarity is the best matches' mean (MeanMaxSim) instead of their sum (MaxSim).
+    """
+
+    similarities: Float[Tensor, "query document"]
+    query: Int[Tensor, " query"]
+    document: Int[Tensor, " document"]
+    mean: bool = False
+
+    @cached_property
+    def best(self) -> Int[Tensor, " query"]:
+        """Of every compared query token the column of its best match, the first of equal ones."""
+        return self.similarities.argmax(1)
+
+    @property
+    def choice(self) -> Int[Tensor, " query"]:
+        """Of every compared query token the position of its best match in the document."""
+        return self.document[self.best]
+
+    @property
+    def weight(self) -> float:
+        """What each match counts in the similarity."""
+        return 1 / len(self.query) if self.mean else 1.0
+
+    @cached_property
+    def similarity(self) -> float:
+        """MaxSim, or its mean over query tokens."""
+        return float(self.similarities.double().amax(1).sum()) * self.weight
+
+    @cached_property
+    def runner_up(self) -> Int[Tensor, " query"] | None:
+        """Of every compared query token the column of its second best match; None in a document of one token."""
+        if self.similarities.shape[1] < 2:
+            return None
+        rest = self.similarities.scatter(1, self.best[:, None], -torch.inf)
+        return rest.argmax(1)
+
+    @property
+    def margins(self) -> Float[Tensor, " query"]:
+        """By how much the best match wins over the second best; infinite in a document of one token."""
+        values = self.similarities.amax(1)
+        if self.runner_up is None:
+            return torch.full_like(values, torch.inf)
+        return values - self.similarities.gather(1, self.runner_up[:, None])[:, 0]
+
+    @cached_property
+    def name(self) -> str:
+        """Names the pair that this assignment belongs to."""
+        return "pair " + hashlib.sha256(self.similarities.double().cpu().numpy().tobytes()).hexdigest()[:16]
+
+    def facts(self, query: Layout, document: Layout) -> list[dict[str, Any]]:
+        """One entry for every compared query token: its best match, the similarity, the margin, and the runner-up.
+
+        `margin` is how much the similarity of the best match would have to fall behind for the choice to flip to
+        `runner_up`; both are None in a document of one token. Positions count all tokens, compared or not.
+        """
+        names = token_names(query), token_names(document)
+        margins, values = self.margins.tolist(), self.similarities.amax(1).tolist()
+        entries = []
+        for row, (position, match) in enumerate(zip(self.query.tolist(), self.choice.tolist(), strict=True)):
+            second = None if self.runner_up is None else int(self.document[self.runner_up[row]])
+            entries.append(
+                {
+                    "token": names[0][position],
+                    "position": position,
+                    "match": names[1][match],
+                    "match_position": match,
+                    "similarity": values[row],
+                    "margin": None if second is None else margins[row],
+                    "runner_up": None if second is None else names[1][second],
+                    "runner_up_position": second,
+                }
+            )
+        return entries
+
+
+def token_names(layout: Layout) -> Sequence[str]:
+    """What people call each feature: its part of the text, the token where it stands for none, or its grid cell."""
+    tokens: Sequence[str] | None = getattr(layout, "tokens", None)
+    if tokens is not None:
+        places = layout.offsets or (None,) * layout.size
+        text = layout.text or ""
+        return [token if place is None else text[slice(*place)] for token, place in zip(tokens, places, strict=True)]
+    names = [f"{layout.modality} {position}" for position in range(layout.size)]
+    for (row, column), position in _cells(layout):
+        names[position] = f"row {row + 1}, column {column + 1}"
+    for position, name in layout.special.items():
+        names[position] = name
+    return names
+
+
+def _cells(layout: Layout) -> list[tuple[tuple[int, int], int]]:
+    cells = layout.cells
+    if cells.ndim != 2:
+        return []
+    return [
+        ((row, column), int(cells[row, column])) for row in range(cells.shape[0]) for column in range(cells.shape[1])
+    ]
