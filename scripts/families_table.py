@@ -62,7 +62,9 @@ def rows(title: str, example: Example) -> list[str]:
         sides.append((example.model.right, example.right[0]))
     lines = []
     for n, (side, raw) in enumerate(sides):
-        lines.append("| " + " | ".join((title if n == 0 else "", *line(side, raw))) + " |")
+        kind, *others = line(side, raw)
+        named = kind if len(sides) == 1 or side.name == kind else f"{side.name} ({kind})"
+        lines.append("| " + " | ".join((title if n == 0 else "", named, *others)) + " |")
     return lines
 
 

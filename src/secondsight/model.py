@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 class Side:
     """One side of a dual encoder: its encoder, whether it is the left (0) or right (1), and the similarity's kind.
 
-    `space` names what its contributions can be multiplied with, where that is not every contribution of the model.
+    `space` names what its contributions can be multiplied with, where that is not every contribution of the model. `name`
+    is what to ask `DualEncoder.side` for, such as "query" and "document" where both sides take texts.
     """
 
     encoder: Encoder
     index: int
     cosine: bool
     space: str | None = None
+    name: str = ""
 
     @property
     def kind(self) -> str:
@@ -79,7 +81,8 @@ class DualEncoder:
     """A similarity of two encoders' embeddings: their cosine, or their dot product where `cosine` is False.
 
     `logit_scale` and `logit_bias` are what the model multiplies and adds in its logits (already exponentiated), or
-    functions that read them from weights which may change.
+    functions that read them from weights which may change. `names` are what the sides are asked for; by default the kinds
+    of their inputs, or "left" and "right" where two encoders take the same kind.
     """
 
     def __init__(
@@ -91,8 +94,13 @@ class DualEncoder:
         cosine: bool = True,
         logit_scale: float | Callable[[], float | None] | None = None,
         logit_bias: float | Callable[[], float] = 0.0,
+        names: tuple[str, str] | None = None,
     ) -> None:
-        self.left, self.right = Side(left, 0, cosine), Side(right, 1, cosine)
+        if names is None:
+            names = (left.kind, right.kind) if left.kind != right.kind or left is right else ("left", "right")
+        self.left, self.right = (
+            Side(encoder, index, cosine, name=names[index]) for index, encoder in enumerate((left, right))
+        )
         self.name, self.cosine, self._scale, self._bias = name, cosine, logit_scale, logit_bias
 
     @property
@@ -106,27 +114,53 @@ class DualEncoder:
         return self._bias() if callable(self._bias) else self._bias
 
     def __getattr__(self, name: str) -> Side:
-        sides = [s for s in (self.__dict__.get("left"), self.__dict__.get("right")) if s is not None and s.kind == name]
-        if len(sides) == 1:
-            return sides[0]
+        sides = [s for s in (self.__dict__.get("left"), self.__dict__.get("right")) if s is not None]
+        matching = [s for s in sides if s.name == name] or [s for s in sides if s.kind == name]
+        if len(matching) == 1:
+            return matching[0]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def side(self, kind: str) -> Side:
-        """The side for inputs of a kind, such as "image"; raises `InputError` if there is none."""
-        for side in (self.left, self.right):
-            if side.kind == kind:
-                return side
-        raise InputError(f"{self.name!r} has no {kind} side: it has {self.left.kind} and {self.right.kind}")
+    def side(self, name: str) -> Side:
+        """The side of a name, such as "query", or for inputs of a kind, such as "image".
+
+        Raises `InputError` if there is none, and for a kind of which there are two that differ.
+        """
+        sides = (self.left, self.right)
+        matching = [s for s in sides if s.name == name] or [s for s in sides if s.kind == name]
+        if not matching:
+            raise InputError(f"{self.name!r} has no {name} side: it has {self._described()}")
+        if matching[0].encoder is not matching[-1].encoder:
+            raise InputError(
+                f"both sides of {self.name!r} take {name}s, and differ: ask for {self.left.name!r} or {self.right.name!r}"
+            )
+        return matching[0]
+
+    def collection_side(self, kind: str) -> Side:
+        """The side for a collection that queries search: the right one, such as documents, where both take the kind."""
+        return self.right if self.right.kind == kind else self.side(kind)
 
     def pair(self, left: str, right: str) -> DualEncoder:
-        """The same model for two inputs of these kinds, such as `model.pair("image", "image")`."""
+        """The same model for two inputs of these kinds or sides, such as `model.pair("image", "image")`.
+
+        Where both sides take a kind, each stays in its place: `pair("text", "text")` of queries and documents is both.
+        """
+        sides = [
+            place if name in (place.name, place.kind) else self.side(name)
+            for name, place in zip((left, right), (self.left, self.right), strict=True)
+        ]
         return DualEncoder(
-            self.side(left).encoder,
-            self.side(right).encoder,
+            sides[0].encoder,
+            sides[1].encoder,
             name=self.name,
             cosine=self.cosine,
             logit_scale=self._scale,
             logit_bias=self._bias,
+            names=(sides[0].name, sides[1].name),
+        )
+
+    def _described(self) -> str:
+        return " and ".join(
+            side.kind if side.name == side.kind else f"{side.name} ({side.kind})" for side in (self.left, self.right)
         )
 
     def fitting(self, left: Any, right: Any) -> DualEncoder:

@@ -79,7 +79,7 @@ class Encoder(ABC):
     """One side of a dual encoder. Blocks count from 0 to `depth` − 1; layer L is the input of block L.
 
     `references` are the names that `reference` accepts; `pool` says in words how the last block's positions become one
-    embedding.
+    embedding; `prompt` is the text that precedes every input.
     """
 
     kind: str
@@ -87,6 +87,7 @@ class Encoder(ABC):
     module: nn.Module
     references: tuple[str, ...] = ()
     pool: str = "its own"
+    prompt: str = ""
 
     def __init__(self) -> None:
         self._references: OrderedDict[Hashable, Reference] = OrderedDict()

@@ -8,11 +8,15 @@ from secondsight.model import DualEncoder
 
 
 def fingerprint(model: DualEncoder) -> str:
-    """Hexadecimal digits that change with a model's weights: of the name, shape and a thousand values of every tensor."""
+    """Hexadecimal digits that change with a model's weights: of the name, shape and a thousand values of every tensor.
+
+    Prompts that precede every text count too.
+    """
     digest = hashlib.sha256()
     for side in (model.left, model.right):
         for name, tensor in side.encoder.module.state_dict().items():
             flat = tensor.detach().flatten()
             samples = flat[:: max(flat.numel() // 1000, 1)].double().cpu()
             digest.update(f"{name} {tuple(tensor.shape)}".encode() + samples.numpy().tobytes())
+        digest.update(side.encoder.prompt.encode())
     return digest.hexdigest()[:16]

@@ -88,7 +88,7 @@ class LateInteraction(DualEncoder):
             )
         self._encoders, self.mean, self._host = (left, right), mean, host
         self.left, self.right = (
-            TokenSide(encoder, index, False, f"{encoder.role} tokens of {name} outside of a pair")
+            TokenSide(encoder, index, False, f"{encoder.role} tokens of {name} outside of a pair", encoder.role)
             for index, encoder in enumerate(self._encoders)
         )
 
@@ -104,10 +104,10 @@ class LateInteraction(DualEncoder):
 
     def pair(self, left: str, right: str) -> LateInteraction:
         """This model, or with its sides exchanged; `InputError` for two queries or two documents."""
-        kinds = self.left.kind, self.right.kind
-        if (left, right) == kinds:
+        orders = (self.left.kind, self.right.kind), (self.left.name, self.right.name)
+        if (left, right) in orders:
             return self
-        if (right, left) == kinds:
+        if (right, left) in orders:
             return LateInteraction(*self._encoders[::-1], name=self.name, mean=self.mean, host=self._host)
         raise InputError(
             f"{self.name!r} compares a query ({self.query.kind}) with a document ({self.document.kind}), "

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Family:
     """A line of the table: how names begin, where the loader lives, an example, and a description for users.
 
-    `wrapper` is the function that wraps a model object; `recognises` tells whether an object belongs to the family.
+    `wrapper` is the function that wraps a model object; `recognises` tells whether an object belongs to the family;
+    `prompts` says that loader and wrapper take the prompts of queries and documents.
     """
 
     prefix: str
@@ -25,13 +26,11 @@ class Family:
     about: str
     wrapper: str | None = None
     recognises: Callable[[nn.Module], bool] = lambda model: False
+    prompts: bool = False
 
 
-def _class_of(library: str, name: str | None = None) -> Callable[[nn.Module], bool]:
-    """Whether a model's class, or the one of that name among its ancestors, comes from a library."""
-    return lambda model: any(
-        c.__module__.split(".")[0] == library and name in (None, c.__name__) for c in type(model).__mro__
-    )
+def _class_of(library: str) -> Callable[[nn.Module], bool]:
+    return lambda model: any(c.__module__.split(".")[0] == library for c in type(model).__mro__)
 
 
 FAMILIES = (
@@ -67,15 +66,16 @@ FAMILIES = (
         "hf:google/siglip-base-patch16-224",
         "transformers: CLIP, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, BLIP, CLAP; a hub name or a local folder",
         "secondsight.encoders.families.transformers:wrap_hub",
-        _class_of("transformers", "PreTrainedModel"),
+        _class_of("transformers"),
     ),
     Family(
         "st:",
         "secondsight.encoders.families.sentence_transformers:load_sentences",
         "st:sentence-transformers/all-MiniLM-L6-v2",
-        "sentence-transformers, two texts; a hub name or a local folder",
+        "sentence-transformers, queries and documents; a hub name or a local folder",
         "secondsight.encoders.families.sentence_transformers:wrap_sentences",
         _class_of("sentence_transformers"),
+        prompts=True,
     ),
 )
 

@@ -9,14 +9,12 @@ from importlib import import_module
 from typing import Any
 
 from torch import nn
-from torch.export import ExportedProgram
 
 from secondsight.encoders.names import FAMILIES as FAMILIES
 from secondsight.encoders.names import Family
 from secondsight.encoders.names import known_name as known_name
-from secondsight.encoders.wrappers import check_explainable, models_within, unwrapped
 from secondsight.model import DualEncoder
-from secondsight.support.errors import AssumptionWarning, InputError
+from secondsight.support.errors import InputError
 from secondsight.support.files import shortened
 
 
@@ -30,14 +28,25 @@ def _function(path: str) -> Callable[..., DualEncoder]:
     return function
 
 
-def load(name: Any) -> DualEncoder:
+def load(name: Any, *, prompts: Any = None) -> DualEncoder:
     """The model of that name: "builtin", "open_clip:ARCHITECTURE/TAG_OR_PATH", "hf:NAME_OR_FOLDER", "st:NAME_OR_FOLDER".
 
-    Raises `InputError` for unknown names, and where weights are neither on this machine nor reachable.
+    `prompts` as in `wrap`. Raises `InputError` for unknown names, and where weights are neither on this machine nor
+    reachable.
     """
     family = known_name(name)
-    loader = _function(family.loader)
-    return loader(name.removeprefix(family.prefix)) if family.prefix.endswith(":") else loader()
+    loader, options = _function(family.loader), _options(family, name, prompts)
+    return loader(name.removeprefix(family.prefix), **options) if family.prefix.endswith(":") else loader()
+
+
+def _options(family: Family, name: str, prompts: Any) -> dict[str, Any]:
+    if prompts is None:
+        return {}
+    if not family.prompts:
+        raise InputError(
+            f"{name} has no prompts: only sentence-transformers models take prompts=; write it into the text"
+        )
+    return {"prompts": prompts}
 
 
 def as_model(model: Any) -> DualEncoder:
@@ -58,57 +67,26 @@ def _loaded(name: str) -> DualEncoder:
     return load(name)
 
 
-def wrap(model: Any, preprocess: Any = None, tokenizer: Any = None, *, name: str | None = None) -> DualEncoder:
+def wrap(
+    model: Any, preprocess: Any = None, tokenizer: Any = None, *, name: str | None = None, prompts: Any = None
+) -> DualEncoder:
     """A dual encoder around a model object that the user already has; the model stays as it is.
 
     For open_clip, `preprocess` maps a PIL image to a tensor (3, H, W) and `tokenizer` a list of strings to token ids; for
     transformers `preprocess` is the model's processor, or its image processor or feature extractor beside a `tokenizer`.
-    Without them only model-ready tensors can be explained. What `torch.compile`, data parallelism, PEFT or Lightning put
-    around a model is taken off; the tuple that open_clip gives is a model and its `preprocess`. Raises `InputError` for
-    objects of an unknown family, and for models that are quantised, scripted or spread over processes.
+    Without them only model-ready tensors can be explained.
+
+    `prompts` are the texts that precede queries and documents of a sentence-transformers model, ("query: ", "passage: "),
+    or their names among the model's own; "" for none, by default what its `encode_query` and `encode_document` take.
+
+    Raises `InputError` for objects of an unknown family.
     """
-    if isinstance(model, tuple) and model and isinstance(model[0], nn.Module):
-        model, *transforms = model
-        preprocess = (transforms or None) if preprocess is None else preprocess
-    if isinstance(preprocess, (tuple, list)):
-        # open_clip gives a transform for training and one for evaluation.
-        preprocess = preprocess[-1]
     if not isinstance(model, nn.Module):
-        remedy = "the model that it was exported from" if isinstance(model, ExportedProgram) else "a model object"
-        raise InputError(f"cannot wrap {type(model).__name__}: give {remedy}, or load a name with ss.load")
-    model = _known_model(unwrapped(model))
-    check_explainable(model)
-    family = _family(model)
-    assert family is not None  # it is known
-    return _function(str(family.wrapper))(model, preprocess, tokenizer, name or type(model).__name__)
-
-
-def _known_model(model: nn.Module) -> nn.Module:
-    """A model of a known family, or the only one within a module that holds it."""
-    if _family(model) is not None:
-        return model
-    name, held = type(model).__name__, models_within(model, lambda part: _family(part) is not None)
-    if not held:
-        check_explainable(model)
-        raise InputError(f"{name} is not a model that secondsight knows: describe its sides with ss.TorchEncoder")
-    if len(held) > 1:
-        parts = ", ".join(f"{path} ({type(part).__name__})" for path, part in held.items())
-        raise InputError(
-            f"{name} holds several models, {parts}: wrap one of them, as in ss.wrap(model.{next(iter(held))}), or describe "
-            "the sides with ss.TorchEncoder"
-        )
-    ((path, inner),) = held.items()
-    within = {id(weight) for weight in inner.parameters()}
-    others = {key.split(".")[0]: None for key, weight in model.named_parameters() if id(weight) not in within}
-    if others:
-        warnings.warn(
-            f"{name} is explained by its {path} ({type(inner).__name__}) alone, without {', '.join(others)}: describe its "
-            "sides with ss.TorchEncoder if these matter",
-            AssumptionWarning,
-            stacklevel=3,
-        )
-    return inner
-
-
-def _family(model: nn.Module) -> Family | None:
-    return next((f for f in FAMILIES if f.wrapper is not None and f.recognises(model)), None)
+        raise InputError(f"cannot wrap {type(model).__name__}: give a model object, or load a name with ss.load")
+    for family in FAMILIES:
+        if family.wrapper is not None and family.recognises(model):
+            options = _options(family, type(model).__name__, prompts)
+            return _function(family.wrapper)(model, preprocess, tokenizer, name or type(model).__name__, **options)
+    raise InputError(
+        f"{type(model).__name__} is not a model that secondsight knows: describe its sides with ss.TorchEncoder"
+    )

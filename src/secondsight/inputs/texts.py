@@ -188,8 +188,7 @@ class HubTokens(Tokens):
         if not self.prompt:
             return 0
         ids: list[int] = self.tokenizer(self.prompt)["input_ids"]
-        ends = {self.tokenizer.sep_token_id, self.tokenizer.eos_token_id}
-        return len(ids) - (ids[-1] in ends)
+        return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
     def tokenize(self, text: str, truncate: bool) -> Prepared:
         """See `Tokens.tokenize`."""

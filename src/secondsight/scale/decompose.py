@@ -78,7 +78,7 @@ def decompose(
     inputs. Raises `InputError` for a store of another model or method.
     """
     method = as_method(method, "last-layer")
-    side = model.side(source.kind)
+    side = model.collection_side(source.kind)
     store = create_store(out, model, method, side.index, dtype)
     sweep(store.folder)
     todo = [i for i, key in enumerate(source.keys) if key not in store]

@@ -31,7 +31,7 @@ def query_side(store: Store, model: DualEncoder, raw: Any) -> Side:
             f"the store was made by {store.facts['model']!r} with other weights or in another precision than "
             f"{model.name!r}: load the store's model, with its --precision"
         )
-    stored_side = model.side(store.facts["side"])
+    stored_side = model.side(store.facts.get("encoder", store.facts["side"]))
     opposite = model.right if stored_side is model.left else model.left
     return opposite if opposite.kind in possible_kinds(raw) else stored_side
 

@@ -55,7 +55,7 @@ def decompose_with_ray(
     method = as_method(method, "last-layer")
     _connect(address)
     dual = move_model(load(model), None, precision) if isinstance(model, str) else model
-    side = dual.side(source.kind)
+    side = dual.collection_side(source.kind)
     store = create_store(out, dual, method, side.index, dtype)
     todo = [i for i, key in enumerate(source.keys) if key not in store]
     report = Report(len(source), skipped=len(source) - len(todo))

@@ -211,6 +211,8 @@ def store_facts(model: DualEncoder, method: Method, side: int, dtype: str) -> di
                 "number"
             ) from None
     weights = fingerprint(model)
+    stored = (model.left, model.right)[side]
+    twins = model.left.kind == model.right.kind and model.left.encoder is not model.right.encoder
     origin = json.dumps([weights, model.cosine, method.name, options], sort_keys=True)
     return {
         "format": FORMAT,
@@ -218,9 +220,10 @@ def store_facts(model: DualEncoder, method: Method, side: int, dtype: str) -> di
         "weights": weights,
         "cosine": model.cosine,
         "method": {"name": method.name, "options": options},
-        "side": (model.left, model.right)[side].kind,
+        "side": stored.kind,
+        **({"encoder": stored.name} if twins else {}),
         "dtype": dtype,
-        "precision": str(next(model.left.encoder.module.parameters()).dtype).removeprefix("torch."),
+        "precision": str(model.left.encoder.weights_dtype() or torch.float32).removeprefix("torch."),
         "space": hashlib.sha256(origin.encode()).hexdigest()[:16],
     }
 

@@ -18,23 +18,39 @@ from families.example import CAPTIONS, Example, family, settled, text_config
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def _sentences(
-    dtype: torch.dtype, model: nn.Module, tokenizer: Any, pooling: str, *following: nn.Module, **options: Any
-) -> Example:
+def _transformer(model: nn.Module, tokenizer: Any, seed: int = 0, **options: Any) -> modules.Transformer:
     # The library builds its transformer module from a folder only, which it may read again when it is saved.
     _FOLDERS.append(tempfile.TemporaryDirectory())
     path = _FOLDERS[-1].name
-    settled(model, torch.float32).save_pretrained(path)
+    settled(model, torch.float32, seed).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    transformer = modules.Transformer(path, max_seq_length=40)
+    return modules.Transformer(path, max_seq_length=40, **options)
+
+
+def _bert(seed: int = 0) -> modules.Transformer:
+    tokenizer = vocabularies.bert()
+    return _transformer(hub.BertModel(hub.BertConfig(**text_config(tokenizer))), tokenizer, seed)
+
+
+def _example(dtype: torch.dtype, parts: list[nn.Module], **options: Any) -> Example:
+    """Queries left and documents right, as the host's own functions embed them."""
+    host = st.SentenceTransformer(modules=parts, device="cpu", **options).eval().to(dtype)
+
+    def query(text: str) -> Tensor:
+        return host.encode_query(text, convert_to_tensor=True).clone()
+
+    def document(text: str) -> Tensor:
+        return host.encode_document(text, convert_to_tensor=True).clone()
+
+    normalised = isinstance(parts[-1], modules.Normalize)
+    return Example(ss.wrap(host), host, CAPTIONS, CAPTIONS[::-1], query, document, normalised=normalised)
+
+
+def _sentences(
+    dtype: torch.dtype, model: nn.Module, tokenizer: Any, pooling: str, *following: nn.Module, **options: Any
+) -> Example:
     pool = modules.Pooling(model.config.hidden_size, pooling_mode=pooling, include_prompt=False)
-    host = st.SentenceTransformer(modules=[transformer, pool, *following], device="cpu", **options).eval().to(dtype)
-    normalised = isinstance(following[-1], modules.Normalize) if following else False
-
-    def encode(text: str) -> Tensor:
-        return host.encode(text, convert_to_tensor=True).clone()
-
-    return Example(ss.wrap(host), host, CAPTIONS, CAPTIONS[::-1], encode, encode, normalised=normalised)
+    return _example(dtype, [_transformer(model, tokenizer), pool, *following], **options)
 
 
 @family
@@ -64,11 +80,33 @@ def st_roberta_cls_dot(dtype: torch.dtype) -> Example:
 
 @family
 def st_bert_weighted_prompt(dtype: torch.dtype) -> Example:
-    """BERT, weighted mean, prompt"""
+    """BERT, weighted mean, prompt of queries not pooled"""
     tokenizer = vocabularies.bert()
     model = hub.BertModel(hub.BertConfig(**text_config(tokenizer)))
-    prompts = dict(prompts={"query": "a photo of: "}, default_prompt_name="query")
-    return _sentences(dtype, model, tokenizer, "weightedmean", **prompts)
+    return _sentences(dtype, model, tokenizer, "weightedmean", prompts={"query": "a photo of: "})
+
+
+@family
+def st_bert_two_prompts(dtype: torch.dtype) -> Example:
+    """BERT, mean, prompts of queries and passages (E5)"""
+    prompts = {"query": "a cup of: ", "document": "the sound of: "}
+    return _example(dtype, [_bert(), modules.Pooling(24, pooling_mode="mean")], prompts=prompts)
+
+
+@family
+def st_router_first(dtype: torch.dtype) -> Example:
+    """two transformers behind a router, normalised"""
+    sides = [[_bert(seed), modules.Pooling(24, pooling_mode=mode)] for seed, mode in ((0, "mean"), (1, "cls"))]
+    return _example(dtype, [modules.Router.for_query_document(*sides), modules.Normalize()])
+
+
+@family
+def st_router_last(dtype: torch.dtype) -> Example:
+    """one transformer, two dense layers behind a router"""
+    torch.manual_seed(0)
+    heads = [[modules.Dense(24, 16)], [modules.Dense(24, 16)]]
+    pool = modules.Pooling(24, pooling_mode="mean")
+    return _example(dtype, [_bert(), pool, modules.Router.for_query_document(*heads)])
 
 
 @family
