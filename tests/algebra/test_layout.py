@@ -1,5 +1,7 @@
 """Where features lie: spans in texts, cells and boxes on photographs."""
 
+import random
+
 import pytest
 import torch
 
@@ -150,3 +152,21 @@ def test_a_joined_side_looks_at_whole_words_only():
     assert joined.select("dog").tolist() == [0, 0, 0, 1]
     with pytest.raises(InputError, match="'ogm' is a part of the word 'dogma'"):
         joined.select("ogm")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_token_belongs_to_the_word_that_it_overlaps_most(seed):
+    rng = random.Random(seed)
+    text = "".join(rng.choice("ab  .-é") for _ in range(60))
+    offsets = [tuple(sorted(rng.sample(range(60), 2))) for _ in range(30)] + [(7, 7), None]
+    layout = TokenLayout(size=32, special={31: "end"}, text=text, offsets=tuple(offsets), tokens=("t",) * 32)
+
+    def overlap(word, offset):
+        return min(word.end, offset[1]) - max(word.start, offset[0])
+
+    expected = [[] for _ in layout.words]
+    for feature in range(31):
+        shares = [overlap(word, offsets[feature]) for word in layout.words]
+        if max(shares) > 0:
+            expected[shares.index(max(shares))].append(feature)
+    assert [list(word.features) for word in layout.words] == expected

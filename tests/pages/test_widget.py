@@ -61,7 +61,7 @@ def test_the_module_talks_with_python(e, tmp_path):
     view = e.widget()
     module = view._esm if isinstance(view._esm, str) else str(view._esm)
     harness = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>x</title><style>{view._css}</style>
-    <main id="here"></main><script type="module">{module.replace("export default {", "const widget = {")}
+    <main id="here"></main><script type="module">{module.replace("export default", "const widget =")}
     const values = {{data: {__import__("json").dumps(view.data).replace("<", chr(92) + "u003c")}, state: {{}}}}, heard = {{}};
     window.saved = 0;
     window.model = {{ get: (k) => values[k], set: (k, v) => {{ values[k] = v; }}, save_changes: () => {{ window.saved += 1; }},

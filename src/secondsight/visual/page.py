@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -29,6 +30,7 @@ _SCRIPT_MODULES = (
     "dom",
     "legend",
     "image",
+    "passages",
     "text",
     "joined",
     "tables",
@@ -38,15 +40,30 @@ _SCRIPT_MODULES = (
 )
 """The modules of the view's script, each after those whose constants it uses while it is loaded."""
 
+_TITLE = 100
+"""Characters of a text in the page's title."""
+
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.M)
 _CSS_COMMENT = re.compile(r"/\*[\s\S]*?\*/")
 _CSS_SPACE = re.compile(r"(?<=[a-z])(:) |\s*;?\s*(\})\s*|\s*([{;,])\s*")
-_UNNEEDED = re.compile(r"^ *//.*\n|^ */\*\*[\s\S]*?\*/\n|^\n|^ +|;?\n *(?=\})|(?<=[{(,;])\n", re.M)
-"""Comments, indentation, and ends of lines that need none: no string of the script goes over several lines."""
-_OPERATOR = re.compile(
-    r"(\b(?:const |let |this\.)[\w{}, \[\]]+) (=) | ([=!<>]=+|=>|&&|\|\||[?:]) |(?<=\)) (?=\{)|(?<=\{) | (?=\})"
+_LITERAL = r"""
+    "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*'
+    | `(?:\\.|\$\{(?:`[^`]*`|\{[^}]*\}|[^`{}])*\}|[^`\\])*`
+    | (?:(?<=[(=,:?])|(?<=[(=,:?]\ ))/(?![/*\s])(?:\\.|\[[^\]]*\]|[^/\n])+/
+"""
+_SCRIPT_PART = re.compile(
+    rf"""(?P<kept>{_LITERAL})
+    | \s*(?://[^\n]*|/\*[\s\S]*?\*/)\s*
+    | (?:[;,]\s*(?=[\])}}]))?\s*(?P<mark>[{{}}()\[\],;:?=<>!&|*/%]|(?<![-+]\s)[-+](?!\s*[-+]))\s*
+    | (?P<space>\s+)""",
+    re.X,
 )
-"""Spaces around operators that stand in no string of the script."""
+"""Strings and patterns, which are kept; comments; marks with the spaces around them, which need none; other spaces."""
+
+
+def _smaller(script: str) -> str:
+    """A script, whose statements all end in semicolons, without comments and the spaces that it does not need."""
+    return _SCRIPT_PART.sub(lambda part: part["kept"] or part["mark"] or (part["space"] and " ") or "", script)
 
 
 def render_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
@@ -60,7 +77,7 @@ def render_page_data(data: dict[str, Any]) -> str:
     json_text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     texts = [text for case in data["cases"] for side in ("left", "right") for text in _texts(case[side])]
     return _template("page.html").render(
-        title=" / ".join(dict.fromkeys(texts)) or "explanation",
+        title=" / ".join(shorten(text, _TITLE, placeholder="…") for text in dict.fromkeys(texts)) or "explanation",
         style=Markup(web_file("view.css")),
         script=Markup(web_file("view.js")),
         data=Markup(json_text),
@@ -88,8 +105,7 @@ def _texts(side: dict[str, Any]) -> list[str]:
 def web_file(name: str) -> str:
     """A file of the view as it is embedded in pages; `view.js` joins all modules, without imports, comments and indentation."""
     if name == "view.js":
-        script = "".join(_UNNEEDED.sub("", _IMPORT.sub("", _read(f"{module}.js"))) for module in _SCRIPT_MODULES)
-        return _OPERATOR.sub(r"\1\2\3", script)
+        return _smaller("".join(_IMPORT.sub("", _read(f"{module}.js")) for module in _SCRIPT_MODULES))
     return _CSS_SPACE.sub(r"\1\2\3", _CSS_COMMENT.sub("", _read(name))) if name.endswith(".css") else _read(name)
 
 

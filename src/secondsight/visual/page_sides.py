@@ -16,6 +16,7 @@ from torch import Tensor
 
 from secondsight.algebra.layout import GridLayout, Layout, SpectrogramLayout, owners_in
 from secondsight.visual.colours import grey_levels
+from secondsight.visual.passages import is_long, passages
 
 Side = dict[str, Any]
 """What the view needs of a side: its `kind`, its picture or words, and the number of its `groups` (cells or words)."""
@@ -174,7 +175,9 @@ def _text_side(layout: Layout, content: Any, pictures: Pictures) -> tuple[Side, 
         }
         for (word, start, end), features in zip(spans, members, strict=True)
     ]
-    return {"kind": "text", "text": text, "words": words, "groups": len(members)}, owners
+    side = {"kind": "text", "text": text, "words": words, "groups": len(members)}
+    # Of a long text the passages as well, each by its first word.
+    return side | ({"passages": [passage.first for passage in passages(layout)]} if is_long(layout) else {}), owners
 
 
 def _symbol_names(word: str) -> dict[str, list[list[str]]]:

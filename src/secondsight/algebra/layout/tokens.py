@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,17 +50,23 @@ class TokenLayout(Layout):
         if self.text is None:
             return [Word(self.tokens[i], 0, 0, (i,)) for i in self.visible]
         spans = [(m.group(), m.start(), m.end()) for m in _WORD.finditer(self.text)]
-        owner: dict[int, int] = {}
+        ends = [end for _, _, end in spans]
+        members: list[list[int]] = [[] for _ in spans]
         for feature in self.visible:
             offset = self.offsets[feature]
-            if offset is None:
+            if offset is None or offset[0] == offset[1]:
                 continue
-            overlaps = [min(offset[1], end) - max(offset[0], start) for _, start, end in spans]
-            if overlaps and max(overlaps) > 0:
-                owner[feature] = overlaps.index(max(overlaps))
+            # Only words that end behind the token's start and begin before its end overlap it.
+            overlaps = {}
+            for index in range(bisect_right(ends, offset[0]), len(spans)):
+                _, start, end = spans[index]
+                if start >= offset[1]:
+                    break
+                overlaps[index] = min(offset[1], end) - max(offset[0], start)
+            if overlaps:
+                members[max(overlaps, key=overlaps.__getitem__)].append(feature)
         return [
-            Word(text, start, end, tuple(f for f, o in owner.items() if o == w))
-            for w, (text, start, end) in enumerate(spans)
+            Word(text, start, end, tuple(features)) for (text, start, end), features in zip(spans, members, strict=True)
         ]
 
     def span(self, text: str) -> tuple[int, int]:

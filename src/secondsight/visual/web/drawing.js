@@ -61,7 +61,9 @@ export async function drawingFile(kind, status, panels, shown) {
   image.src = source;
   await image.decode();
   const canvas = make("canvas");
-  Object.assign(canvas, { width: 2 * WIDTH, height: 2 * height });
+  // Browsers paint no higher canvas.
+  const scale = Math.min(2, 16000 / height);
+  Object.assign(canvas, { width: scale * WIDTH, height: scale * height });
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
   URL.revokeObjectURL(source);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));

@@ -84,6 +84,11 @@ export function joinWeights(parts) {
   return Float64Array.from(each.flat());
 }
 
+/** Words for a title: of many the first and the last. */
+export const shortList = (words) => (
+  words.length < 13 ? words.join(" ") : `${words.slice(0, 5).join(" ")} … ${words.slice(-4).join(" ")}`
+);
+
 /** Indices of the words from one to another that can be picked. */
 export const wordRange = (open, a, b) => open.filter((i) => i >= Math.min(a, b) && i <= Math.max(a, b));
 

@@ -4,6 +4,20 @@ import { css, ink, tint } from "./colours.js";
 import { make, makeButton, paperOf } from "./dom.js";
 import { clamp, largest, minus, signed, waterfall } from "./state.js";
 
+const SHOWN = 24;
+
+/** The words of a side that a table shows: of a long text those with the largest values, in reading order. */
+function tableWords({ matrix, groups: [rows, columns] }, side) {
+  const indices = [...Array(side ? columns : rows).keys()];
+  if (indices.length < 2 * SHOWN) return indices;
+  const most = new Float64Array(indices.length);
+  matrix.forEach((value, k) => {
+    const i = side ? k % columns : Math.floor(k / columns);
+    most[i] = Math.max(most[i], Math.abs(value));
+  });
+  return indices.sort((a, b) => most[b] - most[a]).slice(0, SHOWN).sort((a, b) => a - b);
+}
+
 /** Two texts as a table: a row a left word, a column a right one; a click picks the pair. */
 export class WordTable {
   constructor(shown, parent, ui, pick) {
@@ -11,15 +25,21 @@ export class WordTable {
     Object.assign(this, { shown, ui, table: make("table", holder), limit: largest(shown.matrix) });
     holder.tabIndex = 0;
     holder.setAttribute("role", "region");
-    make("caption", this.table, "", "Interaction of every pair of words");
+    const [rows, columns] = [0, 1].map((side) => tableWords(shown, side));
+    const cut = [rows, columns].map((words, side) => {
+      const all = shown.groups[side];
+      return words.length < all && `the ${SHOWN} strongest of ${all} words of the ${side ? "second" : "first"} text`;
+    }).filter(Boolean);
+    const pairs = cut.length ? `pairs of words: ${cut.join(", ")}` : "every pair of words";
+    make("caption", this.table, "", `Interaction of ${pairs}`);
     const head = make("tr", make("thead", this.table));
     const body = make("tbody", this.table);
     make("td", head);
-    shown.right.words.forEach((word) => { make("th", head, "", word.text).scope = "col"; });
-    this.cells = shown.left.words.map((word, i) => {
+    columns.forEach((j) => { make("th", head, "", shown.right.words[j].text).scope = "col"; });
+    this.cells = rows.flatMap((i) => {
       const row = make("tr", body);
-      make("th", row, "", word.text).scope = "row";
-      return shown.right.words.map((_, j) => this.buildCell(row, i, j, pick));
+      make("th", row, "", shown.left.words[i].text).scope = "row";
+      return columns.map((j) => [i, j, this.buildCell(row, i, j, pick)]);
     });
   }
 
@@ -38,12 +58,12 @@ export class WordTable {
   /** Colour the cells; those of a picked pair are framed. */
   colour([rows, columns]) {
     const paper = paperOf(this.table);
-    this.cells.forEach((line, i) => line.forEach((cell, j) => {
+    this.cells.forEach(([i, j, cell]) => {
       const colour = tint(this.ui.look.scale, clamp(this.value(i, j) / this.limit, -1, 1), 0.85);
       cell.style.background = css(colour);
       cell.style.color = ink(paper, colour);
       cell.classList.toggle("ss-on", Boolean(rows && columns && rows[i] && columns[j]));
-    }));
+    });
   }
 }
 

@@ -3,7 +3,8 @@
 import { css, ink, tint } from "./colours.js";
 import { escaped, make, paperOf } from "./dom.js";
 import { Legend } from "./legend.js";
-import { clamp, largest, pickWord, runsLeft, signed, wordRange } from "./state.js";
+import { Passages } from "./passages.js";
+import { clamp, largest, pickWord, runsLeft, shortList, signed, wordRange } from "./state.js";
 
 const TOO_LONG = "cut off: the caption is longer than the model's context";
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
@@ -14,7 +15,8 @@ export class TextPanel {
   constructor(side, parent, ui) {
     Object.assign(this, { side, ui, picked: new Set(), anchor: null, drag: null, values: null, limit: 1 });
     this.changed = () => {};
-    this.line = make("p", parent, "ss-text");
+    const place = side.passages && make("div", parent);
+    this.line = make("p", parent, `ss-text${place ? " ss-long" : ""}`);
     this.line.setAttribute("role", "group");
     this.line.setAttribute("aria-label", "Words. Arrow keys move, Enter picks, with Shift several.");
     // Words of other scripts stand in the order in which they are read.
@@ -23,9 +25,11 @@ export class TextPanel {
     this.buildWords();
     this.legend = new Legend(parent, ui);
     const wider = "A word’s colour sums over the whole map, so its scale is wider than the map’s.";
-    this.legend.note.textContent = `Click or drag over words to see where they matched. ${ui.mapped ? wider : ""}`;
+    this.legend.note.textContent = `Click or drag over words to see where they matched.${ui.mapped ? ` ${wider}` : ""}`;
+    if (place) this.legend.note.append(" A double click picks a sentence.");
     this.open = side.words.map((_, i) => i).filter((i) => !side.words[i].cut);
     if (this.open.length) this.words[this.open[0]].tabIndex = 0;
+    if (place) this.listed = new Passages(this, place);
     this.listenToPointer();
     this.listenToKeys();
     this.listenToHovering();
@@ -34,14 +38,21 @@ export class TextPanel {
   buildWords() {
     const { side, line } = this;
     let place = 0;
+    let passage = line;
+    this.passages = [];
+    const starts = new Set(side.passages);
     this.words = side.words.map((word, index) => {
-      if (side.text !== null) line.append(side.text.slice(place, word.start));
-      else if (index) line.append(" ");
+      const gap = side.text === null ? " ".repeat(index && 1) : side.text.slice(place, word.start);
+      (starts.has(index) ? line : passage).append(gap);
+      if (starts.has(index)) this.passages.push(passage = make("span", line));
       place = word.end;
-      const runs = runsLeft(word.text);
+      const runs = side.passages ? null : runsLeft(word.text);
       // A button counts as no letter, so marks around it say how its word runs.
-      const holder = runs === null ? line : make("span", line, runs ? "ss-runs-left" : "ss-runs-right");
-      const button = make("button", holder, "ss-word" + (word.cut && !word.shared ? " ss-cut" : ""), word.text);
+      const holder = runs === null ? passage : make("span", passage, runs ? "ss-runs-left" : "ss-runs-right");
+      // Lines of a paragraph may not break between a word and its full stop, as they do between buttons.
+      const tag = side.passages ? "span" : "button";
+      const button = make(tag, holder, "ss-word" + (word.cut && !word.shared ? " ss-cut" : ""), word.text);
+      if (side.passages) button.setAttribute("role", "button");
       Object.assign(button, { type: "button", disabled: word.cut, tabIndex: -1 });
       if (word.cut) button.title = word.shared ? "part of a neighbour's token" : TOO_LONG;
       button.dataset.index = index;
@@ -60,7 +71,7 @@ export class TextPanel {
 
   indices() { return [...this.picked].sort((a, b) => a - b); }
   get() { return this.picked.size ? this.indices() : null; }
-  describe() { return `“${this.indices().map((i) => this.side.words[i].text).join(" ")}”`; }
+  describe() { return `“${shortList(this.indices().map((i) => this.side.words[i].text))}”`; }
 
   set(indices) {
     this.picked = new Set(indices || []);
@@ -68,6 +79,7 @@ export class TextPanel {
   }
 
   colour(values, limit) {
+    const turned = this.values && values.some((value, i) => value !== this.values[i]);
     this.values = values;
     this.limit = limit || largest(values);
     this.legend.show(this.limit);
@@ -79,6 +91,14 @@ export class TextPanel {
       word.style.color = ink(paper, colour);
       word.setAttribute("aria-label", `${this.side.words[i].text} ${signed(values[i])}`);
     });
+    const strongest = this.listed && this.listed.show(values);
+    if (turned && strongest) this.reveal(strongest[0]);
+  }
+
+  /** Scroll a long text, and nothing around it, to a word. */
+  reveal(index) {
+    const { top } = this.line.getBoundingClientRect();
+    this.line.scrollTop += this.words[index].getBoundingClientRect().top - top - this.line.clientHeight / 3;
   }
 
   colourOf(i) { return tint(this.ui.look.scale, clamp(this.values[i] / this.limit, -1, 1), 0.8); }
@@ -86,33 +106,43 @@ export class TextPanel {
   draw(x, y, width, sign) {
     const context = make("canvas").getContext("2d");
     const out = [];
-    context.font = "20px system-ui, sans-serif";
-    let [left, top] = [x, y + 8];
+    // A long text is smaller and keeps its line breaks.
+    const scale = this.listed ? 0.65 : 1;
+    context.font = `${20 * scale}px system-ui, sans-serif`;
+    let [left, top, place] = [x, y + 8, 0];
     if (sign) {
       out.push(`<text x="${x}" y="${top + 21}" font-size="20" fill="#555">${sign > 0 ? "+" : "−"}</text>`);
       left += 22;
     }
     this.side.words.forEach((word, i) => {
-      const wide = context.measureText(word.text).width + 10;
-      if (left + wide > x + width && left > x) [left, top] = [x, top + 38];
-      out.push(this.drawWord(i, this.backwards ? 2 * x + width - left - wide : left, top, wide));
-      left += wide + 8;
+      const gap = (this.listed && this.side.text || " ").slice(place, word.start);
+      const wide = context.measureText(word.text).width + 10 * scale;
+      const breaks = gap.includes("\n");
+      if (i && this.listed && !gap) left -= 8 * scale;
+      if (breaks || (left + wide > x + width && left > x && gap)) {
+        [left, top] = [x, top + 38 * scale * (/\n\s*\n/.test(gap) ? 1.5 : 1)];
+      }
+      place = word.end;
+      out.push(this.drawWord(i, this.backwards ? 2 * x + width - left - wide : left, top, wide, scale));
+      left += wide + 8 * scale;
     });
     if (this.legend.line.hidden) return { svg: out.join(""), height: top + 38 - y };
     return { svg: out.join("") + this.legend.draw(x, top + 40), height: top + 60 - y };
   }
 
-  drawWord(i, left, top, width) {
+  drawWord(i, left, top, width, scale) {
     const { text, cut } = this.side.words[i];
     const [r, g, b, a] = cut ? [0, 0, 0, 0] : this.colourOf(i);
     const frame = this.picked.has(i) ? ' stroke="#b58900" stroke-width="2.5"' : "";
     const onWhite = (channel) => 255 + a * (channel - 255);
     const lightness = 0.3 * onWhite(r) + 0.6 * onWhite(g) + 0.1 * onWhite(b);
     const fill = `fill="rgb(${r},${g},${b})" fill-opacity="${a.toFixed(3)}"`;
-    const letters = `font-size="20" fill="${lightness < 125 ? "#fff" : "#111"}" textLength="${width - 10}"`;
+    const size = `font-size="${20 * scale}" textLength="${width - 10 * scale}"`;
+    const letters = `${size} fill="${lightness < 125 ? "#fff" : "#111"}"`;
+    const place = `x="${left + 5 * scale}" y="${top + 21 * scale}"`;
     return (
-      `<rect x="${left}" y="${top}" width="${width}" height="30" rx="6" ${fill}${frame}/>` +
-      `<text x="${left + 5}" y="${top + 21}" ${letters} lengthAdjust="spacingAndGlyphs">${escaped(text)}</text>`
+      `<rect x="${left}" y="${top}" width="${width}" height="${30 * scale}" rx="${6 * scale}" ${fill}${frame}/>` +
+      `<text ${place} ${letters} lengthAdjust="spacingAndGlyphs">${escaped(text)}</text>`
     );
   }
 
@@ -151,6 +181,12 @@ export class TextPanel {
     ui.listen(window, "pointerup pointercancel", () => {
       if (this.drag) this.report();
       this.drag = null;
+    });
+    ui.listen(line, "dblclick", (event) => {
+      const index = this.wordUnder(event);
+      if (index === null || !this.listed) return;
+      this.picked = new Set(this.listed.around(index));
+      this.report();
     });
     // Pointers and keys are handled elsewhere; these clicks come from assistive technology.
     ui.listen(line, "click", (event) => {

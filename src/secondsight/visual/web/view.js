@@ -116,8 +116,9 @@ class View {
     this.ui.mapped = hasPicture(left) || hasPicture(right);
     this.panels = [left, right].map((side) => makePanel(side, make("div", this.stage), this.ui));
     this.panels.forEach((panel) => { panel.changed = () => this.refresh(); });
-    this.stage.classList.toggle("ss-texts", !hasPicture(left) && !hasPicture(right));
-    this.stage.classList.toggle("ss-even", hasPicture(left) && hasPicture(right));
+    const long = left.passages && right.passages;
+    this.stage.classList.toggle("ss-texts", !hasPicture(left) && !hasPicture(right) && !long);
+    this.stage.classList.toggle("ss-even", Boolean((hasPicture(left) && hasPicture(right)) || long));
     this.stage.classList.toggle("ss-wide", pictureRatio(left) > 2.5 && !hasPicture(right));
     this.stage.classList.toggle("ss-tall", pictureRatio(left) < 0.6 && !hasPicture(right));
     const texts = left.kind === "text" && right.kind === "text";
