@@ -33,7 +33,7 @@ INTRO = """# Families
 
 Every line is a family of the conformance suite (`tests/support/families/`), run in float64: the encoder reproduces the host
 library's own embedding, with the host's own preprocessing, to 1e-5; its head and all strategies agree to 1e-10, or to
-3e-6 where the host computes parts in float32 whatever its weights are (ALIGN, CLAP, T5, Qwen).
+3e-6 where the host computes parts in float32 whatever its weights are (ALIGN, AIMv2, CLAP, T5, Qwen).
 
 *Closed form* says whether layer −1 has the `pooled` strategy, which costs less than one forward pass; `auto` takes it.
 Without it, and at every other layer, `forward`, `reverse` and, for a pair, `paired` give the same numbers. `"input"`

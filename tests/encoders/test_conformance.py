@@ -17,6 +17,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::secondsight.AssumptionWarning")
 
 # These hosts compute softmax or norms in float32 whatever their precision.
 COARSE = {
+    ("hf-aimv2", "image"),
+    ("hf-aimv2", "text"),
     ("hf-align", "text"),
     ("hf-clap", "text"),
     ("hf-clap-fusion", "text"),

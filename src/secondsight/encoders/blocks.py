@@ -22,8 +22,10 @@ from secondsight.paths.tails import Affine, Chain, Function, Gain, Mlp, Norm, Re
 if TYPE_CHECKING:
     from timm.layers import AttentionPoolLatent
     from timm.models.vision_transformer import Block
+    from transformers.models.aimv2.modeling_aimv2 import Aimv2AttentionPoolingHead
     from transformers.models.bert.modeling_bert import BertLayer
     from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+    from transformers.models.flava.modeling_flava import FlavaLayer
     from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 Part: TypeAlias = nn.Module | Tensor | Callable[[Tensor], Tensor] | None
@@ -106,7 +108,8 @@ def probe_block(block: nn.Module, finish: Iterable[Part], dtype: torch.dtype) ->
 
     The parts of `finish` follow the pool; None for unknown pools.
     """
-    description = _map_head(block, dtype) or _attentional_pooler(block, dtype) or _latent_pool(block, dtype)
+    readings = (read(block, dtype) for read in (_map_head, _key_value_head, _attentional_pooler, _latent_pool))
+    description = next((reading for reading in readings if reading is not None), None)
     return _followed_by(description, finish, dtype)
 
 
@@ -163,7 +166,7 @@ def _multihead(attention: object, dtype: torch.dtype) -> Projections | None:
 
 
 def _gain(module: nn.Module | None, dtype: torch.dtype) -> Gain | None:
-    gamma = getattr(module, "gamma", None)
+    gamma = getattr(module, "gamma", getattr(module, "lambda1", None))
     return Gain(gamma.detach().to(dtype)) if isinstance(gamma, Tensor) else None
 
 
@@ -193,19 +196,43 @@ def _open_clip(block: nn.Module, dtype: torch.dtype) -> PooledBlock | None:
     return _before_norm(_multihead(block.attn, dtype), block.attn.num_heads, norms, mlp, gains, dtype)
 
 
+_HUB_NORMS = (("layer_norm1", "layer_norm2"), ("layernorm_before", "layernorm_after"), ("norm1", "norm2"))
+
+
 def _hub_before_norm(block: CLIPEncoderLayer, dtype: torch.dtype) -> PooledBlock | None:
-    """CLIP, SigLIP, AltCLIP, Chinese-CLIP and BLIP towers of transformers."""
-    names = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
-    if not all(hasattr(block, name) for name in names) or not hasattr(block.mlp, "fc1"):
+    """Towers of transformers with norms before attention and MLP: CLIP and its kin, SigLIP, BLIP, ViT, DINOv2, TIPSv2."""
+    names = next((pair for pair in _HUB_NORMS if all(hasattr(block, name) for name in pair)), None)
+    attention: Any = getattr(block, "self_attn", None) or getattr(block, "attention", None)
+    if names is None or attention is None or not hasattr(getattr(block, "mlp", None), "fc1"):
         return None
-    attention, mlp = block.self_attn, _mlp(block.mlp.fc1, block.mlp.activation_fn, block.mlp.fc2, dtype)
+    if not hasattr(block.mlp, "activation_fn"):
+        return None
+    heads = getattr(attention, "num_heads", None) or getattr(attention, "num_attention_heads", None)
     projections = (
         _fused(attention.qkv, attention.projection, dtype)
         if hasattr(attention, "qkv")
-        else _separate((getattr(attention, f"{n}_proj", None) for n in ("q", "k", "v", "out")), dtype)
+        else _separate((_part(attention, n) for n in ("q_proj", "k_proj", "v_proj", "out_proj o_proj")), dtype)
     )
-    norms = (block.layer_norm1, block.layer_norm2)
-    return _before_norm(projections, attention.num_heads, norms, mlp, (None, None), dtype)
+    mlp = _mlp(block.mlp.fc1, block.mlp.activation_fn, block.mlp.fc2, dtype)
+    gains = (getattr(block, "layer_scale1", None), getattr(block, "layer_scale2", None))
+    norms = (getattr(block, names[0]), getattr(block, names[1]))
+    return None if heads is None else _before_norm(projections, heads, norms, mlp, gains, dtype)
+
+
+def _part(module: nn.Module, names: str) -> object:
+    """The first of the names that a module has; None where it has none."""
+    return next((getattr(module, name) for name in names.split() if hasattr(module, name)), None)
+
+
+def _flava(block: FlavaLayer, dtype: torch.dtype) -> PooledBlock | None:
+    """FLAVA's blocks: norms before attention and MLP, the parts named as BERT's."""
+    if not hasattr(block, "layernorm_before") or not hasattr(block, "intermediate"):
+        return None
+    inner: Any = getattr(block.attention, "attention", None)
+    layers = [*(getattr(inner, name, None) for name in ("query", "key", "value")), block.attention.output.dense]
+    mlp = _mlp(block.intermediate.dense, block.intermediate.intermediate_act_fn, block.output.dense, dtype)
+    norms = (block.layernorm_before, block.layernorm_after)
+    return _before_norm(_separate(layers, dtype), inner.num_attention_heads, norms, mlp, (None, None), dtype)
 
 
 def _bert(block: BertLayer, dtype: torch.dtype) -> PooledBlock | None:
@@ -241,7 +268,13 @@ def _timm(block: Block, dtype: torch.dtype) -> PooledBlock | None:
     return _before_norm(projections, attention.num_heads, norms, _mlp(mlp.fc1, mlp.act, mlp.fc2, dtype), gains, dtype)
 
 
-_READERS: tuple[Callable[[Any, torch.dtype], PooledBlock | None], ...] = (_open_clip, _hub_before_norm, _bert, _timm)
+_READERS: tuple[Callable[[Any, torch.dtype], PooledBlock | None], ...] = (
+    _open_clip,
+    _hub_before_norm,
+    _flava,
+    _bert,
+    _timm,
+)
 
 
 def _constant(query: Tensor, width: int) -> Affine:
@@ -261,6 +294,16 @@ def _map_head(block: SiglipMultiheadAttentionPoolingHead, dtype: torch.dtype) ->
     projections = projections._replace(query=_constant(query, projections.key.weight.shape[1]))
     tail = Residual(Chain([inner, mlp]))
     return PooledBlock(0, *projections, block.attention.num_heads, tail, residual=False)
+
+
+def _key_value_head(block: Aimv2AttentionPoolingHead, dtype: torch.dtype) -> PooledBlock | None:
+    """AIMv2's attention pool: a learned query without a projection."""
+    names = ("cls_token", "k_proj", "v_proj", "output_proj", "num_heads")
+    if not all(hasattr(block, name) for name in names):
+        return None
+    key, value, out = (linear(m, dtype) for m in (block.k_proj, block.v_proj, block.output_proj))
+    query = _constant(block.cls_token.detach().to(dtype)[0, 0], key.weight.shape[1])
+    return PooledBlock(0, query, key, value, out, block.num_heads, Chain(()), residual=False)
 
 
 def _attentional_pooler(block: nn.Module, dtype: torch.dtype) -> PooledBlock | None:

@@ -44,16 +44,26 @@ def measure(preprocess: Preprocess, image_size: tuple[int, int]) -> Placement:
     output, repeated = preprocess(Image.fromarray(ramp)), preprocess(Image.fromarray(ramp))
     if output.shape != repeated.shape or not torch.equal(output, repeated):
         raise InputError("the preprocessing is random: give the model's validation transform")
-    low, high = levels(preprocess)
-    share = ((output.double() - low.double()[:, None, None]) / (high - low).double()[:, None, None]).numpy()
-    x0, x1 = _edges(np.median(share[0], axis=0), width)
-    y0, y1 = _edges(np.median(share[1], axis=1), height)
+    levels(preprocess)  # refuses what gives no pictures
+    low, high = (preprocess(Image.new("RGB", image_size, colour)) for colour in ("black", "white"))
+    # Padding is the same whatever the image and carries no coordinate; of a cell at its edge only a part does.
+    span, values = ((t - low)[:2].double().numpy() for t in (high, output))
+    padding = span < 0.5 * span.max()
+    share = np.ma.masked_array(values / np.where(padding, 1, span), padding)
+    x0, x1 = _edges(_median(share[0], 0), width)
+    y0, y1 = _edges(_median(share[1], 1), height)
     return Placement(image_size, (x0, y0, x1, y1))
+
+
+def _median(share: np.ma.MaskedArray, axis: int) -> np.ndarray:
+    """Medians along an axis; NaN where everything is masked."""
+    medians: np.ndarray = np.ma.median(share, axis=axis).filled(np.nan)  # type: ignore[no-untyped-call]  # numpy's lacks types
+    return medians
 
 
 def _edges(share: np.ndarray, size: int) -> tuple[float, float]:
     """Edges, in original pixels, of a row of output pixels that saw these shares of the original's extent."""
-    # Padding and saturated ends carry no coordinate.
+    # Saturated ends carry no coordinate.
     measured = np.flatnonzero((share > 1.5 / size) & (share < 1 - 1.5 / size) & (share > 0.01) & (share < 0.99))
     if len(measured) < 2:
         raise InputError("the preprocessing keeps too little of the image to tell where its pixels go")

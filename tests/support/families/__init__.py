@@ -18,7 +18,7 @@ from families.example import CAPTIONS, FAMILIES, PHOTO, Example, Pair, family, p
 __all__ = ["CAPTIONS", "FAMILIES", "PHOTO", "Example", "Pair", "family", "photographs", "save_hub", "settled"]
 
 # Each module lists its builders; the order is that of the table in the docs.
-for _module in ("hub", "open_clip_towers", "sentences"):
+for _module in ("hub", "hub_more", "open_clip_towers", "sentences"):
     import_module(f"families.{_module}")
 
 

@@ -96,5 +96,5 @@ def text_config(tokenizer: Any, positions: int = 32, **options: Any) -> dict[str
     return TEXT | ids | dict(vocab_size=len(tokenizer), max_position_embeddings=positions) | options
 
 
-def resized(**options: Any) -> Any:
-    return hub.CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, **options)
+def resized(side: int = 48, **options: Any) -> Any:
+    return hub.CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}, **options)

@@ -1,0 +1,126 @@
+"""Dual encoders of transformers against the library's own logits, as they are saved, and inside larger models."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+
+import secondsight as ss
+from families import CAPTIONS, FAMILIES, Example, Pair, photographs, save_hub
+from families.example import VISION, resized, text_config
+from secondsight.encoders.input_layer import at_layer
+from secondsight.support.guard import untouched
+
+pytestmark = pytest.mark.filterwarnings("ignore::secondsight.AssumptionWarning")
+
+NEW = ("metaclip-2", "clipseg", "owlvit", "owlv2", "flava", "aimv2", "tipsv2")
+# These compute norms or softmax in float32 whatever their precision.
+COARSE = ("hf-aimv2",)
+
+
+def logits(example: Example, image: object, text: str) -> float:
+    """The host's own logits of one pair, divided by the scale that it multiplies by."""
+    images, tokenizer = example.parts
+    inputs = {**images(images=image, return_tensors="pt"), **tokenizer(text, return_tensors="pt")}
+    dtype = next(example.host.parameters()).dtype
+    output = example.host(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()})
+    return float(output.logits_per_image) / example.model.logit_scale
+
+
+def embedding(side: ss.DualEncoder, raw: object, layer: object) -> torch.Tensor:
+    """What the head of a layer makes of its hidden states."""
+    encoder, number = at_layer(side.encoder, layer)
+    with untouched(encoder.module):
+        state = encoder.features(encoder.prepare(raw).tensor, number)[0]
+        return encoder.head(number, state.context, encoder.dtype())(state.hidden[None])[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", [f"hf-{name}" for name in NEW])
+def test_every_layer_gives_the_hosts_similarity(name, dtype):
+    example = FAMILIES[name](dtype)
+    image, text, model = example.left[0], example.right[1], example.model
+    with torch.no_grad():
+        if name == "hf-flava":  # without logits of its own
+            host = float(F.cosine_similarity(example.host_left(image), example.host_right(text), dim=0))
+        else:
+            host = logits(example, image, text)
+    allowed = 1e-10 if dtype == torch.float64 and name not in COARSE else 1e-6
+    for n in range(max(model.left.encoder.depth, model.right.encoder.depth)):
+        layers = (min(n, side.encoder.depth - 1) for side in (model.left, model.right))
+        g, h = (embedding(s, r, k) for s, r, k in zip((model.left, model.right), (image, text), layers, strict=True))
+        assert float(F.cosine_similarity(g, h, dim=0)) == pytest.approx(host, abs=allowed), n
+    assert ss.explain(model, image, text).similarity == pytest.approx(host, abs=max(allowed, 1e-7))
+
+
+def _holder(name: str) -> torch.nn.Module:
+    """A model that holds a dual encoder beside what it is for."""
+    example = FAMILIES[f"hf-{name}"](torch.float32)
+    holders = {
+        "clipseg": transformers.CLIPSegForImageSegmentation,
+        "owlvit": transformers.OwlViTForObjectDetection,
+        "owlv2": transformers.Owlv2ForObjectDetection,
+        "flava": transformers.FlavaForPreTraining,
+    }
+    config = example.host.config
+    if name == "clipseg":
+        config.update({"extract_layers": [0, 1], "reduce_dim": 8, "decoder_num_attention_heads": 2})
+    if name == "flava":
+        config.update({"init_codebook": False})
+    holder = holders[name](config)
+    holder.base_model.load_state_dict(example.host.state_dict())
+    return holder.eval()
+
+
+@pytest.mark.parametrize("name", ["clipseg", "owlvit", "owlv2", "flava"])
+def test_the_dual_encoder_inside_a_larger_model(name, tmp_path):
+    example, holder = FAMILIES[f"hf-{name}"](torch.float32), _holder(name)
+    model = ss.wrap(holder, Pair(*example.parts))
+    image, text = example.left[0], example.right[0]
+    expected = [example.model.left.embed([image]), example.model.right.embed([text])]
+    assert torch.equal(model.left.embed([image]), expected[0])
+    assert torch.equal(model.right.embed([text]), expected[1])
+    assert model.logit_scale == pytest.approx(example.model.logit_scale)
+    save_hub(example, tmp_path)
+    holder.save_pretrained(tmp_path)
+    loaded = ss.load(f"hf:{tmp_path}")
+    assert torch.allclose(loaded.left.embed([image]), expected[0], atol=1e-6)
+    assert loaded.logit_scale == pytest.approx(example.model.logit_scale)
+
+
+def test_flavas_logits_are_the_ones_it_was_trained_with():
+    holder, example = _holder("flava"), FAMILIES["hf-flava"](torch.float32)
+    images, tokenizer = example.parts
+    inputs = {**images(images=photographs()[0], return_tensors="pt"), **tokenizer(CAPTIONS[0], return_tensors="pt")}
+    with torch.no_grad():
+        expected = float(holder(**inputs, return_loss=False).contrastive_logits_per_image)
+    model = ss.wrap(holder, Pair(images, tokenizer))
+    e = ss.explain(model, photographs()[0], CAPTIONS[0], scale="logit")
+    assert e.similarity == pytest.approx(expected, abs=1e-5)
+
+
+def test_grey_padding_is_no_part_of_the_image():
+    encoder = FAMILIES["hf-owlv2"](torch.float32).model.image.encoder
+    for size in ((150, 240), (120, 90)):
+        frame = encoder.prepare(photographs()[0].resize(size)).placement.frame
+        # The processor pads below and on the right to a square.
+        assert frame == pytest.approx((0, 0, max(size), max(size)), abs=0.02 * max(size))
+
+
+def test_a_model_that_was_saved_without_one_side(tmp_path):
+    example = FAMILIES["hf-clip"](torch.float32)
+    save_hub(example, tmp_path)
+    texts = {k: v for k, v in example.host.state_dict().items() if k.startswith("text")}
+    example.host.save_pretrained(tmp_path, state_dict=texts)
+    with pytest.raises(
+        ss.InputError, match=r"saved without logit_scale, vision_model\.\w+.* of CLIPModel: give a repos"
+    ):
+        ss.load(f"hf:{tmp_path}")
+
+
+def test_aimv2_says_where_it_loses_its_mask():
+    text = text_config(FAMILIES["hf-aimv2"](torch.float32).parts[1], 24)
+    config = transformers.Aimv2Config(vision_config=VISION | {"use_head": True}, text_config=text)
+    host = transformers.Aimv2Model._from_config(config, attn_implementation="sdpa")
+    with pytest.warns(ss.AssumptionWarning, match="attn_implementation='eager'"):
+        ss.wrap(host, resized())

@@ -1,0 +1,92 @@
+"""More families of transformers: CLIP's kin, and models that hold a dual encoder beside something else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import transformers as hub
+
+import vocabularies
+from families.example import VISION, Example, family, resized, text_config
+from families.hub import wrapped
+
+SQUARE = {"size": {"height": 32, "width": 32}}
+IMAGES = VISION | dict(image_size=32, num_hidden_layers=2)
+SHORT = dict(num_hidden_layers=2)
+
+
+@family
+def hf_metaclip_2(dtype: torch.dtype) -> Example:
+    """MetaCLIP 2"""
+    tokenizer = vocabularies.roberta()
+    config = hub.MetaClip2Config(
+        vision_config=IMAGES, text_config=text_config(tokenizer, eos_token_id=2, **SHORT), projection_dim=16
+    )
+    return wrapped(hub.MetaClip2Model(config), resized(32), tokenizer, dtype)
+
+
+@family
+def hf_clipseg(dtype: torch.dtype) -> Example:
+    """CLIPSeg, its CLIP"""
+    tokenizer = vocabularies.clip()
+    vision, text = IMAGES | dict(image_size=48), text_config(tokenizer, 24, **SHORT)
+    config = hub.CLIPSegConfig(vision_config=vision, text_config=text, projection_dim=16)
+    return wrapped(hub.CLIPSegModel(config), hub.ViTImageProcessor(**SQUARE), tokenizer, dtype)
+
+
+def _detector(config: type, model: type, images: Any, dtype: torch.dtype) -> Example:
+    tokenizer = vocabularies.clip()
+    sizes = config(vision_config=IMAGES, text_config=text_config(tokenizer, 24, **SHORT), projection_dim=16)
+    return wrapped(model(sizes), images, tokenizer, dtype)
+
+
+@family
+def hf_owlvit(dtype: torch.dtype) -> Example:
+    """OWL-ViT, whole images"""
+    return _detector(hub.OwlViTConfig, hub.OwlViTModel, hub.OwlViTImageProcessor(**SQUARE), dtype)
+
+
+@family
+def hf_owlv2(dtype: torch.dtype) -> Example:
+    """OWLv2, whole images"""
+    example = _detector(hub.Owlv2Config, hub.Owlv2Model, hub.Owlv2ImageProcessor(**SQUARE), dtype)
+    # Its processor blurs before it resizes, which takes long for large pictures.
+    return replace(example, left=[photograph.resize((120, 90)) for photograph in example.left])
+
+
+@family
+def hf_flava(dtype: torch.dtype) -> Example:
+    """FLAVA, contrastive heads"""
+    tokenizer = vocabularies.bert()
+    text = text_config(tokenizer, hidden_size=32, num_attention_heads=4, **SHORT)
+    sizes = dict(image_config=IMAGES, text_config=text, multimodal_config=IMAGES, hidden_size=32, projection_dim=16)
+    config = hub.FlavaConfig(**sizes)
+    images = hub.FlavaImageProcessor(**SQUARE, do_center_crop=False)
+    example = wrapped(hub.FlavaModel(config), images, tokenizer, dtype)
+    # Its features are the projections of all positions; the contrastive logits read the first.
+    left, right = example.host_left, example.host_right
+    return replace(example, host_left=lambda image: left(image)[0], host_right=lambda text: right(text)[0])
+
+
+@family
+def hf_aimv2(dtype: torch.dtype) -> Example:
+    """AIMv2"""
+    tokenizer = vocabularies.clip()
+    vision = IMAGES | dict(use_head=True, is_native=False)
+    config = hub.Aimv2Config(vision_config=vision, text_config=text_config(tokenizer, 24, **SHORT), projection_dim=16)
+    # Other implementations leave out the causal mask of texts that come alone.
+    host = hub.Aimv2Model._from_config(config, attn_implementation="eager")
+    return wrapped(host, resized(32), tokenizer, dtype)
+
+
+@family
+def hf_tipsv2(dtype: torch.dtype) -> Example:
+    """TIPSv2"""
+    tokenizer = vocabularies.sentencepiece()
+    vision = IMAGES | dict(num_register_tokens=2, mlp_ratio=1.5)
+    del vision["intermediate_size"]
+    text = text_config(tokenizer, 40, hidden_size=32, num_attention_heads=4, **SHORT)
+    config = hub.Tipsv2Config(vision_config=vision, text_config=text)
+    return wrapped(hub.Tipsv2Model(config), hub.Tipsv2ImageProcessor(**SQUARE), tokenizer, dtype)
