@@ -29,8 +29,11 @@ class Family:
     prompts: bool = False
 
 
-def _class_of(library: str) -> Callable[[nn.Module], bool]:
-    return lambda model: any(c.__module__.split(".")[0] == library for c in type(model).__mro__)
+def _class_of(library: str, name: str | None = None) -> Callable[[nn.Module], bool]:
+    """Whether a model's class, or the one of that name among its ancestors, comes from a library."""
+    return lambda model: any(
+        c.__module__.split(".")[0] == library and name in (None, c.__name__) for c in type(model).__mro__
+    )
 
 
 FAMILIES = (
@@ -67,7 +70,7 @@ FAMILIES = (
         "transformers: CLIP, MetaCLIP 2, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, BLIP, FLAVA, AIMv2, TIPSv2, "
         "CLIPSeg, OWL-ViT, OWLv2, CLAP; a hub name or a local folder",
         "secondsight.encoders.families.transformers:wrap_hub",
-        _class_of("transformers"),
+        _class_of("transformers", "PreTrainedModel"),
     ),
     Family(
         "st:",

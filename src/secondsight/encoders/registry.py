@@ -9,12 +9,14 @@ from importlib import import_module
 from typing import Any
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from secondsight.encoders.names import FAMILIES as FAMILIES
 from secondsight.encoders.names import Family
 from secondsight.encoders.names import known_name as known_name
+from secondsight.encoders.wrappers import check_explainable, models_within, unwrapped
 from secondsight.model import DualEncoder
-from secondsight.support.errors import InputError
+from secondsight.support.errors import AssumptionWarning, InputError
 from secondsight.support.files import shortened
 
 
@@ -74,19 +76,58 @@ def wrap(
 
     For open_clip, `preprocess` maps a PIL image to a tensor (3, H, W) and `tokenizer` a list of strings to token ids; for
     transformers `preprocess` is the model's processor, or its image processor or feature extractor beside a `tokenizer`.
-    Without them only model-ready tensors can be explained.
+    Without them only model-ready tensors can be explained. What `torch.compile`, data parallelism, PEFT or Lightning put
+    around a model is taken off; the tuple that open_clip gives is a model and its `preprocess`.
 
     `prompts` are the texts that precede queries and documents of a sentence-transformers model, ("query: ", "passage: "),
     or their names among the model's own; "" for none, by default what its `encode_query` and `encode_document` take.
 
-    Raises `InputError` for objects of an unknown family.
+    Raises `InputError` for objects of an unknown family, and for models that are quantised, scripted or spread over
+    processes.
     """
+    if isinstance(model, tuple) and model and isinstance(model[0], nn.Module):
+        model, *transforms = model
+        preprocess = (transforms or None) if preprocess is None else preprocess
+    if isinstance(preprocess, (tuple, list)):
+        # open_clip gives a transform for training and one for evaluation.
+        preprocess = preprocess[-1]
     if not isinstance(model, nn.Module):
-        raise InputError(f"cannot wrap {type(model).__name__}: give a model object, or load a name with ss.load")
-    for family in FAMILIES:
-        if family.wrapper is not None and family.recognises(model):
-            options = _options(family, type(model).__name__, prompts)
-            return _function(family.wrapper)(model, preprocess, tokenizer, name or type(model).__name__, **options)
-    raise InputError(
-        f"{type(model).__name__} is not a model that secondsight knows: describe its sides with ss.TorchEncoder"
-    )
+        remedy = "the model that it was exported from" if isinstance(model, ExportedProgram) else "a model object"
+        raise InputError(f"cannot wrap {type(model).__name__}: give {remedy}, or load a name with ss.load")
+    model = _known_model(unwrapped(model))
+    check_explainable(model)
+    family = _family(model)
+    assert family is not None  # it is known
+    options = _options(family, type(model).__name__, prompts)
+    return _function(str(family.wrapper))(model, preprocess, tokenizer, name or type(model).__name__, **options)
+
+
+def _known_model(model: nn.Module) -> nn.Module:
+    """A model of a known family, or the only one within a module that holds it."""
+    if _family(model) is not None:
+        return model
+    name, held = type(model).__name__, models_within(model, lambda part: _family(part) is not None)
+    if not held:
+        check_explainable(model)
+        raise InputError(f"{name} is not a model that secondsight knows: describe its sides with ss.TorchEncoder")
+    if len(held) > 1:
+        parts = ", ".join(f"{path} ({type(part).__name__})" for path, part in held.items())
+        raise InputError(
+            f"{name} holds several models, {parts}: wrap one of them, as in ss.wrap(model.{next(iter(held))}), or describe "
+            "the sides with ss.TorchEncoder"
+        )
+    ((path, inner),) = held.items()
+    within = {id(weight) for weight in inner.parameters()}
+    others = {key.split(".")[0]: None for key, weight in model.named_parameters() if id(weight) not in within}
+    if others:
+        warnings.warn(
+            f"{name} is explained by its {path} ({type(inner).__name__}) alone, without {', '.join(others)}: describe its "
+            "sides with ss.TorchEncoder if these matter",
+            AssumptionWarning,
+            stacklevel=3,
+        )
+    return inner
+
+
+def _family(model: nn.Module) -> Family | None:
+    return next((f for f in FAMILIES if f.wrapper is not None and f.recognises(model)), None)

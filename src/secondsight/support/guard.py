@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -60,6 +61,9 @@ def _untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
             stack.enter_context(torch.no_grad())
             for device in ("cpu", "cuda"):
                 stack.enter_context(torch.autocast(device, enabled=False))
+            stack.enter_context(_uncompiled())
+            if any(isinstance(module, nn.RNNBase) for module, _ in modes):
+                stack.enter_context(_plain_recurrence())
             yield
     finally:
         for module, training in modes:
@@ -72,6 +76,31 @@ def _untouched(modules: Sequence[nn.Module]) -> Iterator[None]:
         torch.set_rng_state(random_state)
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run what `torch.compile` compiled as it was written: compiled code calls no hooks and cannot be recorded."""
+    # Where the compiler was never imported nothing is compiled, and importing it takes a second.
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
+def _plain_recurrence() -> Iterator[None]:
+    """Run LSTMs and GRUs as single operations: the fused ones of oneDNN and cuDNN lack derivatives."""
+    libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+    enabled = [library.enabled for library in libraries]
+    try:
+        for library in libraries:
+            library.enabled = False
+        yield
+    finally:
+        for library, value in zip(libraries, enabled, strict=True):
+            library.enabled = value
 
 
 @contextmanager
