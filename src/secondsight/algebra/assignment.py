@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from secondsight.algebra.layout import Layout
+from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from secondsight.algebra.contributions import Contributions
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,12 @@ class Assignment:
         """Names the pair that this assignment belongs to."""
         return "pair " + hashlib.sha256(self.similarities.double().cpu().numpy().tobytes()).hexdigest()[:16]
 
+    def matrix(self, size: tuple[int, int]) -> Float[Tensor, "all_query all_document"]:
+        """What every pair of all tokens adds to the similarity: the best matches' similarities, zero elsewhere."""
+        matrix = self.similarities.new_zeros(size)
+        matrix[self.query, self.choice] = self.similarities.amax(1) * self.weight
+        return matrix
+
     def facts(self, query: Layout, document: Layout) -> list[dict[str, Any]]:
         """One entry for every compared query token: its best match, the similarity, the margin, and the runner-up.
 
@@ -92,6 +102,44 @@ class Assignment:
                 }
             )
         return entries
+
+
+@dataclass(frozen=True)
+class TokenPairing:
+    """How token vectors of a late-interaction model are multiplied: those of a query with their best matches in a document.
+
+    `role` is "query" or "document", `compared` the positions that the host compares, `mean` as in `Assignment`.
+    """
+
+    role: str
+    compared: tuple[int, ...]
+    mean: bool = False
+
+    def assign(self, own: Contributions, partner: Contributions) -> Assignment:
+        """The assignment of a query and a document, whichever of the two comes first; `InputError` for two of one role."""
+        sides = {c.pairing.role: c for c in (own, partner) if c.pairing is not None}
+        if len(sides) < 2:
+            raise InputError(
+                f"token vectors of a {self.role} match those of the other role only: multiply a query with a document"
+            )
+        query, document = sides["query"], sides["document"]
+        vectors = [_compared(c).double() for c in (query, document)]
+        positions = [torch.tensor(c.pairing.compared) for c in (query, document) if c.pairing is not None]
+        scale = own.scale * partner.scale
+        return Assignment(vectors[0] @ vectors[1].T * scale, positions[0], positions[1], self.mean)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        return {"role": self.role, "compared": list(self.compared), "mean": self.mean}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> TokenPairing | None:
+        """The pairing that `to_json` wrote; None for none."""
+        return None if data is None else cls(data["role"], tuple(data["compared"]), data["mean"])
+
+
+def _compared(c: Contributions) -> Tensor:
+    return c.vectors if c.pairing is None else c.vectors[list(c.pairing.compared)]
 
 
 def token_names(layout: Layout) -> Sequence[str]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from secondsight.algebra.assignment import TokenPairing
 from secondsight.algebra.factors import DenseFactor, Factor, JoinedFactor
 from secondsight.algebra.interactions import Interactions, joint_facts
 from secondsight.algebra.layout import JoinedLayout, Layout
@@ -34,7 +35,7 @@ class Contributions:
     outside its normalisation ([M25] §3), else 1. `outcome` says how well the computation went; `about` holds further facts
     for people. `deviations` (group, features, joint), of methods that sample, are such that Σ_g (D_gi·d)² is the variance
     of U_i·d in any direction d. `space` names the run whose contributions can be multiplied with each other, where that
-    is known.
+    is known. `pairing` is set for the token vectors of a late-interaction model: products are then MaxSim.
     """
 
     factor: Float[Tensor, "feature joint"] | Factor
@@ -46,6 +47,7 @@ class Contributions:
     deviations: Float[Tensor, "group feature joint"] | None = None
     outcome: Outcome | None = None
     space: str | None = None
+    pairing: TokenPairing | None = None
 
     def __post_init__(self) -> None:
         if self.factor.shape != (self.layout.size, *self.embedding.shape):
@@ -100,6 +102,8 @@ class Contributions:
         input, and with its `pool_gradients` at a convolutional layer Grad-CAM before its ReLU.
         """
         self.check_same_space(partner)
+        if self.pairing is not None:
+            return (self @ partner).toward_left(slice(None))
         return self.project(partner.embedding.to(self.vectors)) * (self.scale * partner.scale)
 
     def standard_error(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
@@ -113,6 +117,8 @@ class Contributions:
         if not isinstance(partner, Contributions):
             return NotImplemented
         self.check_same_space(partner)
+        if self.pairing is not None:
+            return self._best_matches(partner, self.pairing)
         scale = self.scale * partner.scale
         g0, h0 = self.reference_embedding.double(), partner.reference_embedding.double()
         matrix, left_effects, right_effects = factored(self.rows, partner.rows, g0, h0, scale)
@@ -132,6 +138,34 @@ class Contributions:
             right_contributions=partner,
         )
 
+    def similarity_to(self, partner: Contributions) -> float:
+        """The pair's similarity alone, in double precision as in the pair's terms."""
+        if self.pairing is not None:
+            return self.pairing.assign(self, partner).similarity
+        return float(self.embedding.double() @ partner.embedding.double()) * self.scale * partner.scale
+
+    def _best_matches(self, partner: Contributions, pairing: TokenPairing) -> Interactions:
+        """MaxSim as interactions: the best matches, and nothing that either side adds alone."""
+        assignment = pairing.assign(self, partner)
+        query, document = (self, partner) if pairing.role == "query" else (partner, self)
+        matrix = assignment.matrix((len(query), len(document)))
+        dtype = torch.promote_types(self.factor.dtype, partner.factor.dtype)
+        return Interactions(
+            attributions=(matrix if query is self else matrix.T).to(dtype),
+            left_effects=torch.zeros(len(self), dtype=dtype),
+            right_effects=torch.zeros(len(partner), dtype=dtype),
+            base=0.0,
+            similarity=assignment.similarity,
+            left_layout=self.layout,
+            right_layout=partner.layout,
+            about={
+                "left": dict(self.about),
+                "right": dict(partner.about),
+                "assignment": assignment.facts(query.layout, document.layout),
+            },
+            outcomes=(self.outcome, partner.outcome),
+        )
+
     def _errors(self, partner: Contributions, scale: float, dtype: torch.dtype) -> Tensor | None:
         """Standard errors of the attributions: the two sides sample independently."""
         if self.deviations is None and partner.deviations is None:
@@ -142,6 +176,8 @@ class Contributions:
 
     def check_same_space(self, partner: Contributions) -> None:
         """`InputError` unless both are vectors of one joint space."""
+        if (self.pairing is None) != (partner.pairing is None):
+            raise InputError("token vectors match token vectors only: decompose both inputs with layer='output'")
         if self.embedding.shape != partner.embedding.shape:
             raise InputError(
                 f"joint spaces of {len(self.embedding)} and {len(partner.embedding)} dimensions do not match: "
@@ -175,6 +211,11 @@ class Contributions:
         if not isinstance(added, Contributions):
             return NotImplemented
         self.check_same_space(added)
+        if self.pairing is not None:
+            raise InputError(
+                "token vectors of several inputs have no sum: each query token matches one of each input; use "
+                "ss.explain(model, query, document, against=...)"
+            )
         parts = (self, added)
         return Contributions(
             factor=JoinedFactor([c.rows for c in parts], [c.scale for c in parts])
@@ -208,6 +249,7 @@ class Contributions:
             "about": dict(self.about),
             "outcome": None if self.outcome is None else self.outcome.to_json(),
             "space": self.space,
+            "pairing": None if self.pairing is None else self.pairing.to_json(),
         }
         names = _TENSORS if self.deviations is None else (*_TENSORS, "deviations")
         save_record(path, {name: getattr(self, name) for name in names}, facts)
@@ -225,6 +267,7 @@ class Contributions:
                 about=facts["about"],
                 outcome=Outcome.from_json(facts["outcome"]),
                 space=facts["space"],
+                pairing=TokenPairing.from_json(facts.get("pairing")),
             )
 
 

@@ -62,9 +62,11 @@ def search(
             dual = move_model(load(model), device, precision)
         by_text = query_side(opened, dual, query).kind == "text"
         ordinary = None
-        if by_text or captions is not None or rank == "above-usual":
+        if dual.factorises and (by_text or captions is not None or rank == "above-usual"):
             with spinner("measuring the usual similarities"):
                 ordinary = _ordinary(opened, dual, captions, by_text)
+        elif not dual.factorises and (captions is not None or rank == "above-usual"):
+            raise InputError("a late-interaction model has no usual similarities: use --rank similarity")
         used_rank = rank or ("similarity" if ordinary is None else "above-usual")
         most = max(k, *(ranks or ()), explain or 0)
         hits = best_matches(opened, query_of(opened, dual, query), most, rank=used_rank, ordinary=ordinary)
@@ -174,7 +176,9 @@ def _write_page(
     if explain is not None:
         hit = _hit(hits, explain)
         raw = _read_entry(store, hit.key, data)
-        explain_pair(dual.fitting(raw, query), raw, query).save(out_file)
+        queries_first = not dual.factorises and dual.left.kind == dual.right.kind
+        inputs = (query, raw) if queries_first else (raw, query)
+        explain_pair(dual.fitting(*inputs), *inputs).save(out_file)
     elif ranks is not None:
         pair = [_hit(hits, rank) for rank in ranks]
         displays = tuple(_display(store, hit.key, data) for hit in pair)

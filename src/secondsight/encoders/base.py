@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from secondsight.algebra.assignment import TokenPairing
 from secondsight.algebra.layout import Layout
 from secondsight.inputs.prepared import Prepared
 from secondsight.paths.pooled import PooledBlock, PooledReference
@@ -175,6 +176,10 @@ class Encoder(ABC):
             f"layer 'output' is one of late-interaction models; this {self.kind} encoder makes one embedding: "
             "use layer=-1, its last block's input"
         )
+
+    def pairing(self, context: Context) -> TokenPairing | None:
+        """How an input's contributions are multiplied with a partner's, where that is not their inner product."""
+        return None
 
     def grounded_layer(self) -> int | str:
         """The layer at which explanations hit objects best: token embeddings of texts, the middle block for other inputs."""

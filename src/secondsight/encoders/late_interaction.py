@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from secondsight.algebra.assignment import TokenPairing
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import EVERY_TOKEN, Context, Encoder, Head, Reference, States
 from secondsight.encoders.host import HostEncoder
@@ -30,14 +31,16 @@ ZERO = "zero"
 class LateInteractionEncoder(HostEncoder):
     """One side of a late-interaction model: say which vectors the host compares, and which tokens it leaves out.
 
-    `role` is "query" or "document". The embedding is the vectors at the positions `choice` one after another, times
-    `weight`; without a choice those of all positions, zero for tokens that are left out.
+    `role` is "query" or "document", `mean` says that the model takes the mean of best matches. The embedding is the vectors
+    at the positions `choice` one after another, times `weight`; without a choice those of all positions, zero for tokens
+    that are left out.
     """
 
     role: str
     pool = EVERY_TOKEN
     choice: Tensor | None = None
     weight: float = 1.0
+    mean: bool = False
     _output: OutputEncoder | None = None
 
     @abstractmethod
@@ -108,6 +111,19 @@ class OutputEncoder(Encoder):
         """The name of the only layer."""
         return "output"
 
+    def pairing(self, context: Context) -> TokenPairing | None:
+        """Outside of a pair, where no vectors are chosen yet: how to choose them."""
+        encoder = self.encoder
+        if encoder.choice is not None:
+            return None
+        compared = encoder.compared(context.tensor)
+        positions = range(context.shape[0]) if compared is None else compared[0].nonzero()[:, 0].tolist()
+        return TokenPairing(encoder.role, tuple(positions), encoder.mean)
+
+    def _joined(self, vectors: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch joint"]:
+        """The chosen vectors one after another, or, outside of a pair, the sum of all."""
+        return vectors.sum(1) if self.encoder.choice is None else self.encoder.chosen(vectors)
+
     def in_precision(self, dtype: torch.dtype, module: nn.Module | None = None) -> Any:
         """The copy of the encoder itself, which is shared."""
         return self.encoder.in_precision(dtype, module)
@@ -136,17 +152,17 @@ class OutputEncoder(Encoder):
         vectors = vectors.to(self.dtype())
         return [
             States(row.clone(), embedding, Context(tensor[None], tuple(row.shape)))
-            for row, embedding, tensor in zip(vectors, encoder.chosen(vectors), tensors, strict=True)
+            for row, embedding, tensor in zip(vectors, self._joined(vectors), tensors, strict=True)
         ]
 
     def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
         """Vectors of zero."""
         zeros = torch.zeros(context.shape, dtype=self.dtype(), device=self.device())
-        return Reference(zeros, self.encoder.chosen(zeros[None])[0])
+        return Reference(zeros, self._joined(zeros[None])[0])
 
     def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
-        """The choice of vectors."""
-        return self.encoder.chosen
+        """The choice of vectors, or their sum."""
+        return self._joined
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """Every token."""

@@ -11,11 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.algebra.assignment import Assignment
+from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import check_finite
 from secondsight.encoders.late_interaction import LateInteractionEncoder
 from secondsight.inputs.prepared import Prepared
+from secondsight.methods import IntegratedJacobian, as_method
 from secondsight.model import DualEncoder, Side
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.support.guard import untouched
@@ -50,6 +52,10 @@ class SimilarityMap:
         return self.document_layout.view(weights @ self.matrix)
 
 
+TOKEN_VECTORS = IntegratedJacobian(layer="output")
+"""The method that gives token vectors themselves."""
+
+
 class TokenSide(Side):
     """A side of a late-interaction model outside of a pair: it has token vectors, and no embedding."""
 
@@ -59,6 +65,12 @@ class TokenSide(Side):
             f"a late-interaction model has a vector for every token of a {self.kind} and no embedding of the whole: "
             "use model.similarity_map(query, document)"
         )
+
+    def contributions(
+        self, inputs: Any, method: Method | type[Method] | str | None = None, *, truncate: bool = False
+    ) -> list[Contributions]:
+        """Contributions of a batch of inputs; by default their token vectors, whose products with a partner's are MaxSim."""
+        return super().contributions(inputs, TOKEN_VECTORS if method is None else method, truncate=truncate)
 
 
 class LateInteraction(DualEncoder):
@@ -71,6 +83,7 @@ class LateInteraction(DualEncoder):
 
     left: Side
     right: Side
+    factorises = False
 
     def __init__(
         self,
@@ -87,6 +100,7 @@ class LateInteraction(DualEncoder):
                 f"late interaction compares a query with a document, not a {left.role} with a {right.role}"
             )
         self._encoders, self.mean, self._host = (left, right), mean, host
+        left.mean = right.mean = mean
         self.left, self.right = (
             TokenSide(encoder, index, False, f"{encoder.role} tokens of {name} outside of a pair", encoder.role)
             for index, encoder in enumerate(self._encoders)
@@ -101,6 +115,20 @@ class LateInteraction(DualEncoder):
     def document(self) -> Side:
         """The side of documents."""
         return self.right if self._encoders[0].role == "query" else self.left
+
+    def collection_side(self, kind: str) -> Side:
+        """The side of documents, where it takes the kind."""
+        return self.document if kind == self.document.kind else self.side(kind)
+
+    def storable(self, method: Method | type[Method] | str | None = None) -> Method:
+        """A method at the layer "output", by default the token vectors themselves; `InputError` for other layers."""
+        chosen = TOKEN_VECTORS if method is None else as_method(method)
+        if getattr(chosen, "layer", None) != "output":
+            raise InputError(
+                "a late-interaction model's contributions serve any number of partners at layer='output' only: elsewhere "
+                "they depend on the tokens that a partner chooses, so explain each pair with ss.explain"
+            )
+        return chosen
 
     def pair(self, left: str, right: str) -> LateInteraction:
         """This model, or with its sides exchanged; `InputError` for two queries or two documents."""

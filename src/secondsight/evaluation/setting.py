@@ -81,14 +81,15 @@ class Setting:
         left, right = self.model.left, self.model.right
         if self._image is None or self._image[0] != example.image_key:
             image = self.image(example.image)
-            contributions = self.method.contributions(left, [image])[0] if self.method.factorises else None
+            factorises = self.method.factorises and self.model.factorises
+            contributions = self.method.contributions(left, [image])[0] if factorises else None
             if contributions is not None and contributions.rows.closed_form:
                 # Its vectors are cheap and serve all captions; other paths are pulled back for each.
                 contributions = contributions.dense()
             self._image = (example.image_key, image, contributions)
         _, image, contributions = self._image
         if contributions is None:
-            return self.method.interactions(left, right, image, texts)
+            return self.model.interactions(self.method, image, texts)
         return [contributions @ self.method.contributions(right, [text])[0] for text in texts]
 
     def _file(self, cache: Path, example: GroundedCaption, caption: str) -> Path:

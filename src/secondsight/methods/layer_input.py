@@ -129,9 +129,18 @@ class LayerInput:
                     f"the {self.side.kind} encoder gave an embedding of zeros, which has no cosine: check the input"
                 )
             scale = 1 / size
-        space = self.side.space
+        pairing = self.encoder.pairing(self.states.context)
         return Contributions(
-            factor, embedding, reference_embedding, self.layout, scale, about, outcome=outcome, space=space
+            factor,
+            embedding,
+            reference_embedding,
+            self.layout,
+            scale,
+            about,
+            outcome=outcome,
+            # Token vectors meet those of any partner; other vectors of such a model belong to one pair.
+            space=self.side.space if pairing is None else None,
+            pairing=pairing,
         )
 
     def _normalized(self, embedding: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.base import Encoder
 from secondsight.inputs.prepared import Prepared
-from secondsight.methods import Method, as_method
+from secondsight.methods import Method
 from secondsight.model import DualEncoder, Side
 from secondsight.scale.rows import is_finite
 from secondsight.scale.sources import Source
@@ -77,7 +77,7 @@ def decompose(
     of cores). Inputs that cannot be used are listed in the report, never fatal. Memory does not grow with the number of
     inputs. Raises `InputError` for a store of another model or method.
     """
-    method = as_method(method, "last-layer")
+    method = model.storable(method)
     side = model.collection_side(source.kind)
     store = create_store(out, model, method, side.index, dtype)
     sweep(store.folder)

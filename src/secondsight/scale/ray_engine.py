@@ -19,7 +19,7 @@ import ray
 import ray.data
 
 from secondsight.encoders.registry import load
-from secondsight.methods import Method, as_method
+from secondsight.methods import Method
 from secondsight.model import DualEncoder
 from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, write_rows
 from secondsight.scale.place import move_model
@@ -52,9 +52,9 @@ def decompose_with_ray(
     `address` is the cluster's ("auto" the one that this machine belongs to); None starts Ray on this machine. `model` is a
     name that every worker loads, or the model itself, which is sent to them. Raises `InputError` where there is no cluster.
     """
-    method = as_method(method, "last-layer")
     _connect(address)
     dual = move_model(load(model), None, precision) if isinstance(model, str) else model
+    method = dual.storable(method)
     side = dual.collection_side(source.kind)
     store = create_store(out, dual, method, side.index, dtype)
     todo = [i for i, key in enumerate(source.keys) if key not in store]

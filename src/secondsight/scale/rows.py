@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from secondsight.algebra.assignment import TokenPairing
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.layout import Layout
 from secondsight.algebra.outcome import Outcome
@@ -44,6 +45,9 @@ _FACTS = {
 """Numbers and texts of a row. Those of `Outcome` have its names, and are null where contributions carry none."""
 
 _OUTCOME = ("method", "layer", "reference", "converged", "tolerance", "nodes", "cost")
+_PAIRING = "pairing"
+"""Where a row's `about` holds how its vectors are multiplied."""
+
 _ARRAYS = ("embedding", "reference_embedding", "step_sizes", "vectors")
 
 
@@ -78,7 +82,7 @@ def pack_row(key: str, contributions: Contributions, dtype: str) -> Row:
         "scale": float(contributions.scale),
         "rounding": float(np.linalg.norm(rounded.astype(np.float32) * steps - u)) / length if length else 0.0,
         "layout": json.dumps(contributions.layout.to_json(), ensure_ascii=False),
-        "about": json.dumps(dict(contributions.about)),
+        "about": json.dumps({**contributions.about, **_pack_pairing(contributions)}),
         **_pack_outcome(contributions.outcome),
         "embedding": contributions.embedding.detach().cpu().float().numpy(),
         "reference_embedding": contributions.reference_embedding.detach().cpu().float().numpy(),
@@ -86,6 +90,10 @@ def pack_row(key: str, contributions: Contributions, dtype: str) -> Row:
         "vectors": rounded,
     }
     return {**row, "checksum": checksum(row)}
+
+
+def _pack_pairing(contributions: Contributions) -> dict[str, Any]:
+    return {} if contributions.pairing is None else {_PAIRING: contributions.pairing.to_json()}
 
 
 def _pack_outcome(outcome: Outcome | None) -> dict[str, Any]:
@@ -134,15 +142,18 @@ def unpack_row(row: Row, space: str) -> Contributions:
     """The contributions of a row, which belong to a store's `space`."""
     layout = Layout.from_json(json.loads(row["layout"]))
     rounded = row["vectors"].reshape(layout.size, -1)
+    about = json.loads(row["about"])
+    pairing = TokenPairing.from_json(about.pop(_PAIRING, None))
     return Contributions(
         factor=torch.from_numpy(np.multiply(rounded, row["step_sizes"][:, None], dtype=np.float32)),
         embedding=torch.from_numpy(row["embedding"].copy()),
         reference_embedding=torch.from_numpy(row["reference_embedding"].copy()),
         layout=layout,
         scale=row["scale"],
-        about={**json.loads(row["about"]), "rounding": row["rounding"]},
+        about={**about, "rounding": row["rounding"]},
         outcome=_unpack_outcome(row),
         space=space,
+        pairing=pairing,
     )
 
 

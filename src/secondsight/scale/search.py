@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
-from secondsight.algebra.interactions import Interactions
+from secondsight.algebra.interactions import Interactions, margin
 from secondsight.algebra.layout import word_scores
 from secondsight.scale.query import query_of as query_of
 from secondsight.scale.usual import OrdinaryQueries, Usual
@@ -70,7 +70,7 @@ class Hit:
     @property
     def score(self) -> float:
         """The number that ranks: the similarity, or what is left of it when the usual one is taken off."""
-        return self.similarity if self.taken_off is None else _similarity(self.entry, self.ranking_query)
+        return self.similarity if self.taken_off is None else self.entry.similarity_to(self.ranking_query)
 
     @property
     def ranking_query(self) -> Contributions:
@@ -82,6 +82,8 @@ class Hit:
 
         The left side has the features of both entries; those of `lower` count negatively.
         """
+        if self.entry.pairing is not None:
+            return margin(self.pair.T, lower.pair.T).T
         return (self.entry - lower.entry) @ self.ranking_query
 
     def compare(self, lower: Hit) -> Lead:
@@ -121,10 +123,16 @@ def search(
     keys = entries.keys()
     if not keys:
         raise InputError("there are no entries to search: decompose some inputs first")
+    if query.pairing is not None and (ordinary is not None or index is not None):
+        raise InputError(
+            "token vectors are ranked by their best matches, one entry after the other: leave out ordinary= and index="
+        )
     taken_off = ordinary if rank == "above-usual" else None
     ranking_query = query if taken_off is None else taken_off.taken_off(query)
     direction = ranking_query.embedding.cpu() * query.scale
-    if index is None:
+    if query.pairing is not None:
+        rows = _best_matching((entries[key] for key in keys), query, min(k, len(keys)))
+    elif index is None:
         rows = _nearest(entries.embeddings, direction, min(k, len(keys)))
     else:
         rows = _approximately_nearest(index, direction, k)
@@ -133,13 +141,17 @@ def search(
     for row, usual_of_entry in zip(rows, usual, strict=True):
         entry = entries[keys[row]]
         entry.check_same_space(query)
-        hits.append(Hit(keys[row], _similarity(entry, query), entry, query, usual_of_entry, taken_off))
+        hits.append(Hit(keys[row], entry.similarity_to(query), entry, query, usual_of_entry, taken_off))
     return sorted(hits, key=lambda hit: -hit.score)
 
 
-def _similarity(entry: Contributions, query: Contributions) -> float:
-    """In double precision, as in a pair's terms."""
-    return float(entry.embedding.double() @ query.embedding.double()) * entry.scale * query.scale
+def _best_matching(entries: Iterable[Contributions], query: Contributions, k: int) -> list[int]:
+    """The rows with the largest MaxSim; ties keep the order of the entries."""
+    similarities = []
+    for entry in entries:
+        entry.check_same_space(query)
+        similarities.append(entry.similarity_to(query))
+    return [int(row) for row in torch.tensor(similarities).argsort(descending=True, stable=True)[:k]]
 
 
 def _nearest(embeddings: Float[Tensor, "entry joint"], direction: Float[Tensor, " joint"], k: int) -> list[int]:
