@@ -176,7 +176,8 @@ def _write_page(
     if explain is not None:
         hit = _hit(hits, explain)
         raw = _read_entry(store, hit.key, data)
-        queries_first = not dual.factorises and dual.left.kind == dual.right.kind
+        # Of a query side and a document side that take the same kind, the left one is the query's.
+        queries_first = dual.left.kind == dual.right.kind and dual.left.name != dual.right.name
         inputs = (query, raw) if queries_first else (raw, query)
         explain_pair(dual.fitting(*inputs), *inputs).save(out_file)
     elif ranks is not None:
