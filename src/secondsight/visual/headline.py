@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from secondsight.algebra.layout import Box, GridLayout, Layout
+from secondsight.visual.passages import brief
 
 if TYPE_CHECKING:
     from secondsight.algebra.interactions import Interactions
@@ -129,7 +130,7 @@ def _name(layout: Layout, selection: Any) -> str:
     if selection is None or not layout.words:
         return "the selection"
     weights = layout.select(selection)
-    return f"“{' '.join(word.text for word in layout.words if bool(weights[list(word.features)].any()))}”"
+    return f"“{brief([word.text for word in layout.words if bool(weights[list(word.features)].any())])}”"
 
 
 def _capital(text: str) -> str:

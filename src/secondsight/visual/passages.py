@@ -19,7 +19,8 @@ _LONGEST = 60
 """Words of a passage; a longer sentence is divided into equal pieces."""
 
 _ABBREVIATION = re.compile(r"(?:^|\W)(?:\w|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|No|Fig|Eq|al|e\.g|i\.e)\.$")
-_END = re.compile(r"""\n|[。！？]+[」』）]*|[.!?…]+['"”’»)\]]*(?=\s)""")
+_NEXT = re.compile(r"\s*(\S)")
+_END = re.compile(r"""\n\s*\n|\n|[。！？]+[」』）]*|[.!?…]+['"”’»)\]]*(?=\s)""")
 
 
 class Passage(NamedTuple):
@@ -42,8 +43,8 @@ def is_long(layout: Layout) -> bool:
 def passages(layout: Layout) -> list[Passage]:
     """The sentences and lines of a text in reading order; every word is in one of them.
 
-    Sentences end at marks such as full stops before a word that begins with no small letter, lines at the text's own line
-    breaks. Without a text, whose tokens are its words, passages are of equal length.
+    Sentences end at marks such as full stops, lines at the text's own line breaks, both only before what begins with no small
+    letter, as lines of wrapped paragraphs do; an empty line always ends a passage. Without a text, whose tokens are its words, passages are of equal length.
     """
     words = layout.words
     if not words:
@@ -71,9 +72,15 @@ def passages(layout: Layout) -> list[Passage]:
 def _boundaries(text: str) -> Iterator[int]:
     """Where a new sentence or line may begin."""
     for match in _END.finditer(text):
-        following = text[match.end() :].lstrip()[:1] if match.group() != "\n" else ""
-        if not following.islower() and not _ABBREVIATION.search(text[max(0, match.end() - 8) : match.end()]):
+        following = _NEXT.match(text, match.end())
+        goes_on = following is not None and following[1].islower() and match.group().count("\n") < 2
+        if not goes_on and not _ABBREVIATION.search(text[max(0, match.end() - 8) : match.end()]):
             yield match.end()
+
+
+def brief(words: Sequence[str]) -> str:
+    """Words for a title: of many the first and the last."""
+    return " ".join(words if len(words) < 13 else [*words[:5], "…", *words[-4:]])
 
 
 def strongest_passages(layout: Layout, values: Float[Tensor, " feature"], count: int) -> list[tuple[Passage, float]]:

@@ -1,7 +1,8 @@
-"""An explanation in the terminal: the words' scores as bars, the four terms, the error."""
+"""An explanation in the terminal: the words' scores as bars, long texts by their sentences, the four terms, the error."""
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,15 +10,26 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from secondsight.algebra.layout import Box, Layout, word_scores
 from secondsight.explanation import Explanation
 from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.headline import headline
+from secondsight.visual.passages import LONG, Passage, is_long, passages, strongest_passages
 from secondsight.visual.sentences import convergence_warning
 
 _BAR = 24
 """Characters of the longest bar."""
+
+_STRONGEST_PASSAGES, _STRONGEST_WORDS = 5, 20
+"""Entries of the tables of a long text."""
+
+_WHOLE = 1000
+"""Words up to which a long text is shown as a whole, where there are colours."""
+
+_TITLE = 60
+"""Characters of a text in a title."""
 
 
 def terminal(
@@ -40,16 +52,22 @@ def terminal(
     if columns and e.left_layout.kind == "image" and isinstance(e.left_input, Image.Image):
         parts += [picture(e, selection, columns), Text("")]
     if e.parts and isinstance(e.right_input, tuple):
-        names = [repr(text) if isinstance(text, str) else "this one" for text in e.right_input]
+        names = [repr(_short(text)) if isinstance(text, str) else "this one" for text in e.right_input]
         first, second = (f"{name} ({part.similarity:.4f})" for name, part in zip(names, e.parts, strict=True))
         parts.append(Text(f"why {first} rather than {second}"))
     parts.append(Text(headline(e, selection, box), style="bold"))
     if e.right_layout.words:
+        of_side = title or f"words × {_side_title(e.left_layout)}"
         values = _with_signs(e.right_layout, scores if scores is not None else e.words)
-        parts.append(_words_table(values, title or f"words × {_side_title(e.left_layout)}"))
+        parts += _texts(e.right_layout, e.toward_right(box), values, of_side, columns > 0)
     if e.left_layout.words:
-        values = word_scores(e.left_layout, e.toward_left(None))
-        parts.append(_words_table(values, f"words × {_side_title(e.right_layout)}"))
+        of_side = f"words × {_side_title(e.right_layout)}"
+        # A short text keeps the scores that do not depend on what is selected.
+        picked = selection if is_long(e.left_layout) else None
+        if picked is not None:
+            of_side = f"words × {picked!r}"
+        scored = e.toward_left(picked)
+        parts += _texts(e.left_layout, scored, word_scores(e.left_layout, scored), of_side, columns > 0)
     parts.append(_terms_table(e))
     warning = convergence_warning(e)
     if warning:
@@ -85,8 +103,57 @@ def _with_signs(layout: Layout, scores: list[tuple[str, float]]) -> list[tuple[s
 
 def _side_title(layout: Layout) -> str:
     """A whole side in a title: "whole image", or the text itself."""
-    text = " − ".join(part.text or "text" for part in layout.parts if part.words)
+    text = " − ".join(_short(part.text or "text") for part in layout.parts if part.words)
     return text or f"whole {layout.modality}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TITLE and "\n" not in text else shorten(text, _TITLE, placeholder="…")
+
+
+def _texts(
+    layout: Layout, values: Tensor, scores: list[tuple[str, float]], title: str, coloured: bool
+) -> list[RenderableType]:
+    """The words of a side as a table; of many the strongest, below the strongest sentences of every long text."""
+    parts: list[RenderableType] = []
+    for part, part_values in zip(layout.parts, layout.split(values.detach().cpu()), strict=True):
+        if is_long(part):
+            parts.append(_passages_table(part, part_values, title))
+            if coloured and len(part.words) <= _WHOLE:
+                parts += [Text(), _coloured_text(part, Passage(0, len(part.words), ""), part_values), Text()]
+    if len(scores) <= LONG:
+        return [*parts, _words_table(scores, title)]
+    strongest = sorted(scores, key=lambda score: -abs(score[1]))[:_STRONGEST_WORDS]
+    return [*parts, _words_table(strongest, f"the {_STRONGEST_WORDS} strongest of {len(scores)} {title}")]
+
+
+def _passages_table(layout: Layout, values: Tensor, title: str) -> Table:
+    """The strongest sentences of a long text, their words in colour."""
+    count = len(passages(layout))
+    strongest = strongest_passages(layout, values, _STRONGEST_PASSAGES)
+    heading = f"the {len(strongest)} strongest of {count} {title.replace('words', 'sentences', 1)}"
+    table = Table(
+        title=Text(heading), title_justify="left", box=None, padding=(0, 1), title_style="bold", show_header=False
+    )
+    table.add_column("", justify="right", no_wrap=True, vertical="top")
+    table.add_column("")
+    for passage, value in strongest:
+        sentence = _coloured_text(layout, passage, values)
+        table.add_row(f"{value:+.4f}", Text(" ").join(sentence.split("\n")))
+    return table
+
+
+def _coloured_text(layout: Layout, passage: Passage, values: Tensor) -> Text:
+    """A stretch of a text with its own line breaks; the stronger a word, the more it stands out."""
+    scores = [value for _, value in word_scores(layout, values)]
+    limit, text, end = limit_of(scores), Text(), None
+    for word, score in list(zip(layout.words, scores, strict=True))[passage.first : passage.end]:
+        if end is not None:
+            text.append(" " if layout.text is None else layout.text[end : word.start])
+        share, colour = abs(score) / limit, "red" if score > 0 else "blue"
+        text.append(word.text, f"bold {colour}" if share > 0.5 else colour if share > 0.15 else "")
+        end = word.end
+    return text
 
 
 def _words_table(scores: list[tuple[str, float]], title: str) -> Table:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from secondsight.algebra.layout.base import Layout, Word
 from secondsight.support.errors import InputError
+from secondsight.support.files import one_line
 
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -22,6 +23,9 @@ _UNSPACED = re.compile(
 """Thai, Lao, Burmese, Khmer, kana and Han: written without spaces between words."""
 
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]+")
+
+_NAMED = 80
+"""Words that a sentence about a missing one names."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,9 @@ class TokenLayout(Layout):
             if spans:
                 places = ", ".join(f"{s}-{e}" for s, e in spans)
                 raise InputError(
-                    f"{text!r} occurs {len(spans)} times in {self.text!r} (characters {places}): give offsets"
+                    f"{text!r} occurs {len(spans)} times in {one_line(self.text, 200)!r} (characters {places}): give offsets"
                 )
-        words = ", ".join(repr(w.text) for w in self.words)
+        words = ", ".join(repr(w.text) for w in self.words[:_NAMED]) + (", …" if len(self.words) > _NAMED else "")
         part = re.search(re.escape(text), self.text, re.I) if text.strip() else None
         if part is not None:
             holder = next((w.text for w in self.words if w.start < part.end() and part.start() < w.end), self.text)

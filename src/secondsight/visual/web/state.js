@@ -85,7 +85,7 @@ export function joinWeights(parts) {
 }
 
 /** Words for a title: of many the first and the last. */
-export const shortList = (words) => (
+export const brief = (words) => (
   words.length < 13 ? words.join(" ") : `${words.slice(0, 5).join(" ")} … ${words.slice(-4).join(" ")}`
 );
 

@@ -4,7 +4,7 @@ import { css, ink, tint } from "./colours.js";
 import { escaped, make, paperOf } from "./dom.js";
 import { Legend } from "./legend.js";
 import { Passages } from "./passages.js";
-import { clamp, largest, pickWord, runsLeft, shortList, signed, wordRange } from "./state.js";
+import { brief, clamp, largest, pickWord, runsLeft, signed, wordRange } from "./state.js";
 
 const TOO_LONG = "cut off: the caption is longer than the model's context";
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
@@ -71,7 +71,7 @@ export class TextPanel {
 
   indices() { return [...this.picked].sort((a, b) => a - b); }
   get() { return this.picked.size ? this.indices() : null; }
-  describe() { return `“${shortList(this.indices().map((i) => this.side.words[i].text))}”`; }
+  describe() { return `“${brief(this.indices().map((i) => this.side.words[i].text))}”`; }
 
   set(indices) {
     this.picked = new Set(indices || []);
