@@ -80,7 +80,8 @@ class Encoder(ABC):
     """One side of a dual encoder. Blocks count from 0 to `depth` − 1; layer L is the input of block L.
 
     `references` are the names that `reference` accepts; `pool` says in words how the last block's positions become one
-    embedding; `prompt` is the text that precedes every input.
+    embedding; `prompt` is the text that precedes every input; `channels_first` says that inputs of two axes are (width,
+    position), as one-dimensional convolutions take them.
     """
 
     kind: str
@@ -89,6 +90,7 @@ class Encoder(ABC):
     references: tuple[str, ...] = ()
     pool: str = "its own"
     prompt: str = ""
+    channels_first: bool = False
 
     def __init__(self) -> None:
         self._references: OrderedDict[Hashable, Reference] = OrderedDict()

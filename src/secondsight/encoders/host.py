@@ -90,7 +90,7 @@ class HostEncoder(Encoder):
         if not self.contextual:
             return super().reference_features(tensor, layer, context)
         embedded, _ = self._run(self.to_model(tensor), 0)
-        with replacing(self.blocks(self.module)[0], self._as_in_host(embedded)):
+        with replacing(self.blocks(self.module)[0], self._as_in_host(embedded, 0)):
             # The hook that replaces is registered first, so the hook of `_run` sees the replacement.
             hidden, embeddings = self._run(context.tensor, layer)
         return Reference(self._rows(hidden)[0], embeddings[0].to(self.dtype()))
@@ -113,7 +113,7 @@ class HostEncoder(Encoder):
                 stack.enter_context(skipping(below, first_length))
                 if layer == self.depth:
                     stack.enter_context(skipping(blocks[-1:], last_length))
-                stack.enter_context(replacing(blocks[min(layer, last)], self._as_in_host(hidden)))
+                stack.enter_context(replacing(blocks[min(layer, last)], self._as_in_host(hidden, layer)))
                 return self.encode(module, tensor.expand(len(x), *tensor.shape[1:]))
 
         return head
@@ -142,16 +142,20 @@ class HostEncoder(Encoder):
             embeddings = self.encode(self.module, tensors)
         if "args" not in arguments:
             raise AdapterError(
-                f"the {self.kind} model never called its block {layer}: a compiled or scripted model cannot be explained"
+                f"the {self.kind} model never called its block {layer}: a scripted or exported model cannot be explained"
             )
         self._tuple_lengths = lengths.get(0), lengths.get(-1)
         inputs = (*arguments["args"], *arguments["kwargs"].values())
         hidden = _checked_hidden(outputs[0] if outputs else inputs[0], len(tensors))
         embeddings = checked_embeddings(embeddings, len(tensors))
-        return (hidden.movedim(3, 1) if self.channels_last and hidden.ndim == 4 else hidden), embeddings
+        return self._from_host(hidden, layer), embeddings
 
-    def _as_in_host(self, hidden: Tensor) -> Tensor:
-        """Hidden states as the host's blocks take them."""
+    def _from_host(self, hidden: Tensor, layer: int) -> Tensor:
+        """Hidden states that a host's block took, as (batch, position, width) or (batch, width, rows, columns)."""
+        return hidden.movedim(3, 1) if self.channels_last and hidden.ndim == 4 else hidden
+
+    def _as_in_host(self, hidden: Tensor, layer: int) -> Tensor:
+        """The other way round."""
         return hidden.movedim(1, 3) if self.channels_last and hidden.ndim == 4 else hidden
 
     def _rows(self, hidden: Tensor) -> list[Tensor]:
@@ -165,7 +169,12 @@ def _described(value: object) -> tuple[int, ...] | str:
 
 
 def _checked_hidden(hidden: object, batch: int) -> Tensor:
-    """The hidden states; `AdapterError` for another shape than the package can explain."""
+    """The hidden states; `AdapterError` for another shape than the package can explain, and for token ids."""
+    if isinstance(hidden, Tensor) and not hidden.is_floating_point():
+        raise AdapterError(
+            f"the layer takes {str(hidden.dtype).removeprefix('torch.')} numbers such as token ids, which have no derivative: "
+            "name the module that takes their embeddings"
+        )
     if not isinstance(hidden, Tensor) or hidden.ndim not in (3, 4) or len(hidden) != batch:
         raise AdapterError(
             f"hidden states {_described(hidden)} of {batch} inputs are neither (batch, position, width) nor "
@@ -177,5 +186,8 @@ def _checked_hidden(hidden: object, batch: int) -> Tensor:
 def checked_embeddings(embeddings: object, batch: int) -> Tensor:
     """The embeddings; `AdapterError` for anything but one row per input."""
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or len(embeddings) != batch:
-        raise AdapterError(f"the module gave {_described(embeddings)} for {batch} inputs: (batch, joint) is needed")
+        remedy = "" if isinstance(embeddings, Tensor) else ", from a module that picks it out of that"
+        raise AdapterError(
+            f"the module gave {_described(embeddings)} for {batch} inputs: (batch, joint) is needed{remedy}"
+        )
     return embeddings

@@ -82,7 +82,9 @@ class InputEncoder(Encoder):
         """The whole model from its input on."""
         encode = self.encoder.from_input(dtype)
         if not self.reads_tokens:
-            return lambda x: encode(x.mT.unflatten(2, context.shape[1:]) if len(context.shape) == 3 else x)
+            if len(context.shape) == 3:
+                return lambda x: encode(x.mT.unflatten(2, context.shape[1:]))
+            return lambda x: encode(x.mT if self.encoder.channels_first else x)
         table, ids = self._table(dtype), context.tensor
 
         def head(x: Tensor) -> Tensor:
@@ -109,7 +111,7 @@ class InputEncoder(Encoder):
         """(batch, position, width) of model-ready pixels or bins."""
         if tensors.ndim not in (3, 4):
             raise InputError(f"inputs {tuple(tensors.shape[1:])} of {self.kind} have no positions: use layer=0")
-        return tensors.flatten(2).mT if tensors.ndim == 4 else tensors
+        return tensors.flatten(2).mT if tensors.ndim == 4 or self.encoder.channels_first else tensors
 
     def _lookups(self, run: Callable[[], object]) -> Tensor | None:
         """The token embeddings (batch, position, width) that the model looks up while `run` uses it, if it does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
+
+from secondsight.support.errors import InputError
 
 _LOCK = threading.RLock()
 """Held during every change below: modes, hooks and switches belong to the process, not to a thread."""
@@ -105,13 +108,24 @@ def _plain_recurrence() -> Iterator[None]:
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Use attention kernels with forward-mode derivatives, which fused kernels lack."""
+    """Use attention kernels with forward-mode derivatives, which fused kernels lack.
+
+    Raises `InputError` where torch has no such derivative of another operation.
+    """
     with _LOCK:
         fast_path = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)
             with sdpa_kernel(SDPBackend.MATH):
                 yield
+        except NotImplementedError as problem:
+            operation = re.search(r"forward AD with (\w+)", str(problem))
+            if operation is None:
+                raise
+            raise InputError(
+                f"torch has no forward derivative of the operation {operation[1]}, which the model runs above the layer: "
+                "use a later layer, or a model without it"
+            ) from problem
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
 

@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import Context, Head, States
 from secondsight.encoders.host import HostEncoder, checked_embeddings
+from secondsight.encoders.wrappers import check_explainable, unwrapped_parts
 from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, Preprocess, grid_layout
 from secondsight.inputs.prepared import Prepared, Tokenized
-from secondsight.inputs.texts import TEXT_REFERENCES, check_ids, text_reference
+from secondsight.inputs.texts import TEXT_REFERENCES, HubTokens, check_ids, text_reference, unpadded
 from secondsight.support.errors import InputError
 
 Function = Callable[[Tensor], Tensor]
+
+_CHANNELS_FIRST = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.MaxPool1d, nn.AvgPool1d)
+"""Modules that take (batch, width, position)."""
 
 
 class _Step(nn.Module):
@@ -25,6 +29,8 @@ class _Step(nn.Module):
     def __init__(self, function: Function) -> None:
         super().__init__()
         self.function = function
+        # The module of a method takes part: it must be in evaluation mode too.
+        self.owner = owner if isinstance(owner := getattr(function, "__self__", None), nn.Module) else None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -46,23 +52,30 @@ class TorchEncoder(HostEncoder):
     """An encoder around any differentiable module, as one side of `DualEncoder`.
 
     Either `module` (tensor → (batch, joint)) with `layers`, names of submodules (or themselves) whose *input* is
-    attributed, in the order of the forward pass: layer L is the input of `layers[L]`. Or `features` (tensor → hidden
+    attributed, in the order of the forward pass: layer L is the input of `layers[L]`. What `torch.compile`, data
+    parallelism or PEFT put around the module is taken off. Or `features` (tensor → hidden
     states) and `head` (hidden states → (batch, joint)), which make one layer; give `module` too and their composition is
-    checked against it. Hidden states are (batch, position, width), or (batch, width, rows, columns) from convolutions.
+    checked against it. Hidden states are (batch, position, width), (batch, width, rows, columns) from convolutions, or
+    (batch, width, position) with `channels_first`, which also says so of inputs such as point clouds; by default it is
+    read from the layers (`Conv1d` and the like take their channels first). With `channels_last` maps are (batch, rows,
+    columns, width), as in Swin.
 
     `kind` "image": inputs are (1, 3, H, W) pixels, or anything `preprocess` turns into one; positions beyond
     `prefix` special ones fill `grid` (rows, columns), read from convolutions. `kind` "text": inputs are (1, length)
-    token ids; `tokenizer` maps a string to a dictionary with "ids" (1, length) and optionally "tokens", "offsets",
-    "special" (position → name). Other kinds take tensors only. `reference` maps an input tensor to its reference;
-    images default to black, texts to `padding` between the first and last token.
+    token ids, or a tokenizer's output, whose padding is left out; `tokenizer` is one of transformers, or maps a string to
+    a dictionary with "ids" or "input_ids" (1, length) and optionally "tokens", "offsets", "special" (position → name).
+    Other kinds take tensors only. `reference` maps an input tensor to its reference; images default to black, texts to
+    `padding` between the special tokens, or where these are not named between the first and last token.
 
     A description that leaves something out fails with `AdapterError` when it is used: the layer's hidden states must
-    determine the embedding alone.
+    determine the embedding alone. What a text module reads in its token ids past the layer (masks, the position that it
+    pools) is held as it is for the input.
     """
 
     # Between the layers that a user names anything may happen, and after the last one too.
     chained = False
     output_suffices = False
+    _answers = False  # whether the module was ever called with one tensor and took it
 
     def __init__(
         self,
@@ -75,11 +88,13 @@ class TorchEncoder(HostEncoder):
         preprocess: Preprocess | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        tokenizer: Callable[[str], Mapping[str, Any]] | None = None,
+        tokenizer: Callable[[str], Any] | None = None,
         padding: int | None = None,
         reference: Function | None = None,
         grid: tuple[int, int] | None = None,
         prefix: int = 0,
+        channels_first: bool | None = None,
+        channels_last: bool = False,
     ) -> None:
         layers = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
         self._paths = ["head"]
@@ -92,10 +107,21 @@ class TorchEncoder(HostEncoder):
         elif module is None or not layers:
             raise InputError("TorchEncoder needs a module with layers=, or features= and head=")
         else:
-            host, self._paths = module, [_path(module, layer) for layer in layers]
+            bare = unwrapped_parts(module)
+            host, self._paths = bare[id(module)], [_path(module, layer, bare) for layer in layers]
+            check_explainable(host)
         super().__init__(host)
-        self.kind = kind
-        self.references = {"image": IMAGE_REFERENCES, "text": () if padding is None else TEXT_REFERENCES}.get(kind, ())
+        self._channels_first = [
+            _takes_channels_first(block) if channels_first is None else channels_first for block in self.blocks(host)
+        ]
+        self.channels_first, self.channels_last = self._channels_first[0], channels_last
+        self.kind, self.contextual = kind, kind == "text" and not isinstance(host, _Composition)
+        self.tokens = _hub_tokens(tokenizer, padding) if kind == "text" else None
+        fills = padding is not None or self.tokens is not None
+        self.references = {"image": IMAGE_REFERENCES, "text": TEXT_REFERENCES if fills else ()}.get(kind, ())
+        if isinstance(preprocess, (tuple, list)):
+            # open_clip gives a transform for training and one for evaluation.
+            preprocess = preprocess[-1]
         assumed = preprocess is None and mean is None
         self.images = ImageInput(preprocess, mean, std, assumed=assumed) if kind == "image" else None
         self.tokenizer, self.padding, self.make_reference = tokenizer, padding, reference
@@ -106,9 +132,26 @@ class TorchEncoder(HostEncoder):
         return [module.get_submodule(path) for path in self._paths]
 
     def encode(self, module: nn.Module, tensors: Tensor) -> Tensor:
-        """The module's own embeddings."""
-        embeddings: Tensor = module(tensors)
+        """The module's own embeddings; `InputError` where it cannot be called with one tensor."""
+        try:
+            embeddings: Tensor = module(tensors)
+        except (TypeError, KeyError, IndexError, AttributeError) as problem:
+            if self._answers:
+                raise
+            call = "input_ids=x, attention_mask=torch.ones_like(x)" if self.kind == "text" else "x, …"
+            raise InputError(
+                f"{type(module).__name__} cannot be called with one tensor {tuple(tensors.shape)} ({problem}): give a module "
+                f"whose forward(x) calls it as it needs, such as model({call})"
+            ) from problem
+        self._answers = True
         return embeddings
+
+    def _from_host(self, hidden: Tensor, layer: int) -> Tensor:
+        """Positions before channels in a series, channels first in a map."""
+        return hidden.mT if hidden.ndim == 3 and self._channels_first[layer] else super()._from_host(hidden, layer)
+
+    def _as_in_host(self, hidden: Tensor, layer: int) -> Tensor:
+        return hidden.mT if hidden.ndim == 3 and self._channels_first[layer] else super()._as_in_host(hidden, layer)
 
     def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Hidden states for a batch, and the embeddings of the module that features and head describe."""
@@ -128,7 +171,7 @@ class TorchEncoder(HostEncoder):
             # Functions may hold weights that cannot be found and copied.
             raise InputError(f"a TorchEncoder in {weights} cannot be decomposed in {dtype}: use model.float()")
         run, shape = self.module.head, context.shape
-        return lambda x: run(x.mT.unflatten(2, shape[1:]) if len(shape) == 3 else x)
+        return lambda x: run(self._as_in_host(x.mT.unflatten(2, shape[1:]) if len(shape) == 3 else x, layer))
 
     def from_input(self, dtype: torch.dtype) -> Function:
         """The module, or the user's features and head one after the other."""
@@ -136,22 +179,22 @@ class TorchEncoder(HostEncoder):
         return described if described is not None else super().from_input(dtype)
 
     def reference_key(self, context: Context) -> Hashable:
-        """The shape of the hidden states."""
-        return context.shape
+        """The shape of the hidden states, and the token ids of texts, on which masks and pooling may depend."""
+        return context.shape, context.tensor.cpu().numpy().tobytes() if self.contextual else b""
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A model-ready tensor as it is, anything else through `preprocess` or `tokenizer`."""
         if self.images is not None:
             return self.images.prepare(raw)
-        if isinstance(raw, Tensor):
-            if self.kind != "text":
-                return Prepared(raw, None, None)
-            ids = check_ids(raw)
-            return Prepared(ids, None, _tokenized(None, {"ids": ids}))
+        if self.tokens is not None:
+            return self.tokens.prepare(raw, truncate=truncate)
+        if isinstance(raw, Tensor) and self.kind != "text":
+            return Prepared(raw, None, None)
+        if self.kind == "text" and isinstance(raw, (Tensor, Mapping)):
+            return _prepared(None, raw)
         if self.kind != "text" or self.tokenizer is None:
             raise InputError(f"this {self.kind} encoder takes tensors only, not {type(raw).__name__}")
-        encoding = self.tokenizer(raw)
-        return Prepared(check_ids(encoding["ids"]), raw, _tokenized(raw, encoding))
+        return _prepared(raw, self.tokenizer(raw))
 
     def reference(self, prepared: Prepared, choice: str | Tensor | None, seed: int) -> Tensor:
         """The user's reference, a named one of the kind, or the given tensor."""
@@ -161,9 +204,12 @@ class TorchEncoder(HostEncoder):
             return self.images.reference(prepared, choice, seed)
         if isinstance(choice, Tensor):
             return choice
+        if self.tokens is not None:
+            return self.tokens.reference(prepared, choice)
         if self.kind == "text" and self.padding is not None:
-            end = prepared.tensor.shape[1] - 1
-            return text_reference(prepared.tensor, choice, keep=(0, end), padding=self.padding)
+            named = [i for i, name in sorted(prepared.tokenized.special.items()) if name != "padding"]
+            keep = named or (0, prepared.tensor.shape[1] - 1)
+            return text_reference(prepared.tensor, choice, keep=keep, padding=self.padding)
         raise InputError(f"this {self.kind} encoder has no usual reference: pass reference= to it or to the method")
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
@@ -178,19 +224,54 @@ class TorchEncoder(HostEncoder):
         return Layout(size, special)
 
 
-def _path(module: nn.Module, layer: str | nn.Module) -> str:
-    """The name of a layer within the module; `InputError` where it is not a part of it."""
-    if isinstance(layer, nn.Module):
-        for path, part in module.named_modules():
-            if part is layer:
-                return path
+def _path(module: nn.Module, layer: str | nn.Module, bare: Mapping[int, nn.Module]) -> str:
+    """The name of a layer within the bare module; `InputError` where it is not a part of it."""
+    inner = bare[id(module)]
+    part = _named(module, layer) if isinstance(layer, str) else layer
+    if part is None and isinstance(layer, str):
+        part = _named(inner, layer)
+    if part is None:
+        names = ", ".join(name for name, _ in inner.named_modules() if name and name.count(".") < 2)
+        raise InputError(f"the module has no part {layer!r}; it has {names[:300]}")
+    part = bare.get(id(part), part)
+    path = next((path for path, candidate in inner.named_modules() if candidate is part), None)
+    if path is None:
         raise InputError(f"the given layer {type(layer).__name__} is not a part of the module")
+    return path
+
+
+def _named(module: nn.Module, path: str) -> nn.Module | None:
     try:
-        module.get_submodule(layer)
-    except AttributeError as problem:
-        names = ", ".join(name for name, _ in module.named_modules() if name and name.count(".") < 2)
-        raise InputError(f"the module has no part {layer!r}; it has {names[:300]}") from problem
-    return layer
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _takes_channels_first(block: nn.Module) -> bool:
+    while isinstance(block, nn.Sequential) and len(block):
+        block = block[0]
+    return isinstance(block, _CHANNELS_FIRST)
+
+
+def _hub_tokens(tokenizer: Any, padding: int | None) -> HubTokens | None:
+    """How a tokenizer of transformers prepares texts; None for any other."""
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        return None
+    return HubTokens(tokenizer, vocabulary=len(tokenizer), context=tokenizer.model_max_length, padding=padding)
+
+
+def _prepared(text: str | None, encoding: Tensor | Mapping[str, Any]) -> Prepared:
+    """A text's token ids, or what a tokenizer gave for it, without padding that it masks."""
+    encoding = encoding if isinstance(encoding, Mapping) else {"ids": encoding}
+    ids = encoding.get("ids", encoding.get("input_ids"))
+    if ids is None:
+        raise InputError(
+            f"a tokenizer's output with {', '.join(encoding)} has no token ids: 'ids' or 'input_ids' is needed"
+        )
+    ids, mask = check_ids(torch.as_tensor(ids)), encoding.get("attention_mask")
+    mask = None if mask is None else torch.as_tensor(mask)
+    ids = unpadded({"input_ids": ids, "attention_mask": mask})
+    return Prepared(ids, text, _tokenized(text, {**encoding, "ids": ids}))
 
 
 def _tokenized(text: str | None, encoding: Mapping[str, Any]) -> Tokenized:
@@ -198,4 +279,5 @@ def _tokenized(text: str | None, encoding: Mapping[str, Any]) -> Tokenized:
     tokens = tuple(encoding.get("tokens") or [str(int(i)) for i in ids.flatten()])
     offsets = tuple(encoding.get("offsets") or (None,) * ids.shape[-1])
     located = any(offset is not None for offset in offsets)
-    return Tokenized(text if located else None, tokens, offsets, dict(encoding.get("special") or {}))
+    source = Tokenized(text if located else None, tokens, offsets, dict(encoding.get("special") or {}))
+    return source.cut(ids.shape[1])
