@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secondsight.algebra.axes import with_axes
 from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.base import Encoder
 from secondsight.inputs.kinds import possible_kinds
@@ -180,7 +181,8 @@ class DualEncoder:
 
     def interactions(self, method: Method, a: Prepared, partners: Sequence[Prepared]) -> list[Interactions]:
         """Interactions of one prepared left input with each of several right ones by a method."""
-        return method.interactions(self.left, self.right, a, partners)
+        pairs = method.interactions(self.left, self.right, a, partners)
+        return [with_axes(pair, self.left.encoder.axis_name) for pair in pairs]
 
     def similarities(self, a: Prepared, partners: Sequence[Prepared]) -> Float[Tensor, " partner"]:
         """The similarities of one prepared left input and each of several right ones."""

@@ -57,10 +57,12 @@ def test_the_four_terms_add_up_to_the_hosts_similarity(name):
     with torch.no_grad():
         g, h = e.host_left(e.left[0]).double(), e.host_right(e.right[1]).double()
     similarity = float(F.cosine_similarity(g, h, dim=0) if e.model.cosine else g @ h)
-    explanation = ss.explain(e.model, e.left[0], e.right[1], ss.IntegratedJacobian(tol=1e-5))
+    # Maxima over positions are a kink each: integrals reach 1e-4 with 256 nodes.
+    tol = 1e-3 if name.startswith("st-splade") else 1e-5
+    explanation = ss.explain(e.model, e.left[0], e.right[1], ss.IntegratedJacobian(tol=tol))
     assert explanation.similarity == pytest.approx(similarity, abs=1e-6)
     assert explanation.terms.total == pytest.approx(
-        similarity, abs=1e-4 * (1 if e.model.cosine else float(g.norm() * h.norm()))
+        similarity, abs=10 * tol * (1 if e.model.cosine else float(g.norm() * h.norm()))
     )
 
 
@@ -70,7 +72,8 @@ def test_half_precision_models_are_decomposed_in_float32(name):
         c = case.side.contributions(case.inputs[:1], ss.IntegratedJacobian(tol=3e-3))[0]
         assert c.vectors.dtype == torch.float32
         assert c.relative_residual < 4e-3
-        assert next(case.side.encoder.module.parameters()).dtype == torch.bfloat16
+        # Bags of words have no weights.
+        assert case.side.encoder.weights_dtype() in (torch.bfloat16, None)
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if not n.startswith("open-clip") or "text" in n])

@@ -141,6 +141,10 @@ class Encoder(ABC):
         """The part of a context that a reference's hidden states depend on; inputs that share it share the reference."""
         return tuple(context.tensor.shape), context.shape
 
+    def axis_name(self, axis: int) -> str | None:
+        """What a joint dimension stands for, such as a word of the vocabulary; None where it has no name."""
+        return None
+
     def label(self, layer: int) -> int | str:
         """A resolved layer as users name it."""
         return layer

@@ -128,6 +128,10 @@ class Tokens(ABC):
     def special_tokens(self, ids: Sequence[int]) -> dict[int, str]:
         """Start, end, padding and the like by position."""
 
+    def prompt_tokens(self) -> int:
+        """How many tokens of every input, a start token included, belong to a prompt; 0 without one."""
+        return 0
+
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A text, or model-ready token ids (1, length)."""
         if isinstance(raw, Tensor):
@@ -157,7 +161,7 @@ class HubTokens(Tokens):
     """Texts as a tokenizer of transformers makes them: ids, offsets in the original, special tokens by name.
 
     `pad_to` is the length to which the model wants every input padded, `prompt` precedes every text, `clean` changes a
-    text before the tokenizer sees it.
+    text before the tokenizer sees it, `bare` leaves out start and end tokens.
     """
 
     def __init__(
@@ -170,11 +174,12 @@ class HubTokens(Tokens):
         padding: int | None = None,
         prompt: str = "",
         clean: Callable[[str], str] | None = None,
+        bare: bool = False,
     ) -> None:
         candidates = (padding, getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None))
         fill = next((token for token in candidates if token is not None), 0)
         super().__init__(vocabulary=vocabulary, context=context, padding=fill)
-        self.tokenizer, self.pad_to, self.prompt, self.clean = tokenizer, pad_to, prompt, clean
+        self.tokenizer, self.pad_to, self.prompt, self.clean, self.bare = tokenizer, pad_to, prompt, clean, bare
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A text, model-ready ids (1, length), or a dictionary with "input_ids" and perhaps "attention_mask"."""
@@ -184,7 +189,7 @@ class HubTokens(Tokens):
         return super().prepare(raw, truncate=truncate)
 
     def prompt_tokens(self) -> int:
-        """How many tokens of every input, the start included, belong to the prompt."""
+        """See `Tokens.prompt_tokens`."""
         if not self.prompt:
             return 0
         ids: list[int] = self.tokenizer(self.prompt)["input_ids"]
@@ -194,14 +199,13 @@ class HubTokens(Tokens):
         """See `Tokens.tokenize`."""
         cleaned = self.prompt + (self.clean(text) if self.clean else text)
         fast = bool(getattr(self.tokenizer, "is_fast", False))
-        encoding = self.tokenizer(cleaned, truncation=False, verbose=False, return_offsets_mapping=fast)
+        options = dict(verbose=False, return_offsets_mapping=fast, add_special_tokens=not self.bare)
+        encoding = self.tokenizer(cleaned, truncation=False, **options)
         if not truncate:
             check_length(quoted(text), len(encoding["input_ids"]), self.context)
         elif len(encoding["input_ids"]) > self.context:
             # The tokenizer's own way to cut keeps its special tokens where they belong.
-            encoding = self.tokenizer(
-                cleaned, truncation=True, max_length=self.context, verbose=False, return_offsets_mapping=fast
-            )
+            encoding = self.tokenizer(cleaned, truncation=True, max_length=self.context, **options)
         ids: list[int] = encoding["input_ids"]
         spans: list[tuple[int, int]] = encoding["offset_mapping"] if fast else [(0, 0)] * len(ids)
         ids = ids + [self.padding] * ((self.pad_to or 0) - len(ids))

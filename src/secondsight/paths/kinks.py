@@ -18,15 +18,19 @@ from torch import nn
 KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid)
 """Modules of elementwise activations whose derivative jumps."""
 
+KINKED_NAMES = {"SpladePooling"}
+"""Classes of other libraries that apply one, or take a maximum, without a module for it."""
+
 _aten = torch.ops.aten
 
 KINKED_OPERATIONS: set[Any] = {
     _aten.relu.default, _aten.leaky_relu.default, _aten.hardtanh.default, _aten.hardswish.default,
     _aten.hardsigmoid.default, _aten.clamp.default, _aten.clamp_min.default, _aten.clamp_max.default, _aten.abs.default,
+    _aten.max.dim, _aten.amax.default, _aten.maximum.default,
 }  # fmt: skip
-"""Elementwise operations whose derivative jumps."""
+"""Elementwise operations whose derivative jumps, and maxima over an axis."""
 
 
 def has_kinks(module: nn.Module) -> bool:
-    """Whether a module has such an activation."""
-    return any(isinstance(part, KINKED) for part in module.modules())
+    """Whether a module has such an activation or maximum."""
+    return any(isinstance(part, KINKED) or type(part).__name__ in KINKED_NAMES for part in module.modules())

@@ -9,6 +9,7 @@ import sentence_transformers as st
 import torch
 import transformers as hub
 from sentence_transformers.sentence_transformer import modules
+from sentence_transformers.sparse_encoder import modules as sparse
 from torch import Tensor, nn
 
 import secondsight as ss
@@ -32,15 +33,16 @@ def _bert(seed: int = 0) -> modules.Transformer:
     return _transformer(hub.BertModel(hub.BertConfig(**text_config(tokenizer))), tokenizer, seed)
 
 
-def _example(dtype: torch.dtype, parts: list[nn.Module], **options: Any) -> Example:
+def _example(dtype: torch.dtype, parts: list[nn.Module], kind: Any = st.SentenceTransformer, **options: Any) -> Example:
     """Queries left and documents right, as the host's own functions embed them."""
-    host = st.SentenceTransformer(modules=parts, device="cpu", **options).eval().to(dtype)
+    host = kind(modules=parts, device="cpu", **options).eval().to(dtype)
+    dense = {"convert_to_sparse_tensor": False} if kind is st.SparseEncoder else {}
 
     def query(text: str) -> Tensor:
-        return host.encode_query(text, convert_to_tensor=True).clone()
+        return host.encode_query(text, convert_to_tensor=True, **dense).clone()
 
     def document(text: str) -> Tensor:
-        return host.encode_document(text, convert_to_tensor=True).clone()
+        return host.encode_document(text, convert_to_tensor=True, **dense).clone()
 
     normalised = isinstance(parts[-1], modules.Normalize)
     return Example(ss.wrap(host), host, CAPTIONS, CAPTIONS[::-1], query, document, normalised=normalised)
@@ -118,3 +120,60 @@ def st_qwen_last(dtype: torch.dtype) -> Example:
     )
     config = hub.Qwen3Config(vocab_size=len(tokenizer), head_dim=6, max_position_embeddings=40, **sizes)
     return _sentences(dtype, hub.Qwen3Model(config), tokenizer, "lasttoken", modules.Normalize(), truncate_dim=12)
+
+
+@family
+def st_static(dtype: torch.dtype) -> Example:
+    """static embeddings, mean"""
+    tokenizer = vocabularies.bert()
+    torch.manual_seed(0)
+    return _example(dtype, [modules.StaticEmbedding(tokenizer, embedding_dim=16), modules.Normalize()])
+
+
+@family
+def st_static_query(dtype: torch.dtype) -> Example:
+    """static embeddings of queries, MiniLM for documents, truncated"""
+    torch.manual_seed(0)
+    static = modules.StaticEmbedding(vocabularies.bert(), embedding_dim=24)
+    documents = [_bert(), modules.Pooling(24, pooling_mode="mean")]
+    return _example(dtype, [modules.Router.for_query_document([static], documents)], truncate_dim=16)
+
+
+@family
+def st_word_embeddings(dtype: torch.dtype) -> Example:
+    """word embeddings, weighted, mean"""
+    torch.manual_seed(0)
+    words = ["<pad>", *dict.fromkeys(" ".join(vocabularies.CORPUS).replace(",", "").split())]
+    tokenizer = modules.tokenizer.WhitespaceTokenizer(words, stop_words=[])
+    table = modules.WordEmbeddings(tokenizer, torch.randn(len(words), 16), max_seq_length=40)
+    weights = modules.WordWeights(words, {word: 1 / len(word) for word in words})
+    return _example(dtype, [table, weights, modules.Pooling(16, pooling_mode="mean")])
+
+
+@family
+def st_bag_of_words(dtype: torch.dtype) -> Example:
+    """bag of words"""
+    words = list(dict.fromkeys(" ".join(vocabularies.CORPUS).replace(",", "").split()))
+    return _example(dtype, [modules.BoW(words, {word: len(word) / 4 for word in words})])
+
+
+def _masked_words(seed: int = 0) -> modules.Transformer:
+    tokenizer = vocabularies.bert()
+    model = hub.BertForMaskedLM(hub.BertConfig(**text_config(tokenizer)))
+    return _transformer(model, tokenizer, seed, transformer_task="fill-mask")
+
+
+@family
+def st_splade(dtype: torch.dtype) -> Example:
+    """SPLADE, maximum"""
+    return _example(dtype, [_masked_words(), sparse.SpladePooling("max")], st.SparseEncoder)
+
+
+@family
+def st_splade_inference_free(dtype: torch.dtype) -> Example:
+    """SPLADE of documents, sum; static weights of the words of queries"""
+    torch.manual_seed(0)
+    tokenizer = vocabularies.bert()
+    query = [sparse.SparseStaticEmbedding(tokenizer, torch.rand(len(tokenizer)))]
+    document = [_masked_words(), sparse.SpladePooling("sum", activation_function="log1p_relu")]
+    return _example(dtype, [modules.Router.for_query_document(query, document)], st.SparseEncoder)

@@ -14,7 +14,7 @@ from secondsight.encoders.base import Context, Encoder
 from secondsight.encoders.blocks import pooled_block
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
 from secondsight.inputs.prepared import Prepared
-from secondsight.inputs.texts import HubTokens
+from secondsight.inputs.texts import HubTokens, Tokens
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.support.guard import untouched
 
@@ -80,11 +80,17 @@ class SentenceEncoder(HostTextEncoder):
         modes = None if pooling is None else pooling.pooling_mode
         self.mode: str = modes if isinstance(modes, str) else "+".join(modes or ("none",))
         self.pool = _POOLS.get(self.mode, self.mode)
+        # Whether the joint dimensions are the words of the vocabulary.
+        self.lexical = kind_of(parts[-1]) == "SpladePooling"
         self.prompt_length = tokens.prompt_tokens() if pooling is not None and not pooling.include_prompt else 0
         # Compared once, before the first use; None in copies that only prepare inputs.
         self.agreement: Agreement | None = None
 
-    def tokens_of(self, first: Any) -> HubTokens:
+    def axis_name(self, axis: int) -> str | None:
+        """The word of the vocabulary, in sparse encoders."""
+        return self.tokens.spell(axis) if self.lexical else None
+
+    def tokens_of(self, first: Any) -> Tokens:
         """The first module's tokenizer as the host uses it for this task."""
         if not hasattr(first, "auto_model"):
             raise InputError(
@@ -204,7 +210,8 @@ class Agreement:
     def _host_similarity(self) -> tuple[float, float]:
         """The host's own number, and the product of lengths that it is measured by."""
         model: Any = self.model
-        sparse = {"convert_to_sparse_tensor": False} if hasattr(model, "splade_pooling_chunk_size") else {}
+        is_sparse = any(c.__name__ == "SparseEncoder" for c in type(model).__mro__)
+        sparse = {"convert_to_sparse_tensor": False} if is_sparse else {}
         options = dict(convert_to_tensor=True, show_progress_bar=False, **sparse)
         query = model.encode_query(_PAIR[0], prompt=self.sides[0].prompt, **options)
         document = model.encode_document(_PAIR[1], prompt=self.sides[1].prompt, **options)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondsight.encoders.families.multi_vector import is_multi_vector, wrap_multi_vector
+from secondsight.encoders.families.sentence_lookups import LOOKUPS, LookupEncoder
 from secondsight.encoders.families.sentence_sides import TASKS, Agreement, SentenceEncoder, kind_of, prompt_of, route
 from secondsight.encoders.loading import loading, saved_folder
 from secondsight.model import DualEncoder
@@ -14,9 +17,15 @@ from secondsight.support.packages import require
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from torch import nn
 
 Prompts = str | Sequence[str | None] | None
 """Of queries and documents, or of both: a name among the model's prompts or the text itself, "" for none, None for its own."""
+
+_CROSS_ENCODER = (
+    "a CrossEncoder reads both texts together and gives one score: there are no two encoders whose similarity could be "
+    "split; explain the SentenceTransformer that found its candidates"
+)
 
 
 def wrap_sentences(
@@ -33,6 +42,8 @@ def wrap_sentences(
     are the sides. The model brings its own tokenizer, so `preprocess` and `tokenizer` are not used. Raises `InputError`
     where its similarity is not an inner product.
     """
+    if any(c.__name__ == "CrossEncoder" for c in type(model).__mro__):
+        raise InputError(_CROSS_ENCODER)
     if any(c.__name__ == "MultiVectorEncoder" for c in type(model).__mro__):
         if prompts is not None:
             raise InputError(
@@ -42,6 +53,11 @@ def wrap_sentences(
     similarity = model.similarity_fn_name
     if similarity not in ("cosine", "dot"):
         raise InputError(f"similarity {similarity!r} is not an inner product: only cosine and dot can be explained")
+    if getattr(model, "max_active_dims", None) is not None:
+        raise InputError(
+            f"the model keeps only the {model.max_active_dims} largest dimensions of an embedding, which are others for "
+            "every text: set model.max_active_dims=None"
+        )
     chosen = _chosen_prompts(model, prompts)
     routes = [route(model, task) for task in TASKS]
     joint: int | None = getattr(model, "truncate_dim", None)
@@ -50,19 +66,20 @@ def wrap_sentences(
     cosine = similarity == "cosine" or (normalised and joint is None)
     if cosine:
         routes = [parts[:-1] if kind_of(parts[-1]) == "Normalize" else parts for parts in routes]
-    left = SentenceEncoder(routes[0], TASKS[0], chosen[0], joint)
-    right = SentenceEncoder(routes[1], TASKS[1], chosen[1], joint)
-    if _same(left, right):
+    left, right = (
+        (LookupEncoder if kind_of(parts[0]) in LOOKUPS else SentenceEncoder)(parts, task, prompt, joint)
+        for parts, task, prompt in zip(routes, TASKS, chosen, strict=True)
+    )
+    if _same(left, right, routes):
         right = left
     left.agreement = right.agreement = Agreement(model, left, right, cosine=cosine, name=name)
     return DualEncoder(left, right, name=name, cosine=cosine, names=TASKS)
 
 
-def _same(left: SentenceEncoder, right: SentenceEncoder) -> bool:
+def _same(left: SentenceEncoder, right: SentenceEncoder, routes: Sequence[Sequence[nn.Module]]) -> bool:
     """Whether both sides are one function."""
-    parts = [list(side.module) for side in (left, right)]
-    same_modules = len(parts[0]) == len(parts[1]) and all(a is b for a, b in zip(*parts, strict=True))
-    task_matters = any("task" in getattr(part, "forward_kwargs", ()) for part in parts[0])
+    same_modules = list(map(id, routes[0])) == list(map(id, routes[1]))
+    task_matters = any("task" in getattr(part, "forward_kwargs", ()) for part in routes[0])
     same_length = left.tokens.context == right.tokens.context
     return same_modules and same_length and left.prompt == right.prompt and not task_matters
 
@@ -92,6 +109,23 @@ def load_sentences(name: str, *, prompts: Prompts = None) -> DualEncoder:
     library = require("sentence-transformers", "st", lambda: __import__("sentence_transformers"))
     folder = saved_folder("st", name, "modules.json", "config.json")
     with loading(f"st:{name}", "a local folder (st:PATH)"):
-        kind = library.MultiVectorEncoder if is_multi_vector(folder) else library.SentenceTransformer
-        model = kind(folder, device="cpu").eval()
+        model = getattr(library, _class_name(folder))(folder, device="cpu").eval()
     return wrap_sentences(model, name=f"st:{name}", prompts=prompts)
+
+
+def _class_name(name: str) -> str:
+    """The library's class for a name on the hub or a folder; `InputError` for a cross-encoder."""
+    from sentence_transformers.util import load_file_path
+
+    if is_multi_vector(name):
+        return "MultiVectorEncoder"
+    saved = {}
+    for file in ("config.json", "config_sentence_transformers.json"):
+        path = load_file_path(name, file)
+        saved[file] = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    kind: str = saved["config_sentence_transformers.json"].get("model_type", "SentenceTransformer")
+    architectures = saved["config.json"].get("architectures") or ()
+    scores_pairs = any(architecture.endswith("ForSequenceClassification") for architecture in architectures)
+    if kind == "CrossEncoder" or (scores_pairs and load_file_path(name, "modules.json") is None):
+        raise InputError(_CROSS_ENCODER)
+    return kind if kind == "SparseEncoder" else "SentenceTransformer"
