@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from secondsight.visual.drawing import (
     text_height,
     write_limit,
 )
+from secondsight.visual.paragraphs import Paragraphs
+from secondsight.visual.passages import is_long
 
 _SCALE_HEIGHT = 0.9
 """Inches of the strip in which the colour scale with its labels stands."""
@@ -35,6 +38,20 @@ class _Part(NamedTuple):
     values: Tensor
     selection: Tensor | None
     sign: str
+
+    def _paragraphs(self, width: float) -> Paragraphs:
+        return Paragraphs(self.layout, self.values, self.selection, self.sign, width)
+
+    def text_height(self, width: float) -> float:
+        """Inches that the text takes when it is wrapped at `width` inches."""
+        return self._paragraphs(width).height if is_long(self.layout) else text_height(self.layout, width)
+
+    def draw_text(self, axes: Axes, limit: float, width: float) -> None:
+        """Draw the text's words on their colours."""
+        if is_long(self.layout):
+            self._paragraphs(width).draw(axes, limit)
+        else:
+            draw_words(axes, scored_words(self.layout, self.values, self.selection), limit, self.sign)
 
 
 @dataclass(frozen=True)
@@ -84,11 +101,11 @@ class Panel:
                     write_limit(axes, limit)
                 column += 1
             else:
-                part_height = text_height(part.layout, width) / inches
+                part_height = part.text_height(width) / inches
                 line -= part_height
                 x, across = self._in_figure(0.02, 0.96)
                 axes = figure.add_axes((x, line, across, part_height))
-                draw_words(axes, scored_words(part.layout, part.values, part.selection), limit, part.sign)
+                part.draw_text(axes, limit, width)
         if self.pictures and self.share == 1:
             draw_scale(figure, limit, (0.875, bottom + texts + 0.1 * (height - texts), 0.018, 0.8 * (height - texts)))
 
@@ -108,7 +125,7 @@ class Panel:
         return 0.84 if self.share == 1.0 else 0.96
 
     def _texts_height(self, width: float) -> float:
-        return sum(text_height(part.layout, width) for part in self._parts if not is_picture(part.layout))
+        return sum(part.text_height(width) for part in self._parts if not is_picture(part.layout))
 
     def _in_figure(self, left: float, width: float) -> tuple[float, float]:
         """A stretch (left, width) of the panel as fractions of the figure."""

@@ -18,7 +18,7 @@ LONG = 80
 _LONGEST = 60
 """Words of a passage; a longer sentence is divided into equal pieces."""
 
-_ABBREVIATION = re.compile(r"(?:^|\W)(?:\w|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|No|Fig|Eq|al|e\.g|i\.e)\.$")
+_ABBREVIATION = re.compile(r"(?:^|\W)(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|Fig|Eq|al|e\.g|i\.e)\.$")
 _NEXT = re.compile(r"\s*(\S)")
 _END = re.compile(r"""\n\s*\n|\n|[。！？]+[」』）]*|[.!?…]+['"”’»)\]]*(?=\s)""")
 
@@ -44,7 +44,8 @@ def passages(layout: Layout) -> list[Passage]:
     """The sentences and lines of a text in reading order; every word is in one of them.
 
     Sentences end at marks such as full stops, lines at the text's own line breaks, both only before what begins with no small
-    letter, as lines of wrapped paragraphs do; an empty line always ends a passage. Without a text, whose tokens are its words, passages are of equal length.
+    letter, as lines of wrapped paragraphs do; an empty line always ends a passage. Without a text, whose tokens are its
+    words, passages are of equal length.
     """
     words = layout.words
     if not words:
