@@ -16,7 +16,8 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 import torch  # noqa: E402
 
 import secondsight as ss  # noqa: E402
-from families import FAMILIES, Example  # noqa: E402
+from families import CAPTIONS, FAMILIES, Example  # noqa: E402
+from families.late_interaction import LATE  # noqa: E402
 from secondsight.model import Side  # noqa: E402
 from secondsight.support.guard import untouched  # noqa: E402
 
@@ -27,6 +28,9 @@ LIBRARIES = {
     "st": "sentence-transformers: `st:NAME_OR_FOLDER`, or `ss.wrap(model)`",
     "builtin": "builtin: `builtin`",
 }
+LATE_INTERACTION = (
+    "sentence-transformers' MultiVectorEncoder, [late interaction](late_interaction.md): `st:…`, or `ss.wrap(model)`"
+)
 INTRO = """# Families
 
 <!-- Written by scripts/families_table.py from the encoders themselves. -->
@@ -83,6 +87,12 @@ def page() -> str:
         text += f"| **{LIBRARIES[library]}** | | | | |\n"
         for name in group:
             text += "\n".join(rows(FAMILIES[name].__doc__ or name, FAMILIES[name](torch.float64))) + "\n"
+    text += f"| **{LATE_INTERACTION}** | | | | |\n"
+    for build in LATE.values():
+        model = ss.wrap(build(torch.float64))
+        for title, side in ((build.__doc__ or "", model.query), ("", model.document)):
+            kind, *others = line(side, CAPTIONS[0])
+            text += "| " + " | ".join((title, f"{side.name} ({kind})", *others)) + " |\n"
     model = ss.load("builtin")
     photo = ROOT / "examples" / "coffee.jpg"
     text += f"| **{LIBRARIES['builtin']}** | | | | |\n"

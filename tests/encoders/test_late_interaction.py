@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling, MultiVectorMask
@@ -24,6 +25,8 @@ from secondsight.scale import decompose, open_source, open_store, ordinary_queri
 from secondsight.scale.search import query_of
 from secondsight.support.guard import differentiable, untouched
 from secondsight.testing import CHECKS, Case
+from secondsight.visual.sentences import assignment_summary
+from secondsight.visual.terminal import terminal
 
 QUERY = "a red cup of coffee, a spoon"
 DOCUMENT = "two dogs play with a cup and a red frisbee, the sound of rain"
@@ -236,6 +239,20 @@ def test_a_saved_model_is_loaded_by_its_folder(tmp_path):
     host("st-late-mean").save(str(tmp_path))
     e = ss.explain(ss.load(f"st:{tmp_path}"), QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
     assert e.similarity == pytest.approx(maxsim("st-late-mean", QUERY, DOCUMENT), abs=1e-5)
+
+
+def test_people_read_the_closest_call():
+    e = ss.explain(wrapped("st-late-plain"), QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
+    close = min(e.about["assignment"], key=lambda entry: entry["margin"])
+    expected = (
+        f"{close['token']!r} takes {close['match']!r} ({close['similarity']:.4f}), {close['margin']:.4f} ahead of"
+    )
+    assert expected in assignment_summary(e)
+    console = Console(width=200, record=True)
+    console.print(terminal(e))
+    assert expected in console.export_text()
+    page = e._repr_html_()
+    assert "frisbee" in page
 
 
 PAIRS = {

@@ -61,7 +61,9 @@ BoxText = Annotated[
 MethodName = Annotated[str, typer.Option(help="See: secondsight methods.")]
 Layer = Annotated[
     str | None,
-    typer.Option(help="Where in the model to look: a number (-1 is the last block), input or grounded; or IMAGE,TEXT."),
+    typer.Option(
+        help="Where in the model to look: a number (-1 is the last block), input, grounded or output; or IMAGE,TEXT."
+    ),
 ]
 Quadrature = Annotated[
     str | None,

@@ -32,7 +32,10 @@ def decompose(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the stores: OUT/image, OUT/text.")],
     model: Model = "builtin",
     side: Annotated[str, typer.Option(help="image, text or both.")] = "both",
-    method: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,…")] = "last-layer",
+    method: Annotated[
+        str | None,
+        typer.Option(help="NAME or NAME:OPTION=VALUE,…; default: last-layer, or token vectors where there are."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Storage type of the vectors: float16, int8 or float32.")] = "float16",
     limit: Annotated[int | None, typer.Option(help="The first inputs only.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Inputs at once; default: what fits.", min=1)] = None,
@@ -58,7 +61,7 @@ def decompose(
             from secondsight.scale.place import move_model
             from secondsight.support.files import ensure_folder
 
-        explainer = method_of_text(method)
+        explainer = None if method is None else method_of_text(method)
         with spinner("reading the data"):
             sources = [open_source(data, kind).first(limit) for kind in kinds]
         ensure_folder(out_dir)

@@ -76,7 +76,7 @@ FAMILIES = (
         "st:",
         "secondsight.encoders.families.sentence_transformers:load_sentences",
         "st:sentence-transformers/all-MiniLM-L6-v2",
-        "sentence-transformers, queries and documents; a hub name or a local folder",
+        "sentence-transformers, queries and documents, also late interaction; a hub name or a local folder",
         "secondsight.encoders.families.sentence_transformers:wrap_sentences",
         _class_of("sentence_transformers"),
         prompts=True,

@@ -24,7 +24,7 @@ REFERENCES = frozenset({*IMAGE_REFERENCES, *TEXT_REFERENCES, *AUDIO_REFERENCES})
 
 Layer = int | str
 """A block by its number, from the front or from the end; "input" for pixels, spectrogram bins or token embeddings; "grounded"
-for the encoder's own `grounded_layer`."""
+for the encoder's own `grounded_layer`; "output" for the token vectors of late-interaction models."""
 
 Value = TypeVar("Value")
 Sides: TypeAlias = Value | tuple[Value, ...]

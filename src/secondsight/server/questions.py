@@ -56,7 +56,7 @@ class Question(BaseModel):
     other_image: str | None = Field(None, description="instead of captions: a second image in base64")
     model: str | None = Field(None, description="one of GET /api/about; default: the first of them")
     method: str = Field(DEFAULT, description="one of GET /api/about")
-    layer: int | Literal["input", "grounded"] | None = Field(
+    layer: int | Literal["input", "grounded", "output"] | None = Field(
         None, description="the block whose input is attributed; −1 is the last one"
     )
     steps: Annotated[int, Field(ge=1, le=512)] | None = Field(None, description="nodes; default: as many as needed")

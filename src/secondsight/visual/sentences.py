@@ -18,6 +18,21 @@ def convergence_warning(e: Interactions) -> str | None:
     )
 
 
+def assignment_summary(e: Interactions) -> str | None:
+    """Which match of a late-interaction pair won most narrowly, and what it would flip to; None for other pairs."""
+    entries = e.about.get("assignment")
+    if not entries or not isinstance(entries[0], dict):
+        return None
+    contested = [entry for entry in entries if entry["margin"] is not None]
+    if not contested:
+        return None
+    close = min(contested, key=lambda entry: entry["margin"])
+    return (
+        f"{len(entries)} query tokens, each held to its best match; the closest call: {close['token']!r} takes "
+        f"{close['match']!r} ({close['similarity']:.4f}), {close['margin']:.4f} ahead of {close['runner_up']!r}."
+    )
+
+
 def meanings(e: Interactions) -> dict[str, str]:
     """What every line of the table of terms is, in plain words, by the line's name."""
     kinds = e.terms.kinds

@@ -17,7 +17,7 @@ from secondsight.explanation import Explanation
 from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.headline import headline
 from secondsight.visual.passages import LONG, Passage, is_long, passages, strongest_passages
-from secondsight.visual.sentences import convergence_warning
+from secondsight.visual.sentences import assignment_summary, convergence_warning
 
 _BAR = 24
 """Characters of the longest bar."""
@@ -69,6 +69,9 @@ def terminal(
         scored = e.toward_left(picked)
         parts += _texts(e.left_layout, scored, word_scores(e.left_layout, scored), of_side, columns > 0)
     parts.append(_terms_table(e))
+    matches = assignment_summary(e)
+    if matches:
+        parts.append(Text(matches))
     warning = convergence_warning(e)
     if warning:
         parts.append(Text(warning, style="bold yellow"))

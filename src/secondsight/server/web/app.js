@@ -123,8 +123,9 @@ document.addEventListener("paste", (event) => {
 function readLayer() {
   const layer = $("layer").value.trim().replace("−", "-");
   if (!layer) return {};
-  if (layer !== "input" && !/^-?\d+$/.test(layer)) throw new Error(`layer “${layer}” is neither a number nor “input”`);
-  return { layer: layer === "input" ? layer : Number(layer) };
+  const named = layer === "input" || layer === "output";
+  if (!named && !/^-?\d+$/.test(layer)) throw new Error(`layer “${layer}” is neither a number nor “input”`);
+  return { layer: named ? layer : Number(layer) };
 }
 
 function readLeft() {
