@@ -14,6 +14,7 @@ from secondsight.support.guard import untouched
 pytestmark = pytest.mark.filterwarnings("ignore::secondsight.AssumptionWarning")
 
 NEW = ("metaclip-2", "clipseg", "owlvit", "owlv2", "flava", "aimv2", "tipsv2")
+NEW += ("joined-vit-bert", "joined-dinov2-roberta", "joined-swin-mpnet")
 # These compute norms or softmax in float32 whatever their precision.
 COARSE = ("hf-aimv2",)
 
@@ -51,6 +52,47 @@ def test_every_layer_gives_the_hosts_similarity(name, dtype):
         g, h = (embedding(s, r, k) for s, r, k in zip((model.left, model.right), (image, text), layers, strict=True))
         assert float(F.cosine_similarity(g, h, dim=0)) == pytest.approx(host, abs=allowed), n
     assert ss.explain(model, image, text).similarity == pytest.approx(host, abs=max(allowed, 1e-7))
+
+
+def test_two_encoders_of_dpr_are_two_sides():
+    example = FAMILIES["hf-dpr"](torch.float64)
+    question, context = example.host
+    query, passage, tokenizer = CAPTIONS[1], CAPTIONS[0], example.parts[0]
+    with torch.no_grad():
+        a, b = (
+            m(**tokenizer(t, return_tensors="pt")).pooler_output[0] for m, t in ((question, query), (context, passage))
+        )
+    for n in range(2):
+        g, h = embedding(example.model.left, query, n), embedding(example.model.right, passage, n)
+        assert float(g @ h) == pytest.approx(float(a @ b), rel=1e-10)
+    swapped = ss.wrap((context, question), tokenizer=(tokenizer, tokenizer))
+    e = ss.explain(swapped, passage, query)
+    assert e.similarity == pytest.approx(float(a @ b), rel=1e-6)
+    with pytest.raises(ss.InputError, match="pair of texts"):
+        swapped.left.embed([{"input_ids": torch.ones(1, 4).long(), "token_type_ids": torch.tensor([[0, 0, 1, 1]])}])
+    for wrong in (question, context):
+        with pytest.raises(
+            ss.InputError, match=r"\(dpr\) is one side of DPR: load both .* ss.wrap\(\(question_encoder,"
+        ):
+            ss.wrap(wrong, tokenizer)
+    with pytest.raises(ss.InputError, match="not the two sides of one model"):
+        ss.wrap((question, FAMILIES["hf-clip"](torch.float32).host))
+
+
+def test_two_halves_of_clip_are_one_model():
+    example = FAMILIES["hf-clip"](torch.float64)
+    config = example.host.config
+    config.vision_config.projection_dim = config.text_config.projection_dim = config.projection_dim
+    image = transformers.CLIPVisionModelWithProjection(config.vision_config)
+    text = transformers.CLIPTextModelWithProjection(config.text_config)
+    weights = example.host.state_dict()
+    for half in (image.eval().double(), text.eval().double()):
+        half.load_state_dict({k: v for k, v in weights.items() if k in half.state_dict()})
+    halves = ss.wrap((image, text), Pair(*example.parts))
+    expected = ss.explain(example.model, photographs()[0], CAPTIONS[0])
+    e = ss.explain(halves, photographs()[0], CAPTIONS[0])
+    assert torch.allclose(e.matrix, expected.matrix, atol=1e-12)
+    assert halves.logit_scale is None
 
 
 def _holder(name: str) -> torch.nn.Module:
@@ -124,3 +166,42 @@ def test_aimv2_says_where_it_loses_its_mask():
     host = transformers.Aimv2Model._from_config(config, attn_implementation="sdpa")
     with pytest.warns(ss.AssumptionWarning, match="attn_implementation='eager'"):
         ss.wrap(host, resized())
+
+
+REFUSED = {
+    "BertModel": r"\(bert\) is one text encoder: .*'st:.*layers such as 'encoder.layer.0'",
+    "BertForSequenceClassification": r"is one text encoder, whose encoder is model.bert",
+    "Dinov2Model": r"\(dinov2\) is one encoder of the kind 'image': .*'encoder.layer.0'.*VisionTextDualEncoderModel",
+    "ViTForImageClassification": r"whose encoder is model.vit",
+    "GPT2LMHeadModel": r"generates text",
+    "BlipForConditionalGeneration": r"\(blip\) generates text.*look at model.vision_model, model.text_decoder",
+    "LlavaForConditionalGeneration": r"generates text.*look at model.model.vision_tower, model.model.language_model",
+    "XCLIPModel": r"changes its text embedding by the video",
+    "VideoPrismClipModel": r"does not know: .*look at model.video_model.*, model.text_model",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_models_are_refused_with_what_fits_them(name, tmp_path):
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        pytest.skip("this transformers does not have it yet")
+    config = kind.config_class()
+    with torch.device("meta"):
+        model = kind(config)
+    with pytest.raises(ss.InputError, match=REFUSED[name]):
+        ss.wrap(model)
+    if name.startswith("Blip"):  # by its configuration it is a known family: its weights say that it is not
+        return
+    config.architectures = [name]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ss.InputError, match=REFUSED[name]):
+        ss.load(f"hf:{tmp_path}")
+
+
+def test_a_tower_that_does_not_pool_is_refused():
+    text = transformers.DistilBertModel(transformers.DistilBertConfig(dim=8, hidden_dim=8, n_layers=1, n_heads=1))
+    vision = transformers.ViTModel(transformers.ViTConfig(**VISION, pooler_output_size=32))
+    model = ss.wrap(transformers.VisionTextDualEncoderModel(vision_model=vision, text_model=text))
+    with pytest.raises(ss.InputError, match="text_model DistilBertModel gives no pooled output"):
+        model.text.embed([torch.ones(1, 4, dtype=torch.long)])

@@ -27,6 +27,7 @@ class Family:
     wrapper: str | None = None
     recognises: Callable[[nn.Module], bool] = lambda model: False
     prompts: bool = False
+    pairs: bool = False
 
 
 def _class_of(library: str, name: str | None = None) -> Callable[[nn.Module], bool]:
@@ -68,9 +69,10 @@ FAMILIES = (
         "secondsight.encoders.families.transformers:load_hub",
         "hf:google/siglip-base-patch16-224",
         "transformers: CLIP, MetaCLIP 2, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, BLIP, FLAVA, AIMv2, TIPSv2, "
-        "CLIPSeg, OWL-ViT, OWLv2, CLAP; a hub name or a local folder",
+        "CLIPSeg, OWL-ViT, OWLv2, VisionTextDualEncoder, CLAP; a hub name or a local folder",
         "secondsight.encoders.families.transformers:wrap_hub",
         _class_of("transformers", "PreTrainedModel"),
+        pairs=True,
     ),
     Family(
         "st:",

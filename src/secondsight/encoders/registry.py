@@ -78,6 +78,7 @@ def wrap(
     transformers `preprocess` is the model's processor, or its image processor or feature extractor beside a `tokenizer`.
     Without them only model-ready tensors can be explained. What `torch.compile`, data parallelism, PEFT or Lightning put
     around a model is taken off; the tuple that open_clip gives is a model and its `preprocess`.
+    A pair of transformers' models are the two sides of one, such as DPR's (question_encoder, context_encoder).
 
     `prompts` are the texts that precede queries and documents of a sentence-transformers model, ("query: ", "passage: "),
     or their names among the model's own; "" for none, by default what its `encode_query` and `encode_document` take.
@@ -85,6 +86,11 @@ def wrap(
     Raises `InputError` for objects of an unknown family, and for models that are quantised, scripted or spread over
     processes.
     """
+    pair = _pair(model)
+    if pair is not None:
+        called = " and ".join(type(part).__name__ for part in pair)
+        options = _options(_PAIRS, called, prompts)
+        return _function(str(_PAIRS.wrapper))(pair, preprocess, tokenizer, name or called, **options)
     if isinstance(model, tuple) and model and isinstance(model[0], nn.Module):
         model, *transforms = model
         preprocess = (transforms or None) if preprocess is None else preprocess
@@ -100,6 +106,19 @@ def wrap(
     assert family is not None  # it is known
     options = _options(family, type(model).__name__, prompts)
     return _function(str(family.wrapper))(model, preprocess, tokenizer, name or type(model).__name__, **options)
+
+
+_PAIRS = next(family for family in FAMILIES if family.pairs)
+
+
+def _pair(model: Any) -> tuple[nn.Module, nn.Module] | None:
+    """Two models of the family that takes them as two sides; None for anything else."""
+    if not isinstance(model, tuple) or len(model) != 2 or not all(isinstance(part, nn.Module) for part in model):
+        return None
+    left, right = (unwrapped(part) for part in model)
+    for part in (left, right):
+        check_explainable(part)
+    return (left, right) if _PAIRS.recognises(left) and _PAIRS.recognises(right) else None
 
 
 def _known_model(model: nn.Module) -> nn.Module:

@@ -69,6 +69,9 @@ def unpadded(encoding: Mapping[str, Any]) -> Tensor:
     ids = encoding.get("input_ids")
     if not isinstance(ids, Tensor):
         raise InputError(f"a tokenizer's output needs 'input_ids' as a tensor, not {type(ids).__name__}")
+    parts = encoding.get("token_type_ids")
+    if isinstance(parts, Tensor) and bool(parts.eq(1).any()):
+        raise InputError("a tokenizer's output for a pair of texts is no single text: join them into one")
     ids, mask = check_ids(ids), encoding.get("attention_mask")
     return ids if not isinstance(mask, Tensor) else ids[:, mask.reshape(-1).bool()]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 import transformers as hub
+from torch import Tensor, nn
 
+import secondsight as ss
 import vocabularies
-from families.example import VISION, Example, family, resized, text_config
+from families.example import CAPTIONS, VISION, Example, family, resized, settled, text_config
 from families.hub import wrapped
 
 SQUARE = {"size": {"height": 32, "width": 32}}
@@ -85,8 +88,58 @@ def hf_aimv2(dtype: torch.dtype) -> Example:
 def hf_tipsv2(dtype: torch.dtype) -> Example:
     """TIPSv2"""
     tokenizer = vocabularies.sentencepiece()
-    vision = IMAGES | dict(num_register_tokens=2, mlp_ratio=1.5)
+    vision = IMAGES | dict(num_register_tokens=2, mlp_ratio=2)
     del vision["intermediate_size"]
     text = text_config(tokenizer, 40, hidden_size=32, num_attention_heads=4, **SHORT)
     config = hub.Tipsv2Config(vision_config=vision, text_config=text)
     return wrapped(hub.Tipsv2Model(config), hub.Tipsv2ImageProcessor(**SQUARE), tokenizer, dtype)
+
+
+def _joined(vision: Any, text: Any, images: Any, tokenizer: Any, dtype: torch.dtype) -> Example:
+    """A model put together from any two towers."""
+    host = hub.VisionTextDualEncoderModel(vision_model=vision, text_model=text)
+    return wrapped(host, images, tokenizer, dtype)
+
+
+@family
+def hf_joined_vit_bert(dtype: torch.dtype) -> Example:
+    """VisionTextDualEncoder of ViT and BERT"""
+    tokenizer = vocabularies.bert()
+    vision = hub.ViTModel(hub.ViTConfig(**IMAGES, pooler_output_size=32))
+    text = hub.BertModel(hub.BertConfig(**text_config(tokenizer, **SHORT)))
+    return _joined(vision, text, hub.ViTImageProcessor(**SQUARE), tokenizer, dtype)
+
+
+@family
+def hf_joined_dinov2_roberta(dtype: torch.dtype) -> Example:
+    """VisionTextDualEncoder of DINOv2 and RoBERTa"""
+    tokenizer = vocabularies.roberta()
+    config = hub.Dinov2WithRegistersConfig(**IMAGES, num_register_tokens=2, mlp_ratio=2)
+    text = hub.RobertaModel(hub.RobertaConfig(**text_config(tokenizer, **SHORT), type_vocab_size=1))
+    return _joined(hub.Dinov2WithRegistersModel(config), text, resized(32), tokenizer, dtype)
+
+
+@family
+def hf_joined_swin_mpnet(dtype: torch.dtype) -> Example:
+    """VisionTextDualEncoder of Swin and MPNet"""
+    tokenizer = vocabularies.roberta()
+    sizes = dict(image_size=32, patch_size=4, embed_dim=12, depths=[1, 2], num_heads=[2, 4], window_size=4)
+    text = hub.MPNetModel(hub.MPNetConfig(**text_config(tokenizer, **SHORT)))
+    return _joined(hub.SwinModel(hub.SwinConfig(**sizes)), text, hub.ViTImageProcessor(**SQUARE), tokenizer, dtype)
+
+
+@family
+def hf_dpr(dtype: torch.dtype) -> Example:
+    """DPR, question and context encoder"""
+    tokenizer = vocabularies.bert()
+    config = hub.DPRConfig(**text_config(tokenizer, **SHORT), projection_dim=16)
+    question: Any = settled(hub.DPRQuestionEncoder(config), dtype)
+    context: Any = settled(hub.DPRContextEncoder(config), dtype, seed=1)
+
+    def embedded(model: Any) -> Callable[[str], Tensor]:
+        return lambda text: model(**tokenizer(text, return_tensors="pt")).pooler_output[0]
+
+    model = ss.wrap((question, context), tokenizer=tokenizer)
+    host = nn.ModuleList([question, context])
+    sides = (embedded(question), embedded(context))
+    return Example(model, host, CAPTIONS, CAPTIONS[::-1], *sides, parts=(tokenizer,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from secondsight.encoders.families.transformers_encoders import (
     sizes_can_be_read,
     unpatched,
 )
-from secondsight.encoders.families.transformers_towers import MODELS, Model, Tower, model_names
+from secondsight.encoders.families.transformers_joined import JOINED, dpr_tower, halves, joined
+from secondsight.encoders.families.transformers_refusals import refusal
+from secondsight.encoders.families.transformers_towers import MODELS, Model, Tower
 from secondsight.encoders.loading import loading, number, saved_folder
 from secondsight.inputs.images import ImageInput
 from secondsight.inputs.texts import HubTokens
@@ -54,7 +57,7 @@ def text_tokens(
 ) -> HubTokens:
     """How texts become ids for a text tower; `pads` says that the model reads padding up to its longest text."""
     host = tower.host(model)
-    longest = int(host.config.max_position_embeddings) - _positions_before(host)
+    longest = int(getattr(host.config, "max_position_embeddings", sys.maxsize)) - _positions_before(host)
     limit = getattr(tokenizer, "model_max_length", None)
     context = min(longest, limit) if isinstance(limit, int) else longest
     padding = None if tokenizer is not None else getattr(host.config, "pad_token_id", None)
@@ -87,8 +90,16 @@ def _has(model: object, path: str) -> bool:
         return False
 
 
+def _described(model: PreTrainedModel) -> tuple[Model, PreTrainedModel] | None:
+    """The description of a dual encoder and the model that has its towers; None for any other model."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    description = joined(model) if kind == JOINED else MODELS.get(str(kind))
+    host = None if description is None else _towers_of(model, description)
+    return None if description is None or host is None else (description, host)
+
+
 def wrap_hub(
-    model: PreTrainedModel,
+    model: PreTrainedModel | tuple[PreTrainedModel, ...],
     processor: ProcessorMixin | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     name: str = "transformers",
@@ -96,41 +107,85 @@ def wrap_hub(
     """A dual encoder around a transformers model object; the model itself stays as it is.
 
     `processor` is the model's own (`AutoProcessor`), or its image processor or feature extractor beside a `tokenizer`;
-    without them only model-ready tensors can be explained. Raises `InputError` for models of another kind.
+    without them only model-ready tensors can be explained. A pair of models are the two sides of one: see `_wrap_pair`.
+    Raises `InputError` for models of another kind.
     """
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    description = MODELS.get(kind) if isinstance(kind, str) else None
-    host = None if description is None else _towers_of(model, description)
-    if description is None or host is None:
-        raise InputError(f"{type(model).__name__} ({kind}) is not one of the known dual encoders: {model_names()}")
+    if isinstance(model, tuple):
+        return _wrap_pair(model, processor, tokenizer, name)
+    described = _described(model)
+    if described is None:
+        raise refusal(model, type(model).__name__)
+    description, host = described
     if description.left.projection is not None and not _has(host, description.left.projection):
         raise InputError(f"{type(model).__name__} has no contrastive head: load it as {description.name}")
-    if kind == "aimv2" and host.config._attn_implementation != "eager":
-        warnings.warn(
-            "transformers' AIMv2 leaves out the causal mask of a text that comes alone, and keeps it in a padded batch: "
-            "load the model with attn_implementation='eager' to explain what it was trained to compute",
-            AssumptionWarning,
-            stacklevel=3,
-        )
     tokenizer = tokenizer if tokenizer is not None else getattr(processor, "tokenizer", None)
-    left: Encoder
-    if kind == "clap":
-        left = ClapAudioEncoder(host, getattr(processor, "feature_extractor", processor))
-    else:
-        if description.sizes == "naflex" and not sizes_can_be_read():
-            raise InputError(
-                f"{type(model).__name__} reads sizes out of tensors while it runs, which torch {torch.__version__} does not "
-                "allow in models that are differentiated forward: use a later torch"
-            )
-        images = _images(host, description, processor)
-        left = HubImageEncoder(host, description.left, images, sizes=description.sizes)
+    return _dual(description, (host, host), processor, tokenizer, name)
+
+
+def _dual(
+    description: Model,
+    hosts: tuple[PreTrainedModel, PreTrainedModel],
+    processor: ProcessorMixin | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    name: str,
+) -> DualEncoder:
+    """The dual encoder of a description, whose left tower is in the first model and whose texts are in the second."""
+    host, left = hosts[0], _left(description, hosts[0], processor)
+    tokens = text_tokens(hosts[1], description.text, tokenizer, pads=description.pads)
     return DualEncoder(
         left,
-        HubTextEncoder(host, description.text, text_tokens(host, description.text, tokenizer, pads=description.pads)),
+        HubTextEncoder(hosts[1], description.text, tokens),
         name=name,
         logit_scale=lambda: number(host, description.scale, description.scaled_by),
         logit_bias=lambda: number(host, "logit_bias") or 0.0,
     )
+
+
+def _left(description: Model, host: PreTrainedModel, processor: ProcessorMixin | None) -> Encoder:
+    if description is MODELS["clap"]:
+        return ClapAudioEncoder(host, getattr(processor, "feature_extractor", processor))
+    if description.sizes == "naflex" and not sizes_can_be_read():
+        raise InputError(
+            f"{type(host).__name__} reads sizes out of tensors while it runs, which torch {torch.__version__} does not "
+            "allow in models that are differentiated forward: use a later torch"
+        )
+    if description is MODELS["aimv2"] and host.config._attn_implementation != "eager":
+        warnings.warn(
+            "transformers' AIMv2 leaves out the causal mask of a text that comes alone, and keeps it in a padded batch: "
+            "load the model with attn_implementation='eager' to explain what it was trained to compute",
+            AssumptionWarning,
+            stacklevel=5,
+        )
+    images = _images(host, description, processor)
+    return HubImageEncoder(host, description.left, images, sizes=description.sizes)
+
+
+def _wrap_pair(models: tuple[PreTrainedModel, ...], processor: Any, tokenizer: Any, name: str) -> DualEncoder:
+    """Two models as the sides of one: DPR's question and context encoder, or an image and a text half of a known model.
+
+    DPR's may have one tokenizer or a pair of them. Raises `InputError` for any other pair.
+    """
+    towers = [dpr_tower(model) for model in models]
+    description = halves(*models) if len(models) == 2 else None
+    given = tokenizer if tokenizer is not None else getattr(processor, "tokenizer", None)
+    if description is not None:
+        return _dual(description, (models[0], models[1]), processor, given, name)
+    if len(models) != 2 or None in towers:
+        names = ", ".join(type(model).__name__ for model in models)
+        raise InputError(
+            f"({names}) are not the two sides of one model: give DPR's question and context encoder, or two halves with "
+            "projections such as CLIPVisionModelWithProjection and CLIPTextModelWithProjection; "
+            "any other two make an ss.DualEncoder of ss.TorchEncoder"
+        )
+    # A text model has no image processor: a tokenizer in its place is meant as one.
+    given = processor if given is None else given
+    tokenizers = given if isinstance(given, tuple) else (given, given)
+    sides = [
+        HubTextEncoder(model, tower, text_tokens(model, tower, tokens))
+        for model, tower, tokens in zip(models, towers, tokenizers, strict=True)
+        if tower is not None
+    ]
+    return DualEncoder(*sides, name=name, cosine=False)
 
 
 def load_hub(name: str) -> DualEncoder:
@@ -142,12 +197,28 @@ def load_hub(name: str) -> DualEncoder:
     transformers = require("transformers", "hf", lambda: __import__("transformers"))
     folder = saved_folder("hf", name, "config.json")
     with loading(f"hf:{name}", "a local folder (hf:PATH)"):
-        kind = transformers.AutoConfig.from_pretrained(folder).model_type
-        if kind not in MODELS:
-            raise InputError(f"hf:{name} is a {kind!r} model, not one of the known dual encoders: {model_names()}")
-        model = _complete(f"hf:{name}", getattr(transformers, MODELS[kind].name), folder)
+        config = transformers.AutoConfig.from_pretrained(folder)
+        kind = config.model_type
+        if kind != JOINED and kind not in MODELS:
+            raise refusal(_without_weights(config), f"hf:{name}")
+        described = "VisionTextDualEncoderModel" if kind == JOINED else MODELS[kind].name
+        model = _complete(f"hf:{name}", getattr(transformers, described), folder)
         processor = transformers.AutoProcessor.from_pretrained(folder)
     return wrap_hub(model, processor, name=f"hf:{name}")
+
+
+def _without_weights(config: Any) -> nn.Module:
+    """The model that a configuration was saved with, to look at; an empty module where it cannot be built."""
+    import transformers
+
+    kind = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModel)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = kind.from_config(config) if kind is transformers.AutoModel else kind(config)
+    except Exception:  # whatever a library's constructor does not like: the sentence is then a general one
+        model = nn.Module()
+        model.config = config
+    return model
 
 
 def _complete(name: str, kind: Any, folder: str) -> PreTrainedModel:

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
-from secondsight.encoders.base import Context
+from secondsight.algebra.layout import Layout
+from secondsight.encoders.base import Context, States
 from secondsight.encoders.families.transformers_towers import Tower
 from secondsight.encoders.host import Parts
 from secondsight.encoders.host_image import HostImageEncoder
 from secondsight.encoders.host_text import HostTextEncoder
-from secondsight.inputs.images import ImageInput
+from secondsight.inputs.images import ImageInput, grid_layout
 from secondsight.inputs.prepared import Prepared
 from secondsight.inputs.texts import HubTokens
-from secondsight.support.errors import InputError
+from secondsight.support.errors import AdapterError, InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,13 +33,16 @@ class HubImageEncoder(HostImageEncoder):
     def __init__(self, model: PreTrainedModel, tower: Tower, images: ImageInput, *, sizes: str = "fixed") -> None:
         self.tower, self.naflex, self.pool = tower, sizes == "naflex", tower.pooling
         config = tower.host(model).config
+        # Stages that merge patches: each takes its grid from the one before it.
+        self.merges = hasattr(config, "depths")
+        self.chained = self.output_suffices = not self.merges
         patch, size = _both(getattr(config, "patch_size", None)), _both(getattr(config, "image_size", None))
         registers = getattr(config, "num_register_tokens", 0)
         super().__init__(
             tower.parts(model),
             images,
-            special=() if tower.probe is not None else ("class", *("register",) * registers),
-            patch=patch,
+            special=() if tower.probe is not None else (*tower.special, *("register",) * registers),
+            patch=None if self.merges else patch,
             size=size if patch is not None and sizes == "fixed" else None,
         )
 
@@ -57,6 +61,17 @@ class HubImageEncoder(HostImageEncoder):
         if self.patch is not None and (height % self.patch[0] or width % self.patch[1]) and self.size is None:
             raise InputError(f"pixels of {height}×{width} must be a whole number of patches of {self.patch[0]}")
         return prepared
+
+    def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
+        """Special positions, then the patches or cells; of towers that merge patches, those that are left."""
+        if not self.merges or len(states.context.shape) == 3:
+            return super().layout(prepared, layer, states)
+        (height, width), size = prepared.tensor.shape[-2:], len(states.hidden)
+        side = round((height * width / size) ** 0.5)
+        rows, columns = height // side, width // side
+        if rows * columns != size:
+            raise AdapterError(f"{size} positions are no grid over pixels of {height}×{width}")
+        return grid_layout(prepared.placement, (rows, columns), {})
 
     def _pixels(self, output: Mapping[str, Any]) -> Tensor:
         pixels = output.get("pixel_values")

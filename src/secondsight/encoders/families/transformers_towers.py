@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from secondsight.encoders.base import ATTENTION_POOL
 from secondsight.encoders.blocks import pooled_block, probe_block
 from secondsight.encoders.host import Parts
+from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,7 +31,8 @@ class Tower:
     neighbours a causal mask hides; "mean" for a mean and None for anything else. `probe` is an attention pool after the
     blocks. `finish` are the parts of the tower that follow the last block or pool, before the projection. `end` says
     how the end token is found: the "first" one of the configured id, the "highest" id of the text, or as in "clip", whose
-    old configurations say 2 and mean the highest. `table` holds the token embeddings where the tower does not say so.
+    old configurations say 2 and mean the highest. `table` holds the token embeddings where the tower does not say so. `special`
+    names the positions before the patches, of which there may be fewer.
     """
 
     module: str
@@ -42,6 +44,7 @@ class Tower:
     finish: tuple[str, ...] = ()
     end: Literal["clip", "first", "highest"] = "clip"
     table: str | None = None
+    special: tuple[str, ...] = ("class",)
 
     @property
     def pooling(self) -> str:
@@ -68,7 +71,14 @@ class Tower:
 
     def embedding(self, parts: Parts, output: BaseModelOutputWithPooling) -> Tensor:
         """The projected embeddings of a tower's output."""
-        pooled: Tensor = output.pooler_output if self.read == "pooler" else output.last_hidden_state[:, 0]
+        pooled: Tensor | None = output.last_hidden_state[:, 0]
+        if self.read == "pooler":
+            pooled = getattr(output, "pooler_output", None)
+        if pooled is None:
+            raise InputError(
+                f"the {self.module} {type(parts.tower).__name__} gives no pooled output, which the model's own similarity "
+                "needs: give a tower that pools"
+            )
         return pooled if parts.projection is None else parts.projection(pooled)
 
     def token_table(self, tower: Any) -> nn.Module:
@@ -101,7 +111,7 @@ class Tower:
 
 
 _HALF = ((0.5,) * 3, (0.5,) * 3)
-_IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 _UNIT = ((0.0,) * 3, (1.0,) * 3)
 
 
@@ -156,7 +166,7 @@ MODELS = {
         Tower("vision_model", "vision_proj", "encoder.layers", read="first", finish=("post_layernorm",)),
         Tower("text_encoder", "text_proj", "encoder.layer", read="first"),
     ),
-    "clipseg": Model("CLIPSegModel", _PLAIN, _CAUSAL, sizes="any", pixels=_IMAGENET),
+    "clipseg": Model("CLIPSegModel", _PLAIN, _CAUSAL, sizes="any", pixels=IMAGENET),
     "owlvit": Model("OwlViTModel", _PLAIN, _OWL),
     "owlv2": Model("Owlv2Model", _PLAIN, _OWL),
     "flava": Model(
@@ -186,8 +196,3 @@ MODELS = {
     ),
 }
 """The dual encoders of transformers, by the model_type of their configuration."""
-
-
-def model_names() -> str:
-    """The known model classes and their types, for error messages."""
-    return ", ".join(f"{model.name} ({kind})" for kind, model in MODELS.items())
