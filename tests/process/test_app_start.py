@@ -25,6 +25,7 @@ from secondsight.server.jobs import Jobs, until_done
 from secondsight.server.kept import KeptResult, Shelf
 from secondsight.support.errors import InputError
 from serving import ask, encode, serving
+from texts import DOCUMENT
 
 ROOT = Path(__file__).parents[2]
 
@@ -362,7 +363,7 @@ def test_start_example_and_shared_link(browser, address, look):
         page.locator("#cards button").first.click()
         page.get_by_text("from memory").wait_for()
         page.wait_for_selector("#view .ss-word")
-        caption = page.locator("#captions input").first.input_value()
+        caption = page.locator("#captions textarea").first.input_value()
         assert "Explained by the scenes model" in page.locator("#asked").inner_text()
         assert page.locator("#welcome").is_hidden()
         assert faults(page) == []
@@ -406,7 +407,7 @@ def test_a_closed_tab_and_a_cancelled_question_end_their_job(browser, model, sce
         monkeypatch.setattr("secondsight.server.app.explain_question", explain)
         page.locator("input[name=kind][value=texts]").check()
         page.locator("#text").fill("a cat")
-        page.locator("#captions input").first.fill("a dog")
+        page.locator("#captions textarea").first.fill("a dog")
         page.get_by_role("button", name="Explain", exact=True).click()
         assert begun.wait(30)
         page.locator("#bar").wait_for()
@@ -426,3 +427,28 @@ def test_a_closed_tab_and_a_cancelled_question_end_their_job(browser, model, sce
             page.get_by_role("button", name="Explain", exact=True).click()
             page.wait_for_selector("#view .ss-word")
         monkeypatch.undo()
+
+
+@needs_browser
+def test_long_texts_keep_their_lines_and_stay_out_of_titles(browser, address):
+    with page_of(browser, viewport={"width": 1100, "height": 900}) as page:
+        page.goto(address)
+        page.locator("#cards button").first.wait_for()
+        page.locator("input[name=kind][value=texts]").check()
+        page.locator("#text").fill("a red ball")
+        page.get_by_text("More options").click()
+        page.locator("#truncate").check()
+        caption = page.locator("#captions textarea").first
+        single = caption.bounding_box()["height"]
+        caption.fill(DOCUMENT)
+        assert single < 50 < caption.bounding_box()["height"]
+        caption.press("Enter")
+        page.wait_for_selector("#view .ss-long")
+        assert page.locator("#view .ss-long").inner_text() == DOCUMENT
+        assert (
+            page.locator("#asked").inner_text().startswith("How well does “The harbour was rebuilt after two storms.")
+        )
+        assert len(page.locator("#asked").inner_text()) < 260
+        assert len(page.title()) < 200
+        assert page.locator(".ss-listed button").count() > 0
+        assert faults(page) == []

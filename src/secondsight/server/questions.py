@@ -32,7 +32,7 @@ class Limits:
 
     body: int = 32 * 2**20
     pixels: int = 120_000_000
-    characters: int = 2000
+    characters: int = 64_000
     captions: int = 8
     waiting: int = 16
     seconds: float = 120.0

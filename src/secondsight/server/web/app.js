@@ -29,7 +29,7 @@ function arrangeInputs() {
 }
 
 function addCaption(text = "") {
-  const row = element("div", { className: "caption" }), label = element("label"), input = element("input", { value: text });
+  const row = element("div", { className: "caption" }), label = element("label"), input = element("textarea", { value: text, rows: 1 });
   const first = $("captions").children.length === 0;
   label.append(first ? "Caption" : "Another caption", input);
   row.append(label);
@@ -143,7 +143,7 @@ function readRight() {
     if (!state.images.right.image) throw new Error("choose the second photo from a file");
     return { other_image: state.images.right.image };
   }
-  const captions = [...$("captions").querySelectorAll("input")].map((input) => input.value.trim()).filter(Boolean);
+  const captions = [...$("captions").querySelectorAll("textarea")].map((input) => input.value.trim()).filter(Boolean);
   if (!captions.length) throw new Error(pairKind() === "texts" ? "type the second text" : "type a caption");
   return { captions };
 }
@@ -239,8 +239,10 @@ async function open(id) {
   describe(data.question);
 }
 
+// The whole text stands in the view.
 function quoted(captions) {
-  return captions.map((caption) => `“${caption}”`).join(" or ");
+  const brief = captions.map((caption) => (caption.length > 160 ? `${caption.slice(0, 159).trimEnd()}…` : caption));
+  return brief.map((caption) => `“${caption}”`).join(" or ");
 }
 
 // Without leave to copy, the address is shown and selected.
@@ -277,6 +279,13 @@ function describe({ model, captions, example }) {
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   explain();
+});
+
+// A caption is mostly one line, so Enter explains it; with Shift, or pasted, it may have several.
+$("captions").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("form").requestSubmit();
 });
 
 // Examples: those of the model that is chosen, so that no other model explains them.
