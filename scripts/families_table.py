@@ -16,7 +16,8 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 import torch  # noqa: E402
 
 import secondsight as ss  # noqa: E402
-from families import CAPTIONS, FAMILIES, Example  # noqa: E402
+from families import CAPTIONS, FAMILIES, Example, photographs  # noqa: E402
+from families.hub_more import blip2  # noqa: E402
 from families.late_interaction import LATE  # noqa: E402
 from secondsight.model import Side  # noqa: E402
 from secondsight.support.guard import untouched  # noqa: E402
@@ -29,7 +30,8 @@ LIBRARIES = {
     "builtin": "builtin: `builtin`",
 }
 LATE_INTERACTION = (
-    "sentence-transformers' MultiVectorEncoder, [late interaction](late_interaction.md): `st:…`, or `ss.wrap(model)`"
+    "[Late interaction](late_interaction.md): sentence-transformers' MultiVectorEncoder (`st:…`) and transformers' BLIP-2 "
+    "(`hf:…`), or `ss.wrap(model, …)`"
 )
 INTRO = """# Families
 
@@ -93,6 +95,13 @@ def page() -> str:
         for title, side in ((build.__doc__ or "", model.query), ("", model.document)):
             kind, *others = line(side, CAPTIONS[0])
             text += "| " + " | ".join((title, f"{side.name} ({kind})", *others)) + " |\n"
+    contrast = blip2(torch.float64)
+    for title, side, raw in (
+        ("BLIP-2, image-text contrast", contrast.left, photographs()[0]),
+        ("", contrast.right, CAPTIONS[0]),
+    ):
+        kind, *others = line(side, raw)
+        text += "| " + " | ".join((title, f"{side.name} ({kind})", *others)) + " |\n"
     model = ss.load("builtin")
     photo = ROOT / "examples" / "coffee.jpg"
     text += f"| **{LIBRARIES['builtin']}** | | | | |\n"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import secondsight as ss
 import vocabularies
-from families.example import CAPTIONS, VISION, Example, family, resized, settled, text_config
+from families.example import CAPTIONS, TEXT, VISION, Example, Pair, family, resized, settled, text_config
 from families.hub import wrapped
 
 SQUARE = {"size": {"height": 32, "width": 32}}
@@ -143,3 +143,20 @@ def hf_dpr(dtype: torch.dtype) -> Example:
     host = nn.ModuleList([question, context])
     sides = (embedded(question), embedded(context))
     return Example(model, host, CAPTIONS, CAPTIONS[::-1], *sides, parts=(tokenizer,))
+
+
+def blip2_host(dtype: torch.dtype) -> Any:
+    """BLIP-2 for retrieval, with five query tokens."""
+    text = TEXT | SHORT | dict(hidden_size=32, num_attention_heads=4, encoder_hidden_size=32, vocab_size=200)
+    config = hub.Blip2Config(
+        vision_config=IMAGES,
+        qformer_config=text | dict(use_qformer_text_input=True, cross_attention_frequency=2),
+        num_query_tokens=5,
+        image_text_hidden_size=16,
+    )
+    return settled(hub.Blip2ForImageTextRetrieval(config), dtype)
+
+
+def blip2(dtype: torch.dtype) -> ss.DualEncoder:
+    """BLIP-2, image-text contrast; late interaction, which has no embedding of a side and is no `Example`."""
+    return ss.wrap(blip2_host(dtype), Pair(resized(32), vocabularies.bert()))

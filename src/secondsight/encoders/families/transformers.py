@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from secondsight.encoders.base import Encoder
+from secondsight.encoders.families.blip2 import wrap_blip2
 from secondsight.encoders.families.clap import ClapAudioEncoder
 from secondsight.encoders.families.transformers_encoders import (
     HubImageEncoder,
@@ -20,7 +21,7 @@ from secondsight.encoders.families.transformers_encoders import (
 )
 from secondsight.encoders.families.transformers_joined import JOINED, dpr_tower, halves, joined
 from secondsight.encoders.families.transformers_refusals import refusal
-from secondsight.encoders.families.transformers_towers import MODELS, Model, Tower
+from secondsight.encoders.families.transformers_towers import MODELS, OPENAI, Model, Pixels, Tower
 from secondsight.encoders.loading import loading, number, saved_folder
 from secondsight.inputs.images import ImageInput
 from secondsight.inputs.texts import HubTokens
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 
-def _images(model: PreTrainedModel, description: Model, processor: ProcessorMixin | None) -> ImageInput:
+def _images(processor: ProcessorMixin | None, pixels: Pixels, naflex: int | None = None) -> ImageInput:
+    """How images are prepared: by the processor, or as `pixels` says; `naflex` is the side of a patch in a sequence."""
     image_processor = getattr(processor, "image_processor", processor)
     if image_processor is None:
-        return ImageInput(None, *description.pixels, assumed=True)
-    patch: int = getattr(description.left.host(model).config, "patch_size", 0)
+        return ImageInput(None, *pixels, assumed=True)
 
     def preprocess(image: Image.Image) -> Tensor:
         try:
@@ -45,9 +46,8 @@ def _images(model: PreTrainedModel, description: Model, processor: ProcessorMixi
             raise InputError(
                 f"{type(image_processor).__name__} is not an image processor of transformers ({problem}): pass the model's own"
             ) from problem
-        naflex = description.sizes == "naflex"
-        pixels: Tensor = unpatched(output, (patch, patch)) if naflex else output["pixel_values"][0]
-        return pixels
+        prepared: Tensor = unpatched(output, (naflex, naflex)) if naflex else output["pixel_values"][0]
+        return prepared
 
     return ImageInput(preprocess)
 
@@ -112,13 +112,16 @@ def wrap_hub(
     """
     if isinstance(model, tuple):
         return _wrap_pair(model, processor, tokenizer, name)
+    tokenizer = tokenizer if tokenizer is not None else getattr(processor, "tokenizer", None)
+    if hasattr(model, "query_tokens") and hasattr(model, "vision_projection"):
+        images = _images(processor, OPENAI)
+        return wrap_blip2(model, images, tokenizer, name)
     described = _described(model)
     if described is None:
         raise refusal(model, type(model).__name__)
     description, host = described
     if description.left.projection is not None and not _has(host, description.left.projection):
         raise InputError(f"{type(model).__name__} has no contrastive head: load it as {description.name}")
-    tokenizer = tokenizer if tokenizer is not None else getattr(processor, "tokenizer", None)
     return _dual(description, (host, host), processor, tokenizer, name)
 
 
@@ -156,7 +159,8 @@ def _left(description: Model, host: PreTrainedModel, processor: ProcessorMixin |
             AssumptionWarning,
             stacklevel=5,
         )
-    images = _images(host, description, processor)
+    patch = description.left.host(host).config.patch_size if description.sizes == "naflex" else None
+    images = _images(processor, description.pixels, patch)
     return HubImageEncoder(host, description.left, images, sizes=description.sizes)
 
 
@@ -198,13 +202,24 @@ def load_hub(name: str) -> DualEncoder:
     folder = saved_folder("hf", name, "config.json")
     with loading(f"hf:{name}", "a local folder (hf:PATH)"):
         config = transformers.AutoConfig.from_pretrained(folder)
-        kind = config.model_type
-        if kind != JOINED and kind not in MODELS:
+        described = _class_name(config)
+        if described is None:
             raise refusal(_without_weights(config), f"hf:{name}")
-        described = "VisionTextDualEncoderModel" if kind == JOINED else MODELS[kind].name
         model = _complete(f"hf:{name}", getattr(transformers, described), folder)
         processor = transformers.AutoProcessor.from_pretrained(folder)
     return wrap_hub(model, processor, name=f"hf:{name}")
+
+
+def _class_name(config: Any) -> str | None:
+    """The class that has both sides of a saved model; None where there is none, or where a model was saved that generates."""
+    import transformers
+
+    saved = getattr(transformers, (config.architectures or [""])[0], None)
+    if saved is not None and getattr(saved, "can_generate", lambda: False)():
+        return None
+    classes = {kind: model.name for kind, model in MODELS.items()}
+    classes |= {JOINED: "VisionTextDualEncoderModel", "blip-2": "Blip2ForImageTextRetrieval"}
+    return classes.get(config.model_type)
 
 
 def _without_weights(config: Any) -> nn.Module:

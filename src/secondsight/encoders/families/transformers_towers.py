@@ -110,6 +110,10 @@ class Tower:
         return [*(pooler(part) if name == "pooler" else part for name, part in modules), parts.projection]
 
 
+Pixels = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of the colours that pixels are normalised by."""
+
+OPENAI: Pixels = (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
 _HALF = ((0.5,) * 3, (0.5,) * 3)
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 _UNIT = ((0.0,) * 3, (1.0,) * 3)
@@ -129,7 +133,7 @@ class Model:
     text: Tower
     pads: bool = False
     sizes: Literal["fixed", "any", "naflex"] = "fixed"
-    pixels: tuple[tuple[float, ...], tuple[float, ...]] = (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    pixels: Pixels = OPENAI
     scale: str = "logit_scale"
     scaled_by: Callable[[Tensor], Tensor] = torch.exp
 
