@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secondsight.encoders.base import ATTENTION_POOL, Context, Encoder, Head, Reference, States
+from secondsight.paths.pooled import PooledBlock
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.support.guard import capturing, observing, replacing, skipping
 
@@ -47,13 +48,14 @@ class HostEncoder(Encoder):
     pooled positions), as in texts: references are then run under the context of their input. `chained` says that every
     block takes the output of the one before it, so that the blocks below a layer need not run. `channels_last` says that
     feature maps are (batch, rows, columns, width). `output_suffices` says that what follows the last block reads nothing
-    but its output.
+    but its output. `kept` is how many dimensions of the embeddings are kept; None keeps all.
     """
 
     contextual = False
     chained = True
     channels_last = False
     output_suffices = True
+    kept: int | None = None
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class HostEncoder(Encoder):
     def from_input(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """The host from model-ready tensors to embeddings, in `dtype`."""
         module = self.in_precision(dtype)
-        return lambda tensors: self.encode(module, tensors)
+        return lambda tensors: self._kept(self.encode(module, tensors))
 
     def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Hidden states for a batch, each with its own input as context."""
@@ -114,7 +116,7 @@ class HostEncoder(Encoder):
                 if layer == self.depth:
                     stack.enter_context(skipping(blocks[-1:], last_length))
                 stack.enter_context(replacing(blocks[min(layer, last)], self._as_in_host(hidden, layer)))
-                return self.encode(module, tensor.expand(len(x), *tensor.shape[1:]))
+                return self._kept(self.encode(module, tensor.expand(len(x), *tensor.shape[1:])))
 
         return head
 
@@ -139,7 +141,7 @@ class HostEncoder(Encoder):
 
         block = blocks[min(layer, self.depth - 1)]
         with capturing(block, arguments), observing(blocks[0], note_first), observing(blocks[-1], note_last):
-            embeddings = self.encode(self.module, tensors)
+            embeddings = self._kept(self.encode(self.module, tensors))
         if "args" not in arguments:
             raise AdapterError(
                 f"the {self.kind} model never called its block {layer}: a scripted or exported model cannot be explained"
@@ -153,6 +155,13 @@ class HostEncoder(Encoder):
     def _from_host(self, hidden: Tensor, layer: int) -> Tensor:
         """Hidden states that a host's block took, as (batch, position, width) or (batch, width, rows, columns)."""
         return hidden.movedim(3, 1) if self.channels_last and hidden.ndim == 4 else hidden
+
+    def closed_form(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
+        """See `Encoder.closed_form`; None where embeddings are cut."""
+        return super().closed_form(layer, context, dtype) if self.kept is None else None
+
+    def _kept(self, embeddings: Tensor) -> Tensor:
+        return embeddings if self.kept is None else embeddings[:, : self.kept]
 
     def _as_in_host(self, hidden: Tensor, layer: int) -> Tensor:
         """The other way round."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ import torch
 import transformers as hub
 from PIL import Image
 from torch import Tensor, nn
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 import secondsight as ss
 
@@ -98,3 +100,11 @@ def text_config(tokenizer: Any, positions: int = 32, **options: Any) -> dict[str
 
 def resized(side: int = 48, **options: Any) -> Any:
     return hub.CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}, **options)
+
+
+def save_hub(example: Example, folder: Path) -> None:
+    """A model of transformers and its processor, as a hub has them."""
+    example.host.save_pretrained(folder)
+    processor = getattr(hub, PROCESSOR_MAPPING_NAMES[example.host.config.model_type])
+    # Saving writes the processor's name into the tokenizer object.
+    processor(*copy.deepcopy(example.parts)).save_pretrained(folder)

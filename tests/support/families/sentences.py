@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import sentence_transformers as st
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 import secondsight as ss
 import vocabularies
-from families.example import CAPTIONS, Example, family, settled, text_config
+from families.example import CAPTIONS, FAMILIES, Example, family, photographs, save_hub, settled, text_config
 
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -177,3 +178,29 @@ def st_splade_inference_free(dtype: torch.dtype) -> Example:
     query = [sparse.SparseStaticEmbedding(tokenizer, torch.rand(len(tokenizer)))]
     document = [_masked_words(), sparse.SpladePooling("sum", activation_function="log1p_relu")]
     return _example(dtype, [modules.Router.for_query_document(query, document)], st.SparseEncoder)
+
+
+def _multimodal(dtype: torch.dtype, name: str, **options: Any) -> Example:
+    """A dual encoder of transformers as sentence-transformers runs it; images left, texts right."""
+    example = FAMILIES[name](torch.float32)
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    save_hub(example, Path(_FOLDERS[-1].name))
+    host = st.SentenceTransformer(modules=[modules.Transformer(_FOLDERS[-1].name), modules.Normalize()], **options)
+    host = host.eval().to(dtype)
+
+    def encode(raw: Any) -> Tensor:
+        return host.encode(raw, convert_to_tensor=True).clone()
+
+    return Example(ss.wrap(host), host, photographs(), CAPTIONS, encode, encode, normalised=True, parts=example.parts)
+
+
+@family
+def st_clip(dtype: torch.dtype) -> Example:
+    """CLIP inside, images and texts"""
+    return _multimodal(dtype, "hf-clip")
+
+
+@family
+def st_siglip_cut(dtype: torch.dtype) -> Example:
+    """SigLIP inside, truncated"""
+    return _multimodal(dtype, "hf-siglip", truncate_dim=16)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secondsight.encoders.base import Context, Encoder
 from secondsight.encoders.blocks import pooled_block
+from secondsight.encoders.host import HostEncoder
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
 from secondsight.inputs.prepared import Prepared
 from secondsight.inputs.texts import HubTokens, Tokens
@@ -28,7 +29,6 @@ TASKS = ("query", "document")
 
 _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 _POOLS = {"cls": "first token", "lasttoken": "last token", "weightedmean": "weighted mean"}
-_PAIR = ("two dogs play", "a dog runs in the park")
 
 
 def kind_of(module: object) -> str:
@@ -184,9 +184,16 @@ class Agreement:
     """
 
     def __init__(
-        self, model: SentenceTransformer, left: SentenceEncoder, right: SentenceEncoder, *, cosine: bool, name: str
+        self,
+        model: SentenceTransformer,
+        query: HostEncoder,
+        document: HostEncoder,
+        *,
+        cosine: bool,
+        name: str,
+        pair: tuple[str, Any] = ("two dogs play", "a dog runs in the park"),
     ) -> None:
-        self.model, self.sides, self.cosine, self.name = model, (left, right), cosine, name
+        self.model, self.sides, self.cosine, self.name, self.pair = model, (query, document), cosine, name, pair
         self.checked = False
 
     def check(self) -> None:
@@ -202,8 +209,9 @@ class Agreement:
         half = any(p.dtype in (torch.float16, torch.bfloat16) for p in self.model.parameters())
         if not abs(host - similarity) <= (0.03 if half else 1e-4) * max(size, 1e-6):
             self.checked = False
+            second = repr(self.pair[1]) if isinstance(self.pair[1], str) else "a small picture"
             raise AdapterError(
-                f"the similarity of {_PAIR[0]!r} and {_PAIR[1]!r} is {host:.4f} by {self.name!r} itself and "
+                f"the similarity of {self.pair[0]!r} and {second} is {host:.4f} by {self.name!r} itself and "
                 f"{similarity:.4f} by its modules one after the other: describe the model with ss.TorchEncoder"
             )
 
@@ -213,15 +221,16 @@ class Agreement:
         is_sparse = any(c.__name__ == "SparseEncoder" for c in type(model).__mro__)
         sparse = {"convert_to_sparse_tensor": False} if is_sparse else {}
         options = dict(convert_to_tensor=True, show_progress_bar=False, **sparse)
-        query = model.encode_query(_PAIR[0], prompt=self.sides[0].prompt, **options)
-        document = model.encode_document(_PAIR[1], prompt=self.sides[1].prompt, **options)
+        query = model.encode_query(self.pair[0], prompt=self.sides[0].prompt, **options)
+        document = model.encode_document(self.pair[1], prompt=self.sides[1].prompt, **options)
         lengths = float(query.float().norm() * document.float().norm())
         return float(model.similarity(query, document)), 1.0 if self.cosine else lengths
 
     def _similarity(self) -> float:
         query, document = (
-            side.encode(side.module, side.to_model(side.tokens.prepare(text, truncate=True).tensor))[0].double()
-            for side, text in zip(self.sides, _PAIR, strict=True)
+            side.from_input(dtype)(side.to_model(side.prepare(raw, truncate=True).tensor))[0].double()
+            for side, raw in zip(self.sides, self.pair, strict=True)
+            for dtype in [side.weights_dtype() or torch.float32]
         )
         if self.cosine:
             return float(torch.nn.functional.cosine_similarity(query, document, dim=0))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from secondsight.encoders.families.multi_vector import is_multi_vector, wrap_multi_vector
 from secondsight.encoders.families.sentence_lookups import LOOKUPS, LookupEncoder
+from secondsight.encoders.families.sentence_multimodal import is_multimodal, wrap_multimodal
 from secondsight.encoders.families.sentence_sides import TASKS, Agreement, SentenceEncoder, kind_of, prompt_of, route
 from secondsight.encoders.loading import loading, saved_folder
 from secondsight.model import DualEncoder
@@ -66,6 +67,8 @@ def wrap_sentences(
     cosine = similarity == "cosine" or (normalised and joint is None)
     if cosine:
         routes = [parts[:-1] if kind_of(parts[-1]) == "Normalize" else parts for parts in routes]
+    if is_multimodal(routes[0]):
+        return wrap_multimodal(model, routes[0], chosen, cosine=cosine, name=name)
     left, right = (
         (LookupEncoder if kind_of(parts[0]) in LOOKUPS else SentenceEncoder)(parts, task, prompt, joint)
         for parts, task, prompt in zip(routes, TASKS, chosen, strict=True)
