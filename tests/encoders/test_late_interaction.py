@@ -194,14 +194,29 @@ def test_token_vectors_of_either_side_multiply_to_maxsim(name, tmp_path):
             wrong()
 
 
+def test_the_document_may_be_on_the_left():
+    model = wrapped("st-late-mean")
+    turned = model.pair("document", "query")
+    assert repr(turned) == "LateInteraction('st-late-mean', left=document, right=query)"
+    assert turned.pair("query", "document").left.encoder is model.left.encoder
+    e, t = (ss.explain(m, *pair, ss.ChainedJacobian(layer=1)) for m, pair in
+            ((model, (QUERY, DOCUMENT)), (turned, (DOCUMENT, QUERY))))  # fmt: skip
+    assert torch.allclose(e.matrix, t.T.matrix, atol=1e-12)
+    assert t.about["assignment"] == e.about["assignment"]
+    assert ss.explain(turned, DOCUMENT, QUERY, against=[OTHER, DOCUMENT]).right_input[0] == QUERY
+    with pytest.raises(ss.InputError, match="compares a query"):
+        model.pair("query", "query")
+
+
 def test_a_store_ranks_documents_by_maxsim(tmp_path):
     name = "st-late-colbert"
     model, texts = wrapped(name, torch.float32), tmp_path / "texts.txt"
     documents = [DOCUMENT, OTHER, "the sound of rain on a roof", "a cup of coffee and a spoon"]
     texts.write_text("\n".join(documents))
     source = open_source(f"texts:{texts}", "text")
-    with pytest.raises(ss.InputError, match="layer='output' only"):
-        decompose(source, model, tmp_path / "refused", ss.IntegratedJacobian())
+    for method in (ss.IntegratedJacobian(), ss.Occlusion(layer="output")):
+        with pytest.raises(ss.InputError, match="token vectors only"):
+            decompose(source, model, tmp_path / "refused", method)
     decompose(source, model, tmp_path / "store", dtype="float32")
     store = open_store(tmp_path / "store")
     hits = search(store, query_of(store, model, QUERY), 4)
@@ -239,6 +254,16 @@ def test_a_saved_model_is_loaded_by_its_folder(tmp_path):
     host("st-late-mean").save(str(tmp_path))
     e = ss.explain(ss.load(f"st:{tmp_path}"), QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
     assert e.similarity == pytest.approx(maxsim("st-late-mean", QUERY, DOCUMENT), abs=1e-5)
+
+
+def test_words_taken_away_at_the_output_take_their_best_matches_along():
+    model, method = wrapped("st-late-plain"), ss.Occlusion(layer="output")
+    e = ss.explain(model, QUERY, DOCUMENT, method)
+    assert [outcome.reference for outcome in e.outcomes] == ["zero", "zero"]
+    exact = ss.explain(model, QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
+    words = torch.tensor(e.left_layout.visible)[:, None], torch.tensor(e.right_layout.visible)
+    assert torch.allclose(e.matrix[words], exact.matrix[words], atol=1e-12)
+    assert e.terms.total == pytest.approx(e.similarity, abs=1e-10)
 
 
 def test_people_read_the_closest_call():

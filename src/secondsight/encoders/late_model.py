@@ -18,6 +18,7 @@ from secondsight.encoders.base import check_finite
 from secondsight.encoders.late_interaction import LateInteractionEncoder
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian, as_method
+from secondsight.methods.layer_input import LayerMethod
 from secondsight.model import DualEncoder, Side
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.support.guard import untouched
@@ -33,7 +34,7 @@ _ALLOWED_HALF = 3e-2
 """Relative differences to the host's similarity, for models in half precision the larger one."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SimilarityMap:
     """Similarities (query, document) of every query token with every document token, zero where the host compares none.
 
@@ -45,6 +46,9 @@ class SimilarityMap:
     document_layout: Layout
     similarity: float
     assignment: list[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        return f"SimilarityMap({' × '.join(map(str, self.matrix.shape))} tokens, similarity {self.similarity:.4f})"
 
     def __getitem__(self, selection: Any) -> Tensor:
         """The map over the document for words (or token indices) of the query, their tokens' similarities added."""
@@ -123,10 +127,10 @@ class LateInteraction(DualEncoder):
     def storable(self, method: Method | type[Method] | str | None = None) -> Method:
         """A method at the layer "output", by default the token vectors themselves; `InputError` for other layers."""
         chosen = TOKEN_VECTORS if method is None else as_method(method)
-        if getattr(chosen, "layer", None) != "output":
+        if not isinstance(chosen, LayerMethod) or chosen.layer != "output":
             raise InputError(
-                "a late-interaction model's contributions serve any number of partners at layer='output' only: elsewhere "
-                "they depend on the tokens that a partner chooses, so explain each pair with ss.explain"
+                "a late-interaction model's contributions serve any number of partners as its token vectors only, by "
+                "integrated-jacobian:layer=output: elsewhere they depend on what a partner chooses, so use ss.explain"
             )
         return chosen
 
@@ -185,6 +189,9 @@ class LateInteraction(DualEncoder):
         """MaxSim of a left input and each of several right ones."""
         ordered = [(a, b) if self.query is self.left else (b, a) for b in partners]
         return torch.tensor([self.assignment(*inputs).similarity for inputs in ordered], dtype=torch.float64)
+
+    def __repr__(self) -> str:
+        return f"LateInteraction({self.name!r}, left={self.left.name}, right={self.right.name})"
 
     def _by_role(self) -> tuple[LateInteractionEncoder, LateInteractionEncoder]:
         first, second = self._encoders

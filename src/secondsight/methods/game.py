@@ -155,13 +155,15 @@ def open_game(
     its tokens; at a deeper layer they are that layer's positions.
     """
     layer, filling = for_side(side, layer, reference)
-    if filling is None and "mean" in side.encoder.references:
-        filling = "mean"
     with untouched(side.encoder.module):
         encoder, number = at_layer(side.encoder, layer)
         if layer == "input" and side.kind == "text" and side.encoder.token_embedding(torch.float32) is None:
             # Without a known embedding table, use the first block's input.
             encoder, number = at_layer(side.encoder, 0)
+        if filling is None and encoder.references != side.encoder.references:
+            filling = encoder.references[0]  # the layer has one of its own
+        elif filling is None and "mean" in encoder.references:
+            filling = "mean"
         state = encoder.features(prepared.tensor, number)[0]
         check_finite(side.encoder, state.embedding, prepared.tensor)
         absent = encoder.reference_at(encoder.reference(prepared, filling, seed), number, state.context)
