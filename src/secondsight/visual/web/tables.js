@@ -15,7 +15,9 @@ function tableWords({ matrix, groups: [rows, columns] }, side) {
     const i = side ? k % columns : Math.floor(k / columns);
     most[i] = Math.max(most[i], Math.abs(value));
   });
-  return indices.sort((a, b) => most[b] - most[a]).slice(0, SHOWN).sort((a, b) => a - b);
+  // Words that were cut off have no values.
+  const strongest = indices.sort((a, b) => most[b] - most[a]).slice(0, SHOWN).filter((i) => most[i]);
+  return strongest.sort((a, b) => a - b);
 }
 
 /** Two texts as a table: a row a left word, a column a right one; a click picks the pair. */
@@ -28,7 +30,8 @@ export class WordTable {
     const [rows, columns] = [0, 1].map((side) => tableWords(shown, side));
     const cut = [rows, columns].map((words, side) => {
       const all = shown.groups[side];
-      return words.length < all && `the ${SHOWN} strongest of ${all} words of the ${side ? "second" : "first"} text`;
+      const text = side ? "second" : "first";
+      return words.length < all && `the ${words.length} strongest of ${all} words of the ${text} text`;
     }).filter(Boolean);
     const pairs = cut.length ? `pairs of words: ${cut.join(", ")}` : "every pair of words";
     make("caption", this.table, "", `Interaction of ${pairs}`);
