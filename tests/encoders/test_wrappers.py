@@ -257,6 +257,9 @@ def test_a_holder_of_several_models_names_them():
         ss.wrap(Holder(student=clip(), teacher=nn.DataParallel(clip(seed=1))))
     model = clip()
     ss.wrap(Holder(forward_module=nn.DataParallel(model), original_module=model))
+    tower = FAMILIES["hf-clip"](torch.float64).host.text_model
+    with pytest.raises(ss.InputError, match="of Holder only text could be explained, but CLIPTextModel "):
+        ss.wrap(Holder(text=tower, head=nn.Linear(2, 2)))
     with pytest.raises(ss.InputError, match="Holder is not a model that secondsight knows"):
         ss.wrap(Holder(first=nn.Linear(2, 2)))
 

@@ -100,12 +100,20 @@ def wrap(
     if not isinstance(model, nn.Module):
         remedy = "the model that it was exported from" if isinstance(model, ExportedProgram) else "a model object"
         raise InputError(f"cannot wrap {type(model).__name__}: give {remedy}, or load a name with ss.load")
-    model = _known_model(unwrapped(model))
-    check_explainable(model)
-    family = _family(model)
+    bare = unwrapped(model)
+    path, inner = _known_part(bare)
+    check_explainable(inner)
+    family, kind = _family(inner), type(inner).__name__
     assert family is not None  # it is known
-    options = _options(family, type(model).__name__, prompts)
-    return _function(str(family.wrapper))(model, preprocess, tokenizer, name or type(model).__name__, **options)
+    options = _options(family, kind, prompts)
+    try:
+        dual = _function(str(family.wrapper))(inner, preprocess, tokenizer, name or kind, **options)
+    except InputError as problem:
+        if not path:
+            raise
+        raise InputError(f"of {type(bare).__name__} only {path} could be explained, but {problem}") from problem
+    _warn_of_rest(bare, path, inner)
+    return dual
 
 
 _PAIRS = next(family for family in FAMILIES if family.pairs)
@@ -121,10 +129,10 @@ def _pair(model: Any) -> tuple[nn.Module, nn.Module] | None:
     return (left, right) if _PAIRS.recognises(left) and _PAIRS.recognises(right) else None
 
 
-def _known_model(model: nn.Module) -> nn.Module:
-    """A model of a known family, or the only one within a module that holds it."""
+def _known_part(model: nn.Module) -> tuple[str, nn.Module]:
+    """A model of a known family with the path "", or the only one within a module that holds it."""
     if _family(model) is not None:
-        return model
+        return "", model
     name, held = type(model).__name__, models_within(model, lambda part: _family(part) is not None)
     if not held:
         check_explainable(model)
@@ -135,17 +143,21 @@ def _known_model(model: nn.Module) -> nn.Module:
             f"{name} holds several models, {parts}: wrap one of them, as in ss.wrap(model.{next(iter(held))}), or describe "
             "the sides with ss.TorchEncoder"
         )
-    ((path, inner),) = held.items()
+    return next(iter(held.items()))
+
+
+def _warn_of_rest(model: nn.Module, path: str, inner: nn.Module) -> None:
+    """Warn of weights of a model that the part to be explained does not use."""
     within = {id(weight) for weight in inner.parameters()}
-    others = {key.split(".")[0]: None for key, weight in model.named_parameters() if id(weight) not in within}
+    others = [key for key, weight in model.named_parameters() if id(weight) not in within]
     if others:
+        names = list(dict.fromkeys(key.rpartition(".")[0] or key for key in others))
         warnings.warn(
-            f"{name} is explained by its {path} ({type(inner).__name__}) alone, without {', '.join(others)}: describe its "
-            "sides with ss.TorchEncoder if these matter",
+            f"{type(model).__name__} is explained by its {path} ({type(inner).__name__}) alone, without "
+            f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: describe its sides with ss.TorchEncoder if these matter",
             AssumptionWarning,
             stacklevel=3,
         )
-    return inner
 
 
 def _family(model: nn.Module) -> Family | None:
