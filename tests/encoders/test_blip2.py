@@ -14,7 +14,6 @@ from families.hub_more import blip2_host
 from secondsight.model import Side
 from secondsight.testing import CHECKS, Case
 
-
 host = cache(blip2_host)
 model = cache(lambda dtype: ss.wrap(host(dtype), Pair(resized(32), vocabularies.bert())))
 
