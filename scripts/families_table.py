@@ -56,7 +56,8 @@ INTRO = """# Families
 
 The models that were tried, and what was checked of each:
 
-- *layers*: all that can be explained. `input` is pixels, spectrogram bins or token embeddings.
+- *layers*: all that can be explained. `input` is pixels, spectrogram bins or token embeddings. GroupViT's images have none:
+  each patch goes to one group, and the choice that the full input makes is held, which has to be known before.
 - *closed form at −1*: whether the last layer has the `pooled` strategy, which costs less than one forward pass; `auto`
   takes it. Without it, and at every other layer, `forward`, `reverse` and, for a pair, `paired` give the same numbers.
 - *similarity*: what is explained differs by less than this from the similarity of the host library's own embeddings, made

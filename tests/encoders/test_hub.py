@@ -13,7 +13,7 @@ from secondsight.support.guard import untouched
 
 pytestmark = pytest.mark.filterwarnings("ignore::secondsight.AssumptionWarning")
 
-NEW = ("metaclip-2", "clipseg", "owlvit", "owlv2", "flava", "aimv2", "tipsv2")
+NEW = ("metaclip-2", "groupvit", "clipseg", "owlvit", "owlv2", "flava", "aimv2", "tipsv2")
 NEW += ("joined-vit-bert", "joined-dinov2-roberta", "joined-swin-mpnet")
 # These compute norms or softmax in float32 whatever their precision.
 COARSE = ("hf-aimv2",)
@@ -24,7 +24,8 @@ def logits(example: Example, image: object, text: str) -> float:
     images, tokenizer = example.parts
     inputs = {**images(images=image, return_tensors="pt"), **tokenizer(text, return_tensors="pt")}
     dtype = next(example.host.parameters()).dtype
-    output = example.host(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()})
+    with torch.no_grad():
+        output = example.host(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()})
     return float(output.logits_per_image) / example.model.logit_scale
 
 
@@ -139,6 +140,20 @@ def test_flavas_logits_are_the_ones_it_was_trained_with():
     model = ss.wrap(holder, Pair(images, tokenizer))
     e = ss.explain(model, photographs()[0], CAPTIONS[0], scale="logit")
     assert e.similarity == pytest.approx(expected, abs=1e-5)
+
+
+def test_groupvits_choice_of_groups_is_held():
+    example = FAMILIES["hf-groupvit"](torch.float64)
+    image, text = photographs()[0], CAPTIONS[0]
+    e = ss.explain(example.model, image, text, ss.IntegratedJacobian(layer=0, tol=1e-4))
+    assert e.similarity == pytest.approx(logits(example, image, text), abs=1e-10)
+    assert e.error < 1e-3
+    assert e["spoon"].shape == (4, 4)
+    special = e.left_layout.special
+    assert list(special.values()) == ["group"] * 5
+    assert all("get_attn" not in vars(module) for module in example.host.modules())
+    with pytest.raises(ss.InputError, match="use layer=0"):
+        ss.explain(example.model, image, text, ss.IntegratedJacobian(layer="input"))
 
 
 def test_grey_padding_is_no_part_of_the_image():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import secondsight as ss
 import vocabularies
-from families.example import CAPTIONS, TEXT, VISION, Example, Pair, family, resized, settled, text_config
+from families.example import CAPTIONS, TEXT, VISION, Example, family, resized, settled, text_config
 from families.hub import wrapped
 
 SQUARE = {"size": {"height": 32, "width": 32}}
@@ -57,6 +57,16 @@ def hf_owlv2(dtype: torch.dtype) -> Example:
     example = _detector(hub.Owlv2Config, hub.Owlv2Model, hub.Owlv2ImageProcessor(**SQUARE), dtype)
     # Its processor blurs before it resizes, which takes long for large pictures.
     return replace(example, left=[photograph.resize((120, 90)) for photograph in example.left])
+
+
+@family
+def hf_groupvit(dtype: torch.dtype) -> Example:
+    """GroupViT"""
+    tokenizer = vocabularies.clip()
+    groups = dict(depths=[2, 1, 1], num_group_tokens=[5, 3, 0], num_output_groups=[5, 3, 3])
+    sizes = dict(projection_dim=16, projection_intermediate_dim=20)
+    config = hub.GroupViTConfig(vision_config=IMAGES | groups, text_config=text_config(tokenizer, 24, **SHORT), **sizes)
+    return wrapped(hub.GroupViTModel(config), resized(32), tokenizer, dtype)
 
 
 @family
@@ -155,8 +165,3 @@ def blip2_host(dtype: torch.dtype) -> Any:
         image_text_hidden_size=16,
     )
     return settled(hub.Blip2ForImageTextRetrieval(config), dtype)
-
-
-def blip2(dtype: torch.dtype) -> ss.DualEncoder:
-    """BLIP-2, image-text contrast; late interaction, which has no embedding of a side and is no `Example`."""
-    return ss.wrap(blip2_host(dtype), Pair(resized(32), vocabularies.bert()))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from secondsight.encoders.base import Encoder
 from secondsight.encoders.families.blip2 import wrap_blip2
 from secondsight.encoders.families.clap import ClapAudioEncoder
+from secondsight.encoders.families.groupvit import GroupVitImage
 from secondsight.encoders.families.transformers_encoders import (
     HubImageEncoder,
     HubTextEncoder,
@@ -161,7 +162,8 @@ def _left(description: Model, host: PreTrainedModel, processor: ProcessorMixin |
         )
     patch = description.left.host(host).config.patch_size if description.sizes == "naflex" else None
     images = _images(processor, description.pixels, patch)
-    return HubImageEncoder(host, description.left, images, sizes=description.sizes)
+    encoder = GroupVitImage if description is MODELS["groupvit"] else HubImageEncoder
+    return encoder(host, description.left, images, sizes=description.sizes)
 
 
 def _wrap_pair(models: tuple[PreTrainedModel, ...], processor: Any, tokenizer: Any, name: str) -> DualEncoder:

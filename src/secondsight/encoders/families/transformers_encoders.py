@@ -31,18 +31,18 @@ class HubImageEncoder(HostImageEncoder):
     """An image tower of transformers; `sizes` are those of `Model`."""
 
     def __init__(self, model: PreTrainedModel, tower: Tower, images: ImageInput, *, sizes: str = "fixed") -> None:
-        self.tower, self.naflex, self.pool = tower, sizes == "naflex", tower.pooling
+        self.tower, self.naflex = tower, sizes == "naflex"
+        self.pool = type(self).pool if tower.pool is None else tower.pooling
         config = tower.host(model).config
-        # Stages that merge patches: each takes its grid from the one before it.
-        self.merges = hasattr(config, "depths")
-        self.chained = self.output_suffices = not self.merges
+        # A stage that merges patches takes its grid from the one before it.
+        self.chained = self.output_suffices = not tower.merges
         patch, size = _both(getattr(config, "patch_size", None)), _both(getattr(config, "image_size", None))
         registers = getattr(config, "num_register_tokens", 0)
         super().__init__(
             tower.parts(model),
             images,
             special=() if tower.probe is not None else (*tower.special, *("register",) * registers),
-            patch=None if self.merges else patch,
+            patch=None if self.tower.merges else patch,
             size=size if patch is not None and sizes == "fixed" else None,
         )
 
@@ -64,7 +64,7 @@ class HubImageEncoder(HostImageEncoder):
 
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """Special positions, then the patches or cells; of towers that merge patches, those that are left."""
-        if not self.merges or len(states.context.shape) == 3:
+        if not self.tower.merges or len(states.context.shape) == 3:
             return super().layout(prepared, layer, states)
         (height, width), size = prepared.tensor.shape[-2:], len(states.hidden)
         side = round((height * width / size) ** 0.5)

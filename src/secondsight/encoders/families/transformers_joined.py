@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from secondsight.encoders.families.transformers_refusals import blocks_path
 from secondsight.encoders.families.transformers_towers import IMAGENET, MODELS, Model, Tower
 from secondsight.support.errors import InputError
@@ -43,13 +41,13 @@ def joined(model: PreTrainedModel) -> Model:
     return description if kinds[0].startswith("clip") else replace(description, pixels=IMAGENET)
 
 
-def _unknown(tower: nn.Module, name: str, projection: str) -> Tower:
+def _unknown(tower: Any, name: str, projection: str) -> Tower:
     blocks = blocks_path(tower)
     if blocks is None:
         raise InputError(
             f"the {name} {type(tower).__name__} has no list of blocks: describe both sides with ss.TorchEncoder"
         )
-    return Tower(name, projection, blocks, pool=None)
+    return Tower(name, projection, blocks, pool=None, merges=hasattr(tower.config, "depths"))
 
 
 def dpr_tower(model: Any) -> Tower | None:

@@ -32,7 +32,8 @@ class Tower:
     blocks. `finish` are the parts of the tower that follow the last block or pool, before the projection. `end` says
     how the end token is found: the "first" one of the configured id, the "highest" id of the text, or as in "clip", whose
     old configurations say 2 and mean the highest. `table` holds the token embeddings where the tower does not say so. `special`
-    names the positions before the patches, of which there may be fewer.
+    names the positions before the patches, of which there may be fewer. `merges` says that blocks are stages, which
+    merge patches.
     """
 
     module: str
@@ -45,6 +46,7 @@ class Tower:
     end: Literal["clip", "first", "highest"] = "clip"
     table: str | None = None
     special: tuple[str, ...] = ("class",)
+    merges: bool = False
 
     @property
     def pooling(self) -> str:
@@ -169,6 +171,12 @@ MODELS = {
         "BlipForImageTextRetrieval",
         Tower("vision_model", "vision_proj", "encoder.layers", read="first", finish=("post_layernorm",)),
         Tower("text_encoder", "text_proj", "encoder.layer", read="first"),
+    ),
+    "groupvit": Model(
+        "GroupViTModel",
+        Tower("vision_model", "visual_projection", "encoder.stages.0.layers", pool=None),
+        replace(_CAUSAL, table="embeddings.token_embedding"),
+        pixels=IMAGENET,
     ),
     "clipseg": Model("CLIPSegModel", _PLAIN, _CAUSAL, sizes="any", pixels=IMAGENET),
     "owlvit": Model("OwlViTModel", _PLAIN, _OWL),
