@@ -392,4 +392,18 @@ def test_long_steps_tell_how_far_they_are(monkeypatch):
     with listening(shares.append):
         contributions.rows.pull(rows)
     contributions.rows.pull(rows)
-    assert shares == [(row + 1) / len(rows) for row in range(len(rows))]
+    assert shares == sorted(shares)
+    assert {(row + 1) / len(rows) for row in range(len(rows))} <= set(shares)
+
+
+def test_a_long_step_of_one_row_tells_how_far_it_is_on_the_way(monkeypatch):
+    monkeypatch.setattr(linearisation, "_EDGES_TOLD", 2)
+    shares = []
+    for cells in (1, 3):
+        contributions = explained(deep, noise(1, 4, 6, seed=1), noise(1, 4, 6, seed=2), cells=cells)
+        with listening(shares.append):
+            contributions.rows.pull(torch.ones(1, len(contributions.embedding), dtype=torch.float64))
+        assert len(shares) > 3
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
+        shares.clear()

@@ -7,6 +7,7 @@ from torch import nn
 
 import secondsight as ss
 from models import clip, pixels, resnet
+from secondsight.paths.linear_maps import TimesMatrix
 from secondsight.paths.linearisation import Linearisation
 from secondsight.paths.locality import colours, find_pool
 
@@ -95,3 +96,37 @@ def test_transformers_and_attention_pools_are_not_coloured():
         joint = torch.eye(vectors.shape[1], dtype=vectors.dtype)
         fresh = model.left.contributions([image], ss.ChainedJacobian(layer=-2))[0]
         assert torch.allclose(fresh.rows.pull(joint).T, vectors, atol=1e-12)
+
+
+class Mixing(nn.Module):
+    """Norm and queries, keys and values of every position, attention with a residual stream, and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.inner, self.out = nn.LayerNorm(4), nn.Linear(4, 12), nn.Linear(4, 5)
+
+    def forward(self, x):
+        query, key, value = self.inner(self.norm(x)).chunk(3, -1)
+        return self.out(x + (query @ key.mT).softmax(-1) @ value).tanh().mean(1)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_rows_meet_the_step_where_positions_begin_to_mix(nodes):
+    torch.manual_seed(0)
+    head = Mixing().double().requires_grad_(False)
+    start, end = torch.randn(2, nodes, 6, 4, dtype=torch.float64)
+    linear = Linearisation(head, start, end)
+    cotangents = torch.randn(7, nodes, 5, dtype=torch.float64)
+    rows = {}
+    for edge in linear._edges:
+        if isinstance(edge.map, TimesMatrix):
+            counted = rows.setdefault(edge.map.matrix.shape[-2:], [])
+            object.__setattr__(
+                edge.map, "pull", lambda g, c=counted, m=edge.map: (c.append(len(g)), type(m).pull(m, g))[1]
+            )
+    met = linear.pull_positions(cotangents, end - start)
+    if nodes == 1:
+        assert not rows[4, 12]
+        assert rows[4, 5]
+    plain = torch.einsum("rnpd,npd->rp", linear.pull(cotangents), end - start)
+    assert torch.allclose(met, plain, rtol=1e-12, atol=1e-13)

@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secondsight.paths.attention import fused_attention
 from secondsight.paths.linearisation import Linearisation
 from secondsight.paths.quadrature import Nodes, Rule
 from secondsight.support.memory import retry_in_smaller_chunks
+from secondsight.support.progress import part_of
 
 Head = Callable[[Float[Tensor, "node position width"]], Float[Tensor, "node joint"]]
 
@@ -124,7 +126,7 @@ class LinePath:
             together = max(1, _WORKING_FLOATS // chunk_divisor // int(self.work))
             return torch.cat([self.head(self._at(part)) for part in nodes.split(together)])
 
-        with torch.no_grad():
+        with torch.no_grad(), fused_attention():
             return retry_in_smaller_chunks(run)
 
     def total(self, rule: Rule) -> Float[Tensor, "node joint"]:
@@ -135,7 +137,8 @@ class LinePath:
         def run(chunk_divisor: int) -> Tensor:
             parts = []
             for part, linear in self._parts(rule, chunk_divisor):
-                along = linear.push(tangent.expand(part.stop - part.start, *tangent.shape)[None])[0]
+                with part_of(part.start, part.stop, len(rule)):
+                    along = linear.push(tangent.expand(part.stop - part.start, *tangent.shape)[None])[0]
                 # Where the head breaks on the way, its derivative says so too.
                 parts.append(along.where(linear.value.isfinite(), torch.nan))
             return torch.cat(parts)
@@ -155,11 +158,10 @@ class LinePath:
         result = self.delta.new_zeros(len(directions), self.positions)
         for part, linear in self._parts(rule, chunk_divisor):
             cotangents = rule.weights[part].to(self.delta)[:, None] * directions.to(self.delta)[:, None]
-
-            def contracted(pulled: Tensor) -> Tensor:
-                return torch.einsum("rnpd,pd->rp", pulled, self.delta)
-
-            result += linear.pull(cotangents, contracted)
+            with part_of(part.start, part.stop, len(rule)):
+                result += linear.pull_positions(
+                    cotangents, self.delta.expand(part.stop - part.start, *self.delta.shape)
+                )
         return result
 
     def vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
@@ -174,7 +176,8 @@ class LinePath:
         parts = []
         for part, linear in self._parts(rule, chunk_divisor):
             steps = self.delta.expand(part.stop - part.start, *self.delta.shape)
-            moved = linear.push_positions(steps, self.grid)
+            with part_of(part.start, part.stop, len(rule)):
+                moved = linear.push_positions(steps, self.grid)
             parts.append(torch.einsum("n,pnk->pk", rule.weights[part].to(self.delta), moved))
         return sum(parts[1:], parts[0])
 

@@ -18,15 +18,18 @@ from torch import Tensor
 
 from secondsight.paths.kinks import KINKED_OPERATIONS
 from secondsight.paths.linear_maps import LinearMap, Slice
-from secondsight.paths.locality import Pool, colours, find_pool, gathered
+from secondsight.paths.locality import Pool, colours, find_pool, gathered, local_moves
 from secondsight.paths.memory import storage
 from secondsight.paths.rules import Edge, Move, NoRule, edges_of
 from secondsight.paths.tape import CannotRecord, Operation, record
 from secondsight.support.errors import InputError
 from secondsight.support.memory import retry_in_smaller_chunks
-from secondsight.support.progress import tell
+from secondsight.support.progress import part_of, tell
 
 Function = Callable[[Tensor], Tensor]
+
+_EDGES_TOLD = 32
+"""After so many maps a pass through a chain says how far it is."""
 
 _ROW_FLOATS = 2**26
 """Floats that the rows of one chunk may take in the largest tensor of the chain, 256 MB in float32."""
@@ -173,20 +176,40 @@ class Linearisation:
         floats = _ROW_FLOATS_ON_CPU if self.value.device.type == "cpu" else _ROW_FLOATS
         return max(1, floats // self._largest)
 
-    def pull(self, cotangents: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The transpose: gradients of every cotangent's inner product with the output, (row, *input).
+    def pull(self, cotangents: Tensor) -> Tensor:
+        """The transpose: gradients of every cotangent's inner product with the output, (row, *input)."""
 
-        `finish` reduces a chunk of gradients to what is wanted of them.
+        def pull(rows: Tensor) -> Tensor:
+            totals = self._pull(rows, self._edges)
+            return totals[0] if 0 in totals else rows.new_zeros(len(rows), *self.input_shape)
+
+        return self._in_chunks(pull, cotangents)
+
+    def pull_positions(self, cotangents: Tensor, step: Tensor) -> Tensor:
+        """Inner products of every cotangent's gradient with each position's part of a step: (row, position).
+
+        The function's input and `step` are (node, position, width). As far as positions do not mix, the step is pushed once and
+        met there, so that no cotangent is pulled through what comes before.
         """
-        return self._in_chunks(lambda rows: (finish or _as_it_is)(self._pull(rows)), cotangents)
+        with torch.no_grad():
+            meeting = local_moves(self._edges, step)
+        beyond = [edge for edge in self._edges if edge.target not in meeting]
+
+        def pull(rows: Tensor) -> Tensor:
+            totals = self._pull(rows, beyond)
+            products = [moved.dot(totals[number]) for number, moved in meeting.items() if number in totals]
+            return sum(products[1:], products[0]) if products else rows.new_zeros(len(rows), step.shape[1])
+
+        return self._in_chunks(pull, cotangents)
 
     def _in_chunks(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         def chunked(chunk_divisor: int) -> Tensor:
             chunks = rows.split(max(1, self._together() // chunk_divisor))
             results = []
-            for number, chunk in enumerate(chunks, 1):
-                results.append(run(chunk))
-                tell(number / len(chunks))
+            for number, chunk in enumerate(chunks):
+                with part_of(number, number + 1, len(chunks)):
+                    results.append(run(chunk))
+                    tell(1.0)
             return torch.cat(results)
 
         with torch.no_grad():
@@ -201,6 +224,8 @@ class Linearisation:
         moves: dict[int | None, Tensor] = {source: tangents}
         last_use = {edge.source: position for position, edge in enumerate(edges)}
         for position, edge in enumerate(edges):
+            if position % _EDGES_TOLD == _EDGES_TOLD - 1:
+                tell(position / len(edges))
             if edge.source in moves:
                 moved = edge.map.push(moves[edge.source])
                 moves[edge.target] = moves[edge.target] + moved if edge.target in moves else moved
@@ -208,11 +233,14 @@ class Linearisation:
                     del moves[edge.source]
         return moves[target] if target in moves else tangents.new_zeros(len(tangents), *self.value.shape)
 
-    def _pull(self, cotangents: Tensor) -> Tensor:
+    def _pull(self, cotangents: Tensor, edges: Sequence[Edge]) -> dict[int, Tensor]:
+        """Back through some of the edges: gradients of the tensors that none of them leads to, by number."""
         totals: dict[int, Tensor] = {} if self._output is None else {self._output: cotangents}
         writable: set[int] = set()
-        for position in range(len(self._edges) - 1, -1, -1):
-            edge = self._edges[position]
+        for position in range(len(edges) - 1, -1, -1):
+            edge = edges[position]
+            if position % _EDGES_TOLD == _EDGES_TOLD - 1:
+                tell(1 - position / len(edges))
             if edge.target not in totals:
                 continue
             g, total = totals[edge.target], totals.get(edge.source)
@@ -227,15 +255,9 @@ class Linearisation:
                 pulled = edge.map.pull(g)
                 totals[edge.source] = pulled if total is None else total + pulled
                 writable.discard(edge.source)
-            if position == 0 or self._edges[position - 1].target != edge.target:
+            if position == 0 or edges[position - 1].target != edge.target:
                 del totals[edge.target]
-        if 0 not in totals:
-            return cotangents.new_zeros(len(cotangents), *self.input_shape)
-        return totals[0]
-
-
-def _as_it_is(gradients: Tensor) -> Tensor:
-    return gradients
+        return totals
 
 
 def _tensors_of(value: object) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from secondsight.paths.linear_maps import (
     Cast,
+    Centre,
     Composed,
     Convolution,
     Identity,
@@ -81,6 +82,42 @@ def find_pool(edges: Sequence[Edge], shape: torch.Size, grid: tuple[int, int]) -
     return pool
 
 
+@dataclass(frozen=True)
+class LocalMove:
+    """What a tensor moves when every position takes its part of a step, each position moving its own place on `axis` alone."""
+
+    move: Tensor
+    axis: int
+
+    def dot(self, gradients: Tensor) -> Tensor:
+        """Inner products of gradients (row, *shape) with the move, position by position: (row, position)."""
+        first, second = gradients.movedim(self.axis + 1, 1).flatten(2), self.move.movedim(self.axis, 0).flatten(1)
+        return torch.einsum("rpd,pd->rp", first, second)
+
+
+def local_moves(edges: Sequence[Edge], step: Tensor) -> dict[int, LocalMove]:
+    """The tensors, by number, in which a chain has not yet mixed the positions of its input and a step (node, position, width).
+
+    These are the input and all tensors that depend on the input through these alone, each position by itself.
+    """
+    reaches = {0: Reach(step.shape, (1,), (step.shape[1], 1))}
+    moves, mixed = {0: step}, set[int]()
+    for edge in edges:
+        reach = _through(edge.map, reaches[edge.source]) if edge.source in reaches else None
+        if reach is None or reach.period != (1, 1) or edge.target in mixed:
+            mixed.add(edge.target)
+        elif edge.target in reaches:
+            mixed.update({edge.target} if reaches[edge.target].axes != reach.axes else ())
+            moves[edge.target] = moves[edge.target] + edge.map.push(moves[edge.source][None])[0]
+        else:
+            reaches[edge.target] = reach
+            moves[edge.target] = edge.map.push(moves[edge.source][None])[0]
+        if edge.target in mixed:
+            reaches.pop(edge.target, None)
+            moves.pop(edge.target, None)
+    return {number: LocalMove(move, reaches[number].axes[0]) for number, move in moves.items()}
+
+
 def _pools(jacobian: LinearMap, reach: Reach) -> bool:
     """Whether a map adds up all cells."""
     first = jacobian.maps[0] if isinstance(jacobian, Composed) else jacobian
@@ -99,7 +136,7 @@ def _through(jacobian: LinearMap, reach: Reach) -> Reach | None:
     if isinstance(jacobian, Scale):
         return reach if jacobian.source == jacobian.target else None
     rank = len(reach.shape)
-    if isinstance(jacobian, (TimesMatrix, LowRank)):
+    if isinstance(jacobian, (TimesMatrix, LowRank, Centre)):
         if rank - 1 in reach.axes or (isinstance(jacobian, TimesMatrix) and jacobian.matrix.ndim > 2):
             return None
         width = jacobian.matrix.shape[-1] if isinstance(jacobian, TimesMatrix) else reach.shape[-1]

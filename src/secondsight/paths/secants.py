@@ -75,30 +75,53 @@ def _derivative(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     return tangent
 
 
-def softmax(z: Points, y: Points) -> LowRank:
-    """Along the last axis: diag(p̄) − ∫ p pᵀ, with as many nodes as make it right, and what is missing as rank one."""
+def softmax(z: Points, y: Points, count: int | None = None) -> LowRank:
+    """Along the last axis: diag(p̄) − ∫ p pᵀ, with what its nodes miss as rank one; `count` nodes, or as many as needed."""
     if z[0] is z[1]:
         return _softmax_derivative(y[1])
     start, end = (_unmasked(point) for point in z)
     run, rise = end - start, y[1] - y[0]
-    double = run.dtype == torch.float64
-    allowed = (1e-13 if double else _SOFTMAX_MISS) * float(rise.abs().max())
-    if allowed == 0:
+    largest = float(rise.abs().max()) if count is None else 1.0
+    if largest == 0:
         return _softmax_derivative(y[1])
-    for count in _SOFTMAX_NODES_IN_DOUBLE if double else _SOFTMAX_NODES:
-        alpha, weights = _nodes(count, run)
-        nodes = run.new_empty(count, *run.shape)
-        for node, probabilities in zip(alpha.tolist(), nodes, strict=True):
-            torch.softmax(torch.add(start, run, alpha=node), -1, out=probabilities)
-        p = nodes.movedim(0, -2)
-        mean = weights @ p
-        energy = (p @ run[..., None]).squeeze(-1) * weights
-        missing = (energy[..., None, :] @ p).squeeze(-2).addcmul_(mean, run, value=-1).add_(rise)
-        if float(missing.abs().max()) <= allowed:
+    for number in softmax_nodes(run.dtype) if count is None else (count,):
+        p, weights, mean, missing = _softmax_nodes(start, run, rise, number)
+        if count is None and enough(float(missing.abs().max()), largest, run.dtype):
             break
     step = run[..., None, :]
     along = missing[..., None, :] / _positive(step @ step.mT)
     return LowRank(mean, [(p, p, -weights), (along, step, None)])
+
+
+def softmax_miss(z: Points, y: Points, count: int) -> tuple[float, float]:
+    """The most that `count` nodes of a softmax miss of its rise, and the largest rise."""
+    start, end = (_unmasked(point) for point in z)
+    rise = y[1] - y[0]
+    missing = _softmax_nodes(start, end - start, rise, count)[-1]
+    return float(missing.abs().max()), float(rise.abs().max())
+
+
+def softmax_nodes(dtype: torch.dtype) -> Sequence[int]:
+    """How many nodes to try, one number after the other."""
+    return _SOFTMAX_NODES_IN_DOUBLE if dtype == torch.float64 else _SOFTMAX_NODES
+
+
+def enough(missing: float, largest: float, dtype: torch.dtype) -> bool:
+    """Whether nodes of a softmax miss little of its largest rise."""
+    return missing <= (1e-13 if dtype == torch.float64 else _SOFTMAX_MISS) * largest
+
+
+def _softmax_nodes(start: Tensor, run: Tensor, rise: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Probabilities (…, node, N) at nodes, their weights and their mean, and what the mean Jacobian misses of the rise."""
+    alpha, weights = _nodes(count, run)
+    nodes = run.new_empty(count, *run.shape)
+    for node, probabilities in zip(alpha.tolist(), nodes, strict=True):
+        torch.softmax(torch.add(start, run, alpha=node), -1, out=probabilities)
+    p = nodes.movedim(0, -2)
+    mean = weights @ p
+    energy = (p @ run[..., None]).squeeze(-1) * weights
+    missing = (energy[..., None, :] @ p).squeeze(-2).addcmul_(mean, run, value=-1).add_(rise)
+    return p, weights, mean, missing
 
 
 def _softmax_derivative(p: Tensor) -> LowRank:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from secondsight.paths.attention import AttentionAsOne
 from secondsight.paths.memory import Memory, geometry, storage
 
 Structure = TreeSpec | tuple[str, ...]
@@ -238,7 +239,7 @@ def record(
     is written down. Raises `CannotRecord`.
     """
     writer = _Writer(look)
-    with torch.no_grad(), writer:
+    with torch.no_grad(), AttentionAsOne(), writer:
         x = x.clone()
         writer.watch(x)
         value = function(x)

@@ -24,3 +24,14 @@ def tell(share: float) -> None:
     listener = _listener.get()
     if listener is not None:
         listener(share)
+
+
+@contextmanager
+def part_of(first: float, last: float, whole: float) -> Iterator[None]:
+    """A part of the present step, from `first` to `last` of a `whole`: what is told within it are shares of this part."""
+    listener = _listener.get()
+    if listener is None:
+        yield
+        return
+    with listening(lambda share: listener((first + share * (last - first)) / whole)):
+        yield

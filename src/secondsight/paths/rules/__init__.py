@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secondsight.paths.linear_maps import Derivative
-from secondsight.paths.rules import choices, complexes, functions, places, products, statistics, strided  # noqa: F401  # rules register themselves
+from secondsight.paths.rules import attention, choices, complexes, functions, places, products, statistics, strided  # noqa: F401  # rules register themselves
 from secondsight.paths.rules.affine import AFFINE, affine, by_torch
 from secondsight.paths.rules.functions import elementwise
 from secondsight.paths.rules.move import RULES, Edge, Move, NoRule, rule
