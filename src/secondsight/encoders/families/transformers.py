@@ -153,7 +153,7 @@ def _left(description: Model, host: PreTrainedModel, processor: ProcessorMixin |
             f"{type(host).__name__} reads sizes out of tensors while it runs, which torch {torch.__version__} does not "
             "allow in models that are differentiated forward: use a later torch"
         )
-    if description is MODELS["aimv2"] and host.config._attn_implementation != "eager":
+    if description.attention not in (None, host.config._attn_implementation):
         warnings.warn(
             "transformers' AIMv2 leaves out the causal mask of a text that comes alone, and keeps it in a padded batch: "
             "load the model with attn_implementation='eager' to explain what it was trained to compute",
@@ -241,7 +241,8 @@ def _without_weights(config: Any) -> nn.Module:
 def _complete(name: str, kind: Any, folder: str) -> PreTrainedModel:
     """The saved model; `InputError` where weights are missing, which the library would fill with random numbers."""
     model: PreTrainedModel
-    model, report = kind.from_pretrained(folder, output_loading_info=True)
+    attention = next((model.attention for model in MODELS.values() if model.name == kind.__name__), None)
+    model, report = kind.from_pretrained(folder, output_loading_info=True, attn_implementation=attention)
     missing = sorted({".".join(key.split(".")[:2]) for key in report["missing_keys"]})
     if missing:
         raise InputError(

@@ -127,7 +127,7 @@ class Model:
 
     `sizes` are "fixed", "any" whole number of patches, or "naflex" (patches in a sequence). `pixels` are the mean and
     deviation that its family usually normalises by. `scale` is the parameter that multiplies the similarity after
-    `scaled_by`.
+    `scaled_by`. `attention` is the only implementation that computes what the model was trained to.
     """
 
     name: str
@@ -138,6 +138,7 @@ class Model:
     pixels: Pixels = OPENAI
     scale: str = "logit_scale"
     scaled_by: Callable[[Tensor], Tensor] = torch.exp
+    attention: str | None = None
 
 
 _PLAIN = Tower("vision_model", "visual_projection", "encoder.layers", finish=("post_layernorm",))
@@ -190,6 +191,7 @@ MODELS = {
         "Aimv2Model",
         Tower("vision_model", "visual_projection", "encoder.layers", probe="head"),
         replace(_CAUSAL, end="first", finish=("rms_norm",)),
+        attention="eager",
     ),
     "tipsv2": Model(
         "Tipsv2Model",
