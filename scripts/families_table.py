@@ -29,6 +29,7 @@ from families import CAPTIONS, FAMILIES, Example, Pair, photographs  # noqa: E40
 from families.example import resized  # noqa: E402
 from families.hub_more import blip2_host  # noqa: E402
 from families.late_interaction import LATE  # noqa: E402
+from families.pages import PAGES  # noqa: E402
 from secondsight.encoders.families import scenes  # noqa: E402
 from secondsight.encoders.late_interaction import LateInteractionEncoder  # noqa: E402
 from secondsight.model import Side  # noqa: E402
@@ -47,8 +48,8 @@ HEAD = """
 |---|---|---|---|---|---|---|
 """
 LATE_INTERACTION = (
-    "[Late interaction](late_interaction.md): sentence-transformers' MultiVectorEncoder (`st:…`) and transformers' BLIP-2 "
-    "(`hf:…`), or `ss.wrap(model, …)`"
+    "[Late interaction](late_interaction.md): sentence-transformers' MultiVectorEncoder (`st:…`), transformers' BLIP-2 "
+    "and [page retrieval models](late_interaction.md#why-this-page) (`hf:…`), or `ss.wrap(model, …)`"
 )
 INTRO = """# Families
 
@@ -69,8 +70,8 @@ The models that were tried, and what was checked of each:
 
 Every line is a family of the conformance suite (`tests/support/families/`): a small model with random weights in float64.
 The suite also checks every other layer: that its head reproduces the embedding, that all strategies agree to 1e-10, or to 3e-6
-where the host computes parts in float32 whatever its weights are (ALIGN, AIMv2, CLAP, T5, Qwen), that sums are exact,
-that batches and padding do not matter, and that the model is left as it came.
+where the host computes parts in float32 whatever its weights are (ALIGN, AIMv2, CLAP, T5, Qwen, page retrieval), that sums
+are exact, that batches and padding do not matter, and that the model is left as it came.
 """
 TRAINED = """
 ## Trained weights
@@ -167,6 +168,13 @@ def blip2_rows() -> str:
     return rows("BLIP-2, image-text contrast", model, (photographs()[0], CAPTIONS[0]), float(logits))
 
 
+def page_rows(title: str, example: Example) -> str:
+    """The lines of a page retrieval model, whose processor scores the host's vectors."""
+    query, page = example.host_right(example.right[0]), example.host_left(example.left[0])
+    score = example.parts[0].score_retrieval([query], [page])
+    return rows(title, example.model, (example.left[0], example.right[0]), float(score))
+
+
 def library_of(name: str) -> str:
     """The key of `LIBRARIES` that a family's name begins with; `SystemExit` where there is none."""
     for key in LIBRARIES:
@@ -257,6 +265,8 @@ def page() -> str:
     for build in LATE.values():
         text += late_rows(build.__doc__ or "", build(torch.float64))
     text += blip2_rows()
+    for make in PAGES.values():
+        text += page_rows(make.__doc__ or "", make(torch.float64))
     text += TRAINED + HEAD
     for title, example in trained():
         text += example_rows(title, example)

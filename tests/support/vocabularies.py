@@ -76,3 +76,16 @@ def sentencepiece() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer.decoder = decoders.Metaspace()
     return _fast(tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=40)
+
+
+def byte_pairs(padding: str, end: str, start: str, *others: str) -> PreTrainedTokenizerFast:
+    """Pairs of bytes as large language models have them, nothing being put around a text; made anew for every call."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = [padding, end, start, *others]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=340 + len(special), special_tokens=special, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = dict(pad_token=padding, eos_token=end, bos_token=start, extra_special_tokens=list(others))
+    return _fast(tokenizer, **names)

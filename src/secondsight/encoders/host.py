@@ -92,7 +92,7 @@ class HostEncoder(Encoder):
         if not self.contextual:
             return super().reference_features(tensor, layer, context)
         embedded, _ = self._run(self.to_model(tensor), 0)
-        with replacing(self.blocks(self.module)[0], self._as_in_host(embedded, 0)):
+        with replacing(self.blocks(self.module)[0], self._as_in_host(embedded, 0, context.tensor)):
             # The hook that replaces is registered first, so the hook of `_run` sees the replacement.
             hidden, embeddings = self._run(context.tensor, layer)
         return Reference(self._rows(hidden)[0], embeddings[0].to(self.dtype()))
@@ -115,7 +115,7 @@ class HostEncoder(Encoder):
                 stack.enter_context(skipping(below, first_length))
                 if layer == self.depth:
                     stack.enter_context(skipping(blocks[-1:], last_length))
-                stack.enter_context(replacing(blocks[min(layer, last)], self._as_in_host(hidden, layer)))
+                stack.enter_context(replacing(blocks[min(layer, last)], self._as_in_host(hidden, layer, tensor)))
                 return self._kept(self.encode(module, tensor.expand(len(x), *tensor.shape[1:])))
 
         return head
@@ -148,12 +148,16 @@ class HostEncoder(Encoder):
             )
         self._tuple_lengths = lengths.get(0), lengths.get(-1)
         inputs = (*arguments["args"], *arguments["kwargs"].values())
-        hidden = _checked_hidden(outputs[0] if outputs else inputs[0], len(tensors))
-        embeddings = checked_embeddings(embeddings, len(tensors))
-        return self._from_host(hidden, layer), embeddings
+        hidden = outputs[0] if outputs else inputs[0]
+        if isinstance(hidden, Tensor):
+            hidden = self._from_host(hidden, layer, tensors)
+        return _checked_hidden(hidden, len(tensors)), checked_embeddings(embeddings, len(tensors))
 
-    def _from_host(self, hidden: Tensor, layer: int) -> Tensor:
-        """Hidden states that a host's block took, as (batch, position, width) or (batch, width, rows, columns)."""
+    def _from_host(self, hidden: Tensor, layer: int, tensors: Tensor) -> Tensor:
+        """Hidden states that a block took, as (batch, position, width) or (batch, width, rows, columns).
+
+        `tensors` are the model-ready inputs, or one of the same shape.
+        """
         return hidden.movedim(3, 1) if self.channels_last and hidden.ndim == 4 else hidden
 
     def closed_form(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
@@ -163,7 +167,7 @@ class HostEncoder(Encoder):
     def _kept(self, embeddings: Tensor) -> Tensor:
         return embeddings if self.kept is None else embeddings[:, : self.kept]
 
-    def _as_in_host(self, hidden: Tensor, layer: int) -> Tensor:
+    def _as_in_host(self, hidden: Tensor, layer: int, tensors: Tensor) -> Tensor:
         """The other way round."""
         return hidden.movedim(1, 3) if self.channels_last and hidden.ndim == 4 else hidden
 

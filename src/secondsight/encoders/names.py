@@ -69,7 +69,8 @@ FAMILIES = (
         "secondsight.encoders.families.transformers:load_hub",
         "hf:google/siglip-base-patch16-224",
         "transformers: CLIP, MetaCLIP 2, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, BLIP, BLIP-2, FLAVA, AIMv2, TIPSv2, "
-        "GroupViT, CLIPSeg, OWL-ViT, OWLv2, VisionTextDualEncoder, CLAP; a hub name or a local folder",
+        "GroupViT, CLIPSeg, OWL-ViT, OWLv2, VisionTextDualEncoder, CLAP, ColPali, ColQwen2, ColModernVBert; a hub name or a "
+        "local folder",
         "secondsight.encoders.families.transformers:wrap_hub",
         _class_of("transformers", "PreTrainedModel"),
         pairs=True,

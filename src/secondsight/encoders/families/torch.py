@@ -146,12 +146,14 @@ class TorchEncoder(HostEncoder):
         self._answers = True
         return embeddings
 
-    def _from_host(self, hidden: Tensor, layer: int) -> Tensor:
+    def _from_host(self, hidden: Tensor, layer: int, tensors: Tensor) -> Tensor:
         """Positions before channels in a series, channels first in a map."""
-        return hidden.mT if hidden.ndim == 3 and self._channels_first[layer] else super()._from_host(hidden, layer)
+        series = hidden.ndim == 3 and self._channels_first[layer]
+        return hidden.mT if series else super()._from_host(hidden, layer, tensors)
 
-    def _as_in_host(self, hidden: Tensor, layer: int) -> Tensor:
-        return hidden.mT if hidden.ndim == 3 and self._channels_first[layer] else super()._as_in_host(hidden, layer)
+    def _as_in_host(self, hidden: Tensor, layer: int, tensors: Tensor) -> Tensor:
+        series = hidden.ndim == 3 and self._channels_first[layer]
+        return hidden.mT if series else super()._as_in_host(hidden, layer, tensors)
 
     def features(self, tensors: Tensor, layer: int) -> list[States]:
         """Hidden states for a batch, and the embeddings of the module that features and head describe."""
@@ -171,7 +173,12 @@ class TorchEncoder(HostEncoder):
             # Functions may hold weights that cannot be found and copied.
             raise InputError(f"a TorchEncoder in {weights} cannot be decomposed in {dtype}: use model.float()")
         run, shape = self.module.head, context.shape
-        return lambda x: run(self._as_in_host(x.mT.unflatten(2, shape[1:]) if len(shape) == 3 else x, layer))
+
+        def head(x: Tensor) -> Tensor:
+            hidden = x.mT.unflatten(2, shape[1:]) if len(shape) == 3 else x
+            return run(self._as_in_host(hidden, layer, context.tensor))
+
+        return head
 
     def from_input(self, dtype: torch.dtype) -> Function:
         """The module, or the user's features and head one after the other."""

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from secondsight.encoders.base import Encoder
+from secondsight.encoders.families import pages
 from secondsight.encoders.families.blip2 import wrap_blip2
 from secondsight.encoders.families.clap import ClapAudioEncoder
 from secondsight.encoders.families.groupvit import GroupVitImage
@@ -113,6 +114,8 @@ def wrap_hub(
     """
     if isinstance(model, tuple):
         return _wrap_pair(model, processor, tokenizer, name)
+    if type(model).__name__ in pages.ENCODERS:
+        return pages.wrap_pages(model, processor, name)
     tokenizer = tokenizer if tokenizer is not None else getattr(processor, "tokenizer", None)
     if hasattr(model, "query_tokens") and hasattr(model, "vision_projection"):
         images = _images(processor, OPENAI)
@@ -221,6 +224,7 @@ def _class_name(config: Any) -> str | None:
         return None
     classes = {kind: model.name for kind, model in MODELS.items()}
     classes |= {JOINED: "VisionTextDualEncoderModel", "blip-2": "Blip2ForImageTextRetrieval"}
+    classes |= {name.removesuffix("ForRetrieval").lower(): name for name in pages.ENCODERS}
     return classes.get(config.model_type)
 
 
