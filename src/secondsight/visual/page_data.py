@@ -120,8 +120,10 @@ def _note(e: Explanation) -> str:
     ]
     hidden = [
         f"{share:.0%} of all interaction (by size) lies in {name} positions that are not a "
-        f"{_CELL_NAMES.get(modality, 'word')}"
-        for share, modality, name in zip(e.special_share(), modalities, names, strict=True)
+        f"{_CELL_NAMES.get(modality, 'word')}{f', {prompt:.0%} in the prompt' if prompt > 0.005 else ''}"
+        for share, prompt, modality, name in zip(
+            e.special_share(), e.special_share("prompt"), modalities, names, strict=True
+        )
         if share > 0.005
     ]
     origin = f"{e.about.get('model', 'model')}, {e.about.get('method', 'method')}"

@@ -46,8 +46,8 @@ def meanings(e: Interactions) -> dict[str, str]:
         **dict(zip(lines, explained, strict=True)),
         "of it shown": "The share of parts that have a place above: words, or patches of the picture.",
         "of it shown on the two sides": "The share of parts that have a place above, and so a colour.",
-        "of it in special positions": "The share of positions without a place: start and end marks of a text, or a summary "
-        "of the whole picture that the model carries along.",
+        "of it in special positions": "The share of positions without a place: start and end marks of a text, the prompt "
+        "before it, or a summary of the whole picture that the model carries along.",
         e.quantity: _QUANTITIES.get(e.quantity, "The number that is explained."),
         "error": f"By how much the four lines miss the {e.quantity}. It is measured for every explanation; if it is not far "
         "smaller than the lines, do not trust them.",
