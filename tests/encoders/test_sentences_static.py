@@ -4,6 +4,7 @@ import pytest
 import sentence_transformers as st
 import torch
 from sentence_transformers.sentence_transformer import modules
+from sentence_transformers.sparse_encoder import modules as sparse
 from test_sentences_sides import host_similarity
 
 import secondsight as ss
@@ -97,6 +98,10 @@ def test_models_that_cannot_be_explained_say_why():
     splade.max_active_dims = 4
     with pytest.raises(ss.InputError, match="only the 4 largest dimensions.*set model.max_active_dims=None"):
         ss.wrap(splade)
+    dense = FAMILIES["st-minilm-mean"](torch.float32).host
+    autoencoder = st.SparseEncoder(modules=[*dense[:2], sparse.SparseAutoEncoder(24, hidden_dim=32)], device="cpu")
+    with pytest.raises(ss.InputError, match="explain the embedding before it, SentenceTransformer"):
+        ss.wrap(autoencoder)
 
     class CrossEncoder(torch.nn.Module):
         __module__ = "sentence_transformers.cross_encoder.model"

@@ -54,11 +54,7 @@ def wrap_sentences(
     similarity = model.similarity_fn_name
     if similarity not in ("cosine", "dot"):
         raise InputError(f"similarity {similarity!r} is not an inner product: only cosine and dot can be explained")
-    if getattr(model, "max_active_dims", None) is not None:
-        raise InputError(
-            f"the model keeps only the {model.max_active_dims} largest dimensions of an embedding, which are others for "
-            "every text: set model.max_active_dims=None"
-        )
+    _check_smooth(model)
     chosen = _chosen_prompts(model, prompts)
     routes = [route(model, task) for task in TASKS]
     joint: int | None = getattr(model, "truncate_dim", None)
@@ -77,6 +73,21 @@ def wrap_sentences(
         right = left
     left.agreement = right.agreement = Agreement(model, left, right, cosine=cosine, name=name)
     return DualEncoder(left, right, name=name, cosine=cosine, names=TASKS)
+
+
+def _check_smooth(model: SentenceTransformer) -> None:
+    """`InputError` for a model that keeps only some dimensions, others for every text: it jumps along any path."""
+    if any(kind_of(part) == "SparseAutoEncoder" for part in model):
+        raise InputError(
+            "SparseAutoEncoder keeps the largest dimensions of an embedding, others for every text, which no contributions "
+            "add up to: explain the embedding before it, SentenceTransformer(modules=list(model)[:-1])"
+        )
+    most: int | None = getattr(model, "max_active_dims", None)
+    if most is not None:
+        raise InputError(
+            f"the model keeps only the {most} largest dimensions of an embedding, which are others for every text: set "
+            "model.max_active_dims=None"
+        )
 
 
 def _same(left: SentenceEncoder, right: SentenceEncoder, routes: Sequence[Sequence[nn.Module]]) -> bool:
