@@ -58,9 +58,8 @@ def test_words_of_a_trained_models_query_match_those_of_the_passage_and_not_its_
     # The reference has the same prompt; further on it has mixed with the words.
     assert e.special_share("prompt") == (0.0, 0.0)
     last = ss.explain(model, query, passage, "last-layer")
-    assert all(
-        0.02 < prompt < special < 0.2 for prompt, special in zip(last.special_share("prompt"), last.special_share())
-    )
+    for prompt, special in zip(last.special_share("prompt"), last.special_share(), strict=True):
+        assert 0.02 < prompt < special < 0.2
 
 
 @pytest.mark.parametrize("layer", ["input", 0, 3, -1])

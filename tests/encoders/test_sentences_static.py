@@ -99,7 +99,9 @@ def test_models_that_cannot_be_explained_say_why():
     with pytest.raises(ss.InputError, match="only the 4 largest dimensions.*set model.max_active_dims=None"):
         ss.wrap(splade)
     dense = FAMILIES["st-minilm-mean"](torch.float32).host
-    autoencoder = st.SparseEncoder(modules=[*dense[:2], sparse.SparseAutoEncoder(24, hidden_dim=32)], device="cpu")
+    autoencoder = st.SparseEncoder(
+        modules=[*list(dense)[:2], sparse.SparseAutoEncoder(24, hidden_dim=32)], device="cpu"
+    )
     with pytest.raises(ss.InputError, match="explain the embedding before it, SentenceTransformer"):
         ss.wrap(autoencoder)
 
