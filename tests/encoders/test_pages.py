@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from sentence_transformers import MultiVectorEncoder
 from torch import Tensor
 
 import secondsight as ss
 from families.example import Example
 from families.pages import PAGES, QUERIES, save
+from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import States
 from secondsight.encoders.families.pages import page_order
 from secondsight.inputs.prepared import Prepared
@@ -129,6 +131,10 @@ def test_a_word_of_the_query_gives_a_map_over_the_page(name):
     assert "augmentation" in tokens.special.values()
 
 
+def whole_page_positions(layout: Layout) -> list[int]:
+    return [position for position, name in layout.special.items() if name == "whole page"]
+
+
 def whole(image: Image.Image) -> tuple[float, float, float, float]:
     return (0.0, 0.0, float(image.width), float(image.height))
 
@@ -151,7 +157,11 @@ def test_cells_lie_where_the_page_was_changed(name):
                 inset = (x1 - x0) / 4, (y1 - y0) / 4
                 box = (x0 + inset[0], y0 + inset[1], x1 - inset[0], y1 - inset[1])
                 ImageDraw.Draw(changed).rectangle(box, fill=(0, 120, 255))
-                moved = layout.view((states(encoder, changed, layer).hidden - before.hidden).norm(dim=1))
+                distances = (states(encoder, changed, layer).hidden - before.hidden).norm(dim=1)
+                moved, again = layout.view(distances), distances[whole_page_positions(layout)]
+                if len(again):
+                    side = round(len(again) ** 0.5)
+                    assert divmod(int(again.argmax()), side) == (row * side // rows, column * side // columns)
                 assert divmod(int(moved.argmax()), columns) == (row, column)
                 assert moved.flatten().sort().values[-2] < moved.max() / 2
 
@@ -225,3 +235,17 @@ def test_models_are_loaded_by_the_name_of_a_folder(name, tmp_path):
     save(e, tmp_path)
     model = ss.load(f"hf:{tmp_path}")
     assert model.similarity_map(e.right[0], e.left[0]).similarity == pytest.approx(score(name), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hf-colpali", "hf-colqwen2"])
+def test_a_multi_vector_encoder_around_a_page_model_is_that_model(name, tmp_path):
+    e = example(name, torch.float32)
+    save(e, tmp_path)
+    host = MultiVectorEncoder(str(tmp_path), device="cpu", local_files_only=True)
+    vectors = host.encode_query(e.right[0]), host.encode_document(e.left[0])
+    for model in (ss.wrap(host), ss.load(f"st:{tmp_path}")):
+        shown = model.similarity_map(e.right[0], e.left[0])
+        assert shown.similarity == pytest.approx(float(host.similarity(*vectors)), rel=1e-6)
+    host.prompts["query"] = "find: "
+    with pytest.raises(ss.InputError, match=r"explain the model that is inside, ss.wrap\(model\[0\].auto_model"):
+        ss.wrap(host)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from secondsight.encoders.families.pages import ENCODERS, ColModernVBertEncoder, wrap_pages
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
 from secondsight.encoders.late_interaction import LateInteractionEncoder
 from secondsight.encoders.late_model import LateInteraction
@@ -170,8 +171,9 @@ def is_multi_vector(name: str) -> bool:
         path = load_file_path(name, file)
         if path is not None:
             saved |= json.loads(Path(path).read_text(encoding="utf-8"))
-    return saved.get("model_type") in ("MultiVectorEncoder", "ColBERT") or "HF_ColBERT" in (
-        saved.get("architectures") or ()
+    architectures = saved.get("architectures") or ()
+    return saved.get("model_type") in ("MultiVectorEncoder", "ColBERT") or any(
+        name == "HF_ColBERT" or name in ENCODERS for name in architectures
     )
 
 
@@ -182,6 +184,8 @@ def wrap_multi_vector(model: MultiVectorEncoder, name: str = "sentence-transform
     """
     kinds = [type(module).__name__ for module in model]
     transformer = model[0]
+    if getattr(transformer, "transformer_task", None) == "retrieval":
+        return _wrap_pages(model, name)
     if kinds[0] != "Transformer" or not hasattr(transformer, "auto_model"):
         raise InputError(
             f"the first module is {kinds[0]}, not a Transformer: describe the sides as "
@@ -208,3 +212,25 @@ def wrap_multi_vector(model: MultiVectorEncoder, name: str = "sentence-transform
 
     sides = (MultiVectorText(model, "query"), MultiVectorText(model, "document"))
     return LateInteraction(*sides, name=name, mean=model.similarity_fn_name == "meanmaxsim", host=host)
+
+
+def _wrap_pages(model: MultiVectorEncoder, name: str) -> LateInteraction:
+    """A page retrieval model of transformers inside a MultiVectorEncoder that adds nothing to it; otherwise `InputError`."""
+    inner, prompts = model[0].auto_model, [prompt for prompt in model.prompts.values() if prompt]
+    masks = [m for m in model if getattr(m, "skiplist_words", None) or getattr(m, "keep_only_token_ids", None)]
+    others = [type(m).__name__ for m in list(model)[1:] if not hasattr(m, "skiplist_words")]
+    known = ENCODERS.get(type(inner).__name__)
+    # sentence-transformers does not ask this one's processor for the prompts around queries and pages.
+    if known in (None, ColModernVBertEncoder) or prompts or masks or others:
+        raise InputError(
+            f"{type(inner).__name__} inside a MultiVectorEncoder with its own prompts or modules is not supported: "
+            "explain the model that is inside, ss.wrap(model[0].auto_model, model.processor)"
+        )
+
+    def score(query: str, page: Any) -> float:
+        with untouched(model):
+            device = next(model.parameters()).device
+            options: dict[str, Any] = {"device": device, "show_progress_bar": False}
+            return float(model.similarity(model.encode_query(query, **options), model.encode_document(page, **options)))
+
+    return wrap_pages(inner, model.processor, name, score)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -317,9 +317,15 @@ ENCODERS: dict[str, type[PageEncoder]] = {
 """The page encoders by the model class of transformers."""
 
 
-def wrap_pages(model: PreTrainedModel, processor: ProcessorMixin | None, name: str) -> LateInteraction:
+def wrap_pages(
+    model: PreTrainedModel,
+    processor: ProcessorMixin | None,
+    name: str,
+    score: Callable[[str, Image.Image], float] | None = None,
+) -> LateInteraction:
     """A page retrieval model and its processor; the left side takes pages, the right side queries.
 
+    `score` is the host's own similarity of a query and a page, by default what the processor makes of the model's vectors.
     Raises `InputError` without the model's own processor.
     """
     if processor is None or not hasattr(processor, "process_images") or not hasattr(processor, "score_retrieval"):
@@ -332,16 +338,19 @@ def wrap_pages(model: PreTrainedModel, processor: ProcessorMixin | None, name: s
     # Both encoders are the same module: a copy in another precision serves both.
     queries._copies = pages._copies
 
+    def processor_score(query: str, page: Image.Image) -> float:
+        with untouched(model):
+            features = (processor.process_queries([query]), processor.process_images([page]))
+            vectors = [model(**batch.to(model.device, model.dtype)).embeddings for batch in features]
+            return float(processor.score_retrieval(*vectors)[0, 0])
+
     def host_similarity(query: Prepared, document: Prepared) -> float | None:
         page, text = document.display, query.display
         if not isinstance(page, Image.Image) or not isinstance(text, str):
             return None
         if not torch.equal(pages.prepare(page).tensor, document.tensor):
             return None  # pixels that the user prepared
-        with untouched(model):
-            features = (processor.process_queries([text]), processor.process_images([page]))
-            vectors = [model(**batch.to(model.device, model.dtype)).embeddings for batch in features]
-            return float(processor.score_retrieval(*vectors)[0, 0])
+        return (score or processor_score)(text, page)
 
     return LateInteraction(pages, queries, name=name, host=host_similarity)
 
