@@ -91,7 +91,10 @@ class LocalMove:
 
     def dot(self, gradients: Tensor) -> Tensor:
         """Inner products of gradients (row, *shape) with the move, position by position: (row, position)."""
-        first, second = gradients.movedim(self.axis + 1, 1).flatten(2), self.move.movedim(self.axis, 0).flatten(1)
+        # A host that computes parts in another precision has tensors and gradients of several.
+        dtype = torch.promote_types(gradients.dtype, self.move.dtype)
+        first = gradients.to(dtype).movedim(self.axis + 1, 1).flatten(2)
+        second = self.move.to(dtype).movedim(self.axis, 0).flatten(1)
         return torch.einsum("rpd,pd->rp", first, second)
 
 
