@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import States
 from secondsight.encoders.families.page_queries import QueryEncoder
+from secondsight.encoders.families.transformers_encoders import require_readable_sizes
 from secondsight.encoders.late_interaction import LateInteractionEncoder
 from secondsight.encoders.late_model import LateInteraction
 from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, grid_layout
@@ -216,6 +217,10 @@ class ColQwen2Encoder(PageEncoder):
 
     vision_path = "vlm.visual.blocks"
     vision_has_batch = False
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+        require_readable_sizes(model)
+        super().__init__(model, processor)
 
     def pixels(self, image: Image.Image) -> Tensor:
         """The resized page, put together from the processor's patches."""

@@ -18,7 +18,7 @@ from secondsight.encoders.families.groupvit import GroupVitImage
 from secondsight.encoders.families.transformers_encoders import (
     HubImageEncoder,
     HubTextEncoder,
-    sizes_can_be_read,
+    require_readable_sizes,
     unpatched,
 )
 from secondsight.encoders.families.transformers_joined import JOINED, dpr_tower, halves, joined
@@ -151,11 +151,8 @@ def _dual(
 def _left(description: Model, host: PreTrainedModel, processor: ProcessorMixin | None) -> Encoder:
     if description is MODELS["clap"]:
         return ClapAudioEncoder(host, getattr(processor, "feature_extractor", processor))
-    if description.sizes == "naflex" and not sizes_can_be_read():
-        raise InputError(
-            f"{type(host).__name__} reads sizes out of tensors while it runs, which torch {torch.__version__} does not "
-            "allow in models that are differentiated forward: use a later torch"
-        )
+    if description.sizes == "naflex":
+        require_readable_sizes(host)
     if description.attention not in (None, host.config._attn_implementation):
         warnings.warn(
             "transformers' AIMv2 leaves out the causal mask of a text that comes alone, and keeps it in a padded batch: "

@@ -140,6 +140,15 @@ def sizes_can_be_read() -> bool:
         return False
 
 
+def require_readable_sizes(model: nn.Module) -> None:
+    """`InputError` for a model that reads sizes out of tensors, where `sizes_can_be_read` says that this torch cannot."""
+    if not sizes_can_be_read():
+        raise InputError(
+            f"{type(model).__name__} reads sizes out of tensors while it runs, which torch {torch.__version__} does not "
+            "allow in models that are differentiated forward: use a later torch"
+        )
+
+
 def unpatched(output: Mapping[str, Any], patch: tuple[int, int]) -> Tensor:
     """NaFlex patches (1, patches, values) as pixels (3, height, width)."""
     rows, columns = (int(n) for n in output["spatial_shapes"][0])
