@@ -210,6 +210,16 @@ def test_model_ready_pixels_and_ids_give_the_same(name):
         e.model.document.prepare([torch.zeros(1, 3, 20, 44)])
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_other_processes_prepare_pages_without_the_weights(name):
+    encoder, image = example(name).model.document.encoder, example(name).left[0]
+    preparing = encoder.for_preparing()
+    assert torch.equal(preparing.prepare(image).tensor, encoder.prepare(image).tensor)
+    holds = [cell.cell_contents for cell in preparing.images.preprocess.__closure__]
+    assert holds == [preparing]
+    assert all(parameter.is_meta for parameter in preparing.module.parameters())
+
+
 def test_long_queries_are_cut_before_what_follows_them():
     e = example("hf-colpali")
     tokens = copy.copy(e.model.query.encoder.tokens)

@@ -132,14 +132,20 @@ class PageEncoder(LateInteractionEncoder):
             self._templates[size] = {name: features[name] for name in _TEMPLATE if name in features}
         return self._templates[size]
 
+    def for_preparing(self) -> PageEncoder:
+        """See `Encoder.for_preparing`."""
+        encoder: PageEncoder = super().for_preparing()  # type: ignore[assignment]  # a copy of this one
+        # The function of this encoder would take its weights along.
+        encoder.images.preprocess = lambda image: encoder.page_part(encoder.pixels(image))
+        return encoder
+
     def layout(self, prepared: Prepared, layer: int, states: States) -> Layout:
         """The page as a grid; special are the prompt, and tokens that show the whole page once more."""
         size = _size(prepared.tensor)
         rows, columns, inner_rows, inner_columns = self.tiles(size, layer < self.vision_depth)
         cells, image = rows * columns * inner_rows * inner_columns, self._image_positions(size, layer)
-        special = dict.fromkeys(range(len(states.hidden)), "prompt") | dict.fromkeys(
-            image[cells:].tolist(), "whole page"
-        )
+        special = dict.fromkeys(range(len(states.hidden)), "prompt")
+        special |= dict.fromkeys(image[cells:].tolist(), "whole page")
         for position in image[:cells].tolist():
             del special[position]
         placement = prepared.placement
@@ -183,12 +189,10 @@ class PageEncoder(LateInteractionEncoder):
         hidden = hidden[:, self._order(size, layer).argsort()]
         if layer >= self.vision_depth:
             return hidden
+        if not self.vision_has_batch:
+            return hidden.flatten(0, 1)
         *_, inner_rows, inner_columns = self.tiles(size, True)
-        return (
-            hidden.flatten(0, 1)
-            if not self.vision_has_batch
-            else hidden.reshape(-1, inner_rows * inner_columns, hidden.shape[-1])
-        )
+        return hidden.reshape(-1, inner_rows * inner_columns, hidden.shape[-1])
 
 
 class ColPaliEncoder(PageEncoder):
