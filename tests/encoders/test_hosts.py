@@ -12,7 +12,7 @@ import secondsight as ss
 from families import CAPTIONS, FAMILIES, photographs
 from models import clip, pixels, tokens
 from pages import unpacked
-from secondsight.encoders.families import transformers_encoders as hub
+from secondsight.encoders.families.transformers import encoders as hub
 from secondsight.encoders.loading import loading_error
 from secondsight.inputs import offsets, texts
 from secondsight.inputs.audio import open_audio

@@ -17,7 +17,7 @@ from families.example import Example
 from families.pages import PAGES, QUERIES, save
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import States
-from secondsight.encoders.families.pages import page_order
+from secondsight.encoders.families.transformers.pages import page_order
 from secondsight.inputs.prepared import Prepared
 from secondsight.model import Side
 from secondsight.support.guard import skipping, untouched

@@ -18,7 +18,7 @@ import secondsight as ss
 from captions import write_data
 from models import clip
 from secondsight.data import Jsonl
-from secondsight.encoders.families.open_clip import open_clip_parts
+from secondsight.encoders.families.open_clip.models import open_clip_parts
 from secondsight.evaluation.studies.paper import MEASURES, configuration, paper
 from secondsight.inputs.images import open_image
 from secondsight.training import Recipe, finetune

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
 from secondsight.encoders.families import scenes
-from secondsight.encoders.families.open_clip import FACTS, open_clip_parts
+from secondsight.encoders.families.open_clip.models import FACTS, open_clip_parts
 from secondsight.inputs.images import open_image
 from secondsight.methods.base import one_of
 from secondsight.support.errors import InputError

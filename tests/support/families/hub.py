@@ -24,7 +24,7 @@ from families.example import (
     settled,
     text_config,
 )
-from secondsight.encoders.families.transformers_encoders import sizes_can_be_read
+from secondsight.encoders.families.transformers.encoders import sizes_can_be_read
 
 
 def wrapped(model: nn.Module, images: Any, tokenizer: Any, dtype: torch.dtype, **padded: Any) -> Example:

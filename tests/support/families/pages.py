@@ -15,7 +15,7 @@ from torch import Tensor
 import secondsight as ss
 import vocabularies
 from families.example import Example, settled
-from secondsight.encoders.families.transformers_encoders import sizes_can_be_read
+from secondsight.encoders.families.transformers.encoders import sizes_can_be_read
 
 QUERIES = ["the revenue of a year", "a cup of coffee"]
 SIDE = 32

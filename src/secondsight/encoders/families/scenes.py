@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from secondsight.encoders.families.open_clip import wrap_open_clip
+from secondsight.encoders.families.open_clip.models import wrap_open_clip
 from secondsight.inputs.images import Preprocess
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from secondsight.encoders.families.transformers_refusals import blocks_path
-from secondsight.encoders.families.transformers_towers import IMAGENET, MODELS, Model, Tower
+from secondsight.encoders.families.transformers.refusals import blocks_path
+from secondsight.encoders.families.transformers.towers import IMAGENET, MODELS, Model, Tower
 from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import ATTENTION_POOL, Context, Encoder, Head, States
 from secondsight.encoders.blocks import linear, pooled_block, probe_block
-from secondsight.encoders.families.open_clip_text import POOLS, Tokenizer, text_encoder
+from secondsight.encoders.families.open_clip.texts import POOLS, Tokenizer, text_encoder
 from secondsight.encoders.host import first_tensor
 from secondsight.encoders.host_image import HostImageEncoder
 from secondsight.encoders.loading import loading, number

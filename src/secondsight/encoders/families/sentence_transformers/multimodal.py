@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from secondsight.encoders.families.sentence_sides import Agreement, kind_of
-from secondsight.encoders.families.transformers import wrap_hub
+from secondsight.encoders.families.sentence_transformers.sides import Agreement, kind_of
+from secondsight.encoders.families.transformers.models import wrap_hub
 from secondsight.encoders.host import HostEncoder
 from secondsight.encoders.host_text import HostTextEncoder
 from secondsight.model import DualEncoder

@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondsight.encoders.families.multi_vector import is_multi_vector, wrap_multi_vector
-from secondsight.encoders.families.sentence_lookups import LOOKUPS, LookupEncoder
-from secondsight.encoders.families.sentence_multimodal import is_multimodal, wrap_multimodal
-from secondsight.encoders.families.sentence_sides import TASKS, Agreement, SentenceEncoder, kind_of, prompt_of, route
+from secondsight.encoders.families.sentence_transformers.lookups import LOOKUPS, LookupEncoder
+from secondsight.encoders.families.sentence_transformers.multi_vector import is_multi_vector, wrap_multi_vector
+from secondsight.encoders.families.sentence_transformers.multimodal import is_multimodal, wrap_multimodal
+from secondsight.encoders.families.sentence_transformers.sides import (
+    TASKS,
+    Agreement,
+    SentenceEncoder,
+    kind_of,
+    prompt_of,
+    route,
+)
 from secondsight.encoders.loading import loading, saved_folder
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from secondsight.encoders.base import Context
-from secondsight.encoders.families.sentence_sides import SentenceEncoder, kind_of
+from secondsight.encoders.families.sentence_transformers.sides import SentenceEncoder, kind_of
 from secondsight.inputs.offsets import spelled_offsets
 from secondsight.inputs.prepared import Prepared, Tokenized
 from secondsight.inputs.texts import HubTokens, Tokens, check_length, quoted, unpadded

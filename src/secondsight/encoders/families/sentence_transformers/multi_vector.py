@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from secondsight.encoders.families.pages import ENCODERS, ColModernVBertEncoder, wrap_pages
+from secondsight.encoders.families.transformers.pages import ENCODERS, ColModernVBertEncoder, wrap_pages
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
 from secondsight.encoders.late_interaction import LateInteractionEncoder
 from secondsight.encoders.late_model import LateInteraction

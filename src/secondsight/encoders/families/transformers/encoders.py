@@ -12,7 +12,7 @@ from torch.func import jvp
 
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import Context, States
-from secondsight.encoders.families.transformers_towers import Tower
+from secondsight.encoders.families.transformers.towers import Tower
 from secondsight.encoders.host import Parts
 from secondsight.encoders.host_image import HostImageEncoder
 from secondsight.encoders.host_text import HostTextEncoder

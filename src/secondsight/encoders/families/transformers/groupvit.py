@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import Context, Encoder, Head, Reference, States
-from secondsight.encoders.families.transformers_encoders import HubImageEncoder
+from secondsight.encoders.families.transformers.encoders import HubImageEncoder
 from secondsight.inputs.images import grid_layout
 from secondsight.inputs.prepared import Prepared
 

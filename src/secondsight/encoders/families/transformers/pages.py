@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.base import States
-from secondsight.encoders.families.page_queries import QueryEncoder
-from secondsight.encoders.families.transformers_encoders import require_readable_sizes
+from secondsight.encoders.families.transformers.encoders import require_readable_sizes
+from secondsight.encoders.families.transformers.page_queries import QueryEncoder
 from secondsight.encoders.late_interaction import LateInteractionEncoder
 from secondsight.encoders.late_model import LateInteraction
 from secondsight.inputs.images import IMAGE_REFERENCES, ImageInput, grid_layout

@@ -11,19 +11,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from secondsight.encoders.base import Encoder
-from secondsight.encoders.families import pages
-from secondsight.encoders.families.blip2 import wrap_blip2
-from secondsight.encoders.families.clap import ClapAudioEncoder
-from secondsight.encoders.families.groupvit import GroupVitImage
-from secondsight.encoders.families.transformers_encoders import (
+from secondsight.encoders.families.transformers import pages
+from secondsight.encoders.families.transformers.blip2 import wrap_blip2
+from secondsight.encoders.families.transformers.clap import ClapAudioEncoder
+from secondsight.encoders.families.transformers.encoders import (
     HubImageEncoder,
     HubTextEncoder,
     require_readable_sizes,
     unpatched,
 )
-from secondsight.encoders.families.transformers_joined import JOINED, dpr_tower, halves, joined
-from secondsight.encoders.families.transformers_refusals import refusal
-from secondsight.encoders.families.transformers_towers import MODELS, OPENAI, Model, Pixels, Tower
+from secondsight.encoders.families.transformers.groupvit import GroupVitImage
+from secondsight.encoders.families.transformers.joined import JOINED, dpr_tower, halves, joined
+from secondsight.encoders.families.transformers.refusals import refusal
+from secondsight.encoders.families.transformers.towers import MODELS, OPENAI, Model, Pixels, Tower
 from secondsight.encoders.loading import loading, number, saved_folder
 from secondsight.inputs.images import ImageInput
 from secondsight.inputs.texts import HubTokens
