@@ -184,7 +184,8 @@ def explain_prepared(
     seconds = time.perf_counter() - started
     if scale == "logit":
         pairs = [scaled(pair, float(model.logit_scale or 1.0), model.logit_bias) for pair in pairs]
-    facts = {"method": method.name, "model": model.name, "scale": scale, "seconds": round(seconds, 4)}
+    origin = {"method": method.name, "model": model.name, "measure": model.measure, "scale": scale}
+    facts = {**origin, "seconds": round(seconds, 4)}
     explanations = []
     for pair, b in zip(pairs, partners, strict=True):
         fixed = [outcome for outcome in pair.outcomes if outcome is not None and outcome.fixed_nodes]
@@ -224,9 +225,9 @@ def contrast(first: Explanation, second: Explanation) -> Explanation:
         )
     pair = margin(first, second)
     about = {**pair.about, "similarities": [first.similarity, second.similarity]}
-    if "assignment" in about:
-        # Each of the two has an assignment of its own.
-        about["assignment"] = [part.about.get("assignment") for part in (first, second)]
+    for fact in {"assignment", "axes"} & set(about):
+        # Each of the two has its own.
+        about[fact] = [part.about.get(fact) for part in (first, second)]
     inputs = (first.left_input, (first.right_input, second.right_input))
     return replace(with_inputs(replace(pair, about=about), *inputs), parts=(first, second))
 

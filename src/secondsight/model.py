@@ -108,6 +108,11 @@ class DualEncoder:
         self.name, self.cosine, self._scale, self._bias = name, cosine, logit_scale, logit_bias
 
     @property
+    def measure(self) -> str:
+        """What the similarity is: "cosine", "dot product", or of late interaction "MaxSim" or "MeanMaxSim"."""
+        return "cosine" if self.cosine else "dot product"
+
+    @property
     def logit_scale(self) -> float | None:
         """What the model's logits multiply the similarity by, as its weights say now; None where there is none."""
         return self._scale() if callable(self._scale) else self._scale

@@ -299,11 +299,9 @@ def test_a_similarity_below_that_of_blank_inputs_is_no_match(script, e):
         assert headline(low) == expected
 
 
-def ranked(script, similarities, base=0.0):
-    cases = [
-        {"name": name, "similarity": value, "terms": [["base", base]]}
-        for name, value in zip("abcd", similarities, strict=False)
-    ]
+def ranked(script, similarities, base=0.0, left="image"):
+    pair = {"left": {"kind": left}, "right": {"kind": "text"}, "called": "similarity", "terms": [["base", base]]}
+    cases = [{**pair, "name": name, "similarity": value} for name, value in zip("abcd", similarities, strict=False)]
     data = {"cases": [{}, *cases], "alternatives": list(range(1, len(cases) + 1))}
     return script("answerLine(ranking(data))", data=data), script("rankNumbers(ranking(data))", data=data)
 
@@ -320,6 +318,8 @@ def test_of_several_texts_the_answer_comes_first(script):
     low = ranked(script, [-0.05, -0.01], 0.02)[0]
     assert low == "The model sees no match with either; “b” (−0.01) is closer than “a” (−0.05)."
     assert ranked(script, [0.0, -0.1, 0.01], 0.02)[0].endswith("with any of these; “c” (0.01) is closest.")
+    # Two texts may have much in common without any content, as both are texts.
+    assert ranked(script, [0.7, 0.5], 0.9, "text")[0] == "The model prefers “a” (0.70) to “b” (0.50)."
 
 
 def test_the_terms_are_explained_as_what_they_are(e):

@@ -111,6 +111,11 @@ class LateInteraction(DualEncoder):
         )
 
     @property
+    def measure(self) -> str:
+        """See `DualEncoder.measure`."""
+        return "MeanMaxSim" if self.mean else "MaxSim"
+
+    @property
     def query(self) -> Side:
         """The side of queries."""
         return self.left if self._encoders[0].role == "query" else self.right

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from secondsight.algebra.layout import Box
 from secondsight.support.errors import InputError
 from secondsight.visual.colours import limit_of
+from secondsight.visual.details import details
 from secondsight.visual.drawing import WIDTH, aspect_ratio, draw_picture, scale_values, write_limit
 from secondsight.visual.headline import headline
 from secondsight.visual.panel import Panel
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _TITLE_CHARACTERS, _TITLE_LINE = 76, 0.15
 """Characters of a line of a figure's title, and its height in inches."""
+
+_NOTE_CHARACTERS, _NOTE_LINE, _NOTED = 118, 0.12, 12
+"""Characters of a line of small print below the equation, its height in inches, and the entries of a table named there."""
 
 _PAIR_WIDTH = 2.7
 """Inches of a pair in `pairs`."""
@@ -73,16 +77,21 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     limit = 7.0 if upper.pictures + lower.pictures < 2 else 3.6
     upper_height, lower_height = upper.height(limit), lower.height(limit)
     title = wrap(headline(e, selection, box), _TITLE_CHARACTERS)
-    height = upper_height + lower_height + 0.85 + _TITLE_LINE * len(title)
+    notes = _notes(e)
+    below = _NOTE_LINE * len(notes)
+    height = upper_height + lower_height + below + 0.85 + _TITLE_LINE * len(title)
     figure.set_size_inches(WIDTH, height)
-    upper.draw(figure, (lower_height + 0.7) / height, upper_height / height)
-    lower.draw(figure, 0.62 / height, lower_height / height)
+    upper.draw(figure, (lower_height + below + 0.7) / height, upper_height / height)
+    lower.draw(figure, (below + 0.62) / height, lower_height / height)
     for number, line in enumerate(title):
         top = 1 - (0.17 + _TITLE_LINE * number) / height
         figure.text(0.02, top, with_names(printable(line)), fontsize=9, weight="bold", parse_math=False)
     terms = " ".join(f"{'−' if value < 0 else '+'} {abs(value):.4f} {name}" for name, value in e.terms.labels())
     equation = f"{e.quantity} {e.similarity:.4f} = {terms.removeprefix('+ ')}".replace("-", "−")
-    figure.text(0.02, 0.3 / height, equation, fontsize=7.5, color="#333333", parse_math=False)
+    figure.text(0.02, (below + 0.3) / height, equation, fontsize=7.5, color="#333333", parse_math=False)
+    for number, line in enumerate(reversed(notes)):
+        bottom = (0.28 + _NOTE_LINE * number) / height
+        figure.text(0.02, bottom, with_names(printable(line)), fontsize=6.5, color="#333333", parse_math=False)
     figure.text(0.02, 0.1 / height, _small_print(e), fontsize=6.5, color="#777777", parse_math=False)
 
 
@@ -163,6 +172,18 @@ def _title(e: Explanation) -> str:
     """The method's name; for the integrated Jacobian, whose layer is often varied, also the layer."""
     name, outcome = str(e.about.get("method", "")), e.outcomes[0]
     return f"{name}\n(layer {outcome.layer})" if name == "integrated-jacobian" and outcome is not None else name
+
+
+def _notes(e: Explanation) -> list[str]:
+    """The best matches, or the words of the vocabulary that make up the similarity, as lines of small print."""
+    lines = []
+    for table in details(e):
+        # Lines break between entries only.
+        entries = [entry.replace(" ", "\u00a0") for entry in table.short[:_NOTED]]
+        entries += ["…"] if len(table.short) > _NOTED else []
+        lines += wrap(table.title, _NOTE_CHARACTERS) + wrap(" · ".join(entries), _NOTE_CHARACTERS)
+    # Some room below the equation.
+    return ["", *lines] if lines else []
 
 
 def _small_print(e: Explanation) -> str:

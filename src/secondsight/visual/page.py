@@ -6,17 +6,16 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from functools import cache
 from importlib.resources import files
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from secondsight.algebra.layout import Box
 from secondsight.support.files import atomic
 from secondsight.visual.page_data import page_data
+from secondsight.visual.template import template
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -76,23 +75,12 @@ def render_page_data(data: dict[str, Any]) -> str:
     # An unescaped "<" could end the script element that holds the data.
     json_text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     texts = [text for case in data["cases"] for side in ("left", "right") for text in _texts(case[side])]
-    return _template("page.html").render(
+    return template("page.html").render(
         title=" / ".join(shorten(text, _TITLE, placeholder="…") for text in dict.fromkeys(texts)) or "explanation",
         style=Markup(web_file("view.css")),
         script=Markup(web_file("view.js")),
         data=Markup(json_text),
     )
-
-
-@cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        loader=PackageLoader("secondsight.visual", "web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)
 
 
 def _texts(side: dict[str, Any]) -> list[str]:
@@ -127,4 +115,4 @@ def save_page(
 
 def embed_page(e: Explanation | Sequence[Explanation], selection: Any = None, box: Box | None = None) -> str:
     """The page in a frame, for notebooks: its styles and keyboard shortcuts stay inside."""
-    return _template("frame.html").render(page=render_page(e, selection, box))
+    return template("frame.html").render(page=render_page(e, selection, box))

@@ -12,8 +12,10 @@ from secondsight.algebra.layout import Box, TokenLayout
 from secondsight.explanation import comparable, contrast
 from secondsight.support.errors import InputError
 from secondsight.visual.colours import SCALES
+from secondsight.visual.details import details
 from secondsight.visual.page_sides import Pictures, side_data, start_of, sum_groups
 from secondsight.visual.sentences import convergence_warning, meanings
+from secondsight.visual.template import template
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -101,6 +103,7 @@ def _case(e: Explanation, name: str, pictures: Pictures, selection: Any, box: Bo
         "called": e.quantity,
         "meanings": meanings(e),
         "note": _note(e),
+        "details": template("details.html").render(tables=details(e)),
         "warning": convergence_warning(e),
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secondsight.algebra.interactions import Interactions
@@ -20,17 +21,21 @@ def convergence_warning(e: Interactions) -> str | None:
 
 def assignment_summary(e: Interactions) -> str | None:
     """Which match of a late-interaction pair won most narrowly, and what it would flip to; None for other pairs."""
-    entries = e.about.get("assignment")
-    if not entries or not isinstance(entries[0], dict):
+    entries = e.about.get("assignment") if e.quantity == "similarity" else None
+    close = None if entries is None else closest_call(entries)
+    if entries is None or close is None:
         return None
-    contested = [entry for entry in entries if entry["margin"] is not None]
-    if not contested:
-        return None
-    close = min(contested, key=lambda entry: entry["margin"])
+    entry = entries[close]
     return (
-        f"{len(entries)} query tokens, each held to its best match; the closest call: {close['token']!r} takes "
-        f"{close['match']!r} ({close['similarity']:.4f}), {close['margin']:.4f} ahead of {close['runner_up']!r}."
+        f"{len(entries)} query tokens, each held to its best match; the closest call: {entry['token']!r} takes "
+        f"{entry['match']!r} ({entry['similarity']:.4f}), {entry['margin']:.4f} ahead of {entry['runner_up']!r}."
     )
+
+
+def closest_call(entries: Sequence[Mapping[str, Any]]) -> int | None:
+    """The query token whose best match won most narrowly, as the entries of `about["assignment"]` tell; None without one."""
+    contested = [i for i, entry in enumerate(entries) if entry["margin"] is not None]
+    return min(contested, key=lambda i: entries[i]["margin"], default=None)
 
 
 def meanings(e: Interactions) -> dict[str, str]:
@@ -39,7 +44,7 @@ def meanings(e: Interactions) -> dict[str, str]:
     sides = kinds if kinds[0] != kinds[1] else (f"left {kinds[0]}", f"right {kinds[1]}")
     lines = [name for name, _ in e.terms.labels()]
     joined = [layout.kind == "joined" for layout in (e.left_layout, e.right_layout)]
-    explained = _terms_of_margin(kinds, joined) if e.quantity == "margin" else _terms_of_pair(kinds, sides)
+    explained = _terms_of_margin(kinds, joined) if e.quantity == "margin" else _terms_of_pair(e, sides)
     if e.quantity == "difference":
         explained = [f"{text} Here it is the first explanation's number less the second's." for text in explained]
     return {
@@ -48,22 +53,73 @@ def meanings(e: Interactions) -> dict[str, str]:
         "of it shown on the two sides": "The share of parts that have a place above, and so a colour.",
         "of it in special positions": "The share of positions without a place: start and end marks of a text, the prompt "
         "before it, or a summary of the whole picture that the model carries along.",
-        e.quantity: _QUANTITIES.get(e.quantity, "The number that is explained."),
+        e.quantity: _similarity(e)
+        if e.quantity == "similarity"
+        else _QUANTITIES.get(e.quantity, "The number that is explained."),
         "error": f"By how much the four lines miss the {e.quantity}. It is measured for every explanation; if it is not far "
         "smaller than the lines, do not trust them.",
     }
 
 
-def _terms_of_pair(kinds: tuple[str, str], sides: tuple[str, str]) -> list[str]:
+def _similarity(e: Interactions) -> str:
+    """What the similarity is, and which numbers it can have; of pairs that do not tell, what holds for any."""
+    what = "How alike the model finds the two"
+    compare = (
+        f"compare with other {'texts' if set(e.terms.kinds) == {'text'} else 'captions or pictures'} of the same model"
+    )
+    if e.about.get("scale") == "logit":
+        return f"{what}, as its logit: the similarity times the model's scale, plus its bias. It may be any number: {compare}."
+    measure = e.about.get("measure")
+    if measure == "cosine":
+        return (
+            f"{what}: the cosine of their vectors. 1 is the most and 0 means nothing in common, but even good pairs stay "
+            f"far below 1: {compare}."
+        )
+    if measure == "dot product":
+        return f"{what}: the inner product of their vectors. It grows with their lengths and has no largest value: {compare}."
+    if measure == "MaxSim":
+        return (
+            f"{what}: for every token of the query the inner product with its best match in the document, all added up. It "
+            "grows with the length of the query: compare documents for one query."
+        )
+    if measure == "MeanMaxSim":
+        return (
+            f"{what}: for every token of the query the inner product with its best match in the document, and the mean of "
+            "these: compare documents for one query."
+        )
+    return f"{what}. A cosine is 1 at most; an inner product, or a sum of best matches, may be any number: {compare}."
+
+
+def _why_alone_differs(e: Interactions, kind: str) -> str:
+    """Why a side alone may have another number in another pair, whose other side is of a kind."""
+    if e.about.get("measure") in ("MaxSim", "MeanMaxSim"):
+        return " The number still differs from pair to pair, as each has other best matches."
+    if e.about.get("measure") == "dot product":
+        differing = " The number may still differ from pair to pair, for the text's length differs too."
+        return differing if kind == "text" else ""
+    text = "the text's length and " if kind == "text" else ""
+    return (
+        f" The number may still differ from pair to pair, for {text}the lengths of the pair's vectors, by which every "
+        "line is divided, differ too."
+    )
+
+
+def _blanks(e: Interactions) -> list[str]:
+    """What stands for an input without content on either side."""
+    return [
+        "vectors of zero" if outcome is not None and outcome.reference == "zero" else _BLANKS.get(kind, "a blank input")
+        for kind, outcome in zip(e.terms.kinds, e.outcomes, strict=True)
+    ]
+
+
+def _terms_of_pair(e: Interactions, sides: tuple[str, str]) -> list[str]:
     """What base, both sides alone and interaction of a similarity are."""
-    blanks = [_BLANKS.get(kind, "a blank input") for kind in kinds]
+    kinds, blanks = e.terms.kinds, _blanks(e)
 
     def alone(side: int) -> str:
-        length = "the text's length and " if kinds[1 - side] == "text" else ""
         return (
             f"What the {sides[side]} adds against {blanks[1 - side]}, beyond the base: no content of the {sides[1 - side]} "
-            f"counts here. The number may still differ from pair to pair, for {length}the lengths of the pair's vectors, by "
-            "which every line is divided, differ too. A negative number: by itself it lowers the similarity."
+            f"counts here.{_why_alone_differs(e, kinds[1 - side])} A negative number: by itself it lowers the similarity."
         )
 
     return [
@@ -98,8 +154,6 @@ def _terms_of_margin(kinds: tuple[str, str], joined: list[bool]) -> list[str]:
 _BLANKS = {"image": "a black picture", "text": "an empty text as long as this one", "audio": "a blank sound"}
 
 _QUANTITIES = {
-    "similarity": "How alike the model finds the two. For most models 1 is the most and 0 means nothing in common, but even "
-    "good pairs stay far below 1: compare with other captions or pictures of the same model.",
     "margin": "How much better the first fits than the second: the similarity of one less that of the other.",
     "difference": "How much more the first model or method finds than the second, on the same pair.",
 }

@@ -15,6 +15,7 @@ from torch import Tensor
 from secondsight.algebra.layout import Box, Layout, word_scores
 from secondsight.explanation import Explanation
 from secondsight.visual.colours import limit_of, map_over_photo
+from secondsight.visual.details import Details, axes
 from secondsight.visual.headline import headline
 from secondsight.visual.passages import LONG, Passage, is_long, passages, strongest_passages
 from secondsight.visual.sentences import assignment_summary, convergence_warning
@@ -69,9 +70,11 @@ def terminal(
         scored = e.toward_left(picked)
         parts += _texts(e.left_layout, scored, word_scores(e.left_layout, scored), of_side, columns > 0)
     parts.append(_terms_table(e))
-    matches = assignment_summary(e)
-    if matches:
-        parts.append(Text(matches))
+    for table in axes(e):
+        parts += _titled(table.title, _plain_table(table))
+    closest = assignment_summary(e)
+    if closest:
+        parts.append(Text(closest))
     warning = convergence_warning(e)
     if warning:
         parts.append(Text(warning, style="bold yellow"))
@@ -121,29 +124,42 @@ def _texts(
     parts: list[RenderableType] = []
     for part, part_values in zip(layout.parts, layout.split(values.detach().cpu()), strict=True):
         if is_long(part):
-            parts.append(_passages_table(part, part_values, title))
+            parts += _passages_table(part, part_values, title)
             if coloured and len(part.words) <= _WHOLE:
                 parts += [Text(), _coloured_text(part, Passage(0, len(part.words), ""), part_values), Text()]
     if len(scores) <= LONG:
-        return [*parts, _words_table(scores, title)]
+        return [*parts, *_titled(title, _words_table(scores))]
     strongest = sorted(scores, key=lambda score: -abs(score[1]))[:_STRONGEST_WORDS]
-    return [*parts, _words_table(strongest, f"the {_STRONGEST_WORDS} strongest of {len(scores)} {title}")]
+    return [*parts, *_titled(f"the {_STRONGEST_WORDS} strongest of {len(scores)} {title}", _words_table(strongest))]
 
 
-def _passages_table(layout: Layout, values: Tensor, title: str) -> Table:
+def _titled(title: str, table: Table) -> list[RenderableType]:
+    """A table below its title, which is as wide as the terminal."""
+    # As Text, so that a caption is not read as rich's markup.
+    return [Text(title, style="bold"), table]
+
+
+def _plain_table(details: Details) -> Table:
+    table = Table(box=None, padding=(0, 1))
+    for name in details.columns:
+        table.add_column(name, no_wrap=True)
+    for row in details.rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _passages_table(layout: Layout, values: Tensor, title: str) -> list[RenderableType]:
     """The strongest sentences of a long text, their words in colour."""
     count = len(passages(layout))
     strongest = strongest_passages(layout, values, _STRONGEST_PASSAGES)
     heading = f"the {len(strongest)} strongest of {count} {title.replace('words', 'sentences', 1)}"
-    table = Table(
-        title=Text(heading), title_justify="left", box=None, padding=(0, 1), title_style="bold", show_header=False
-    )
+    table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column("", justify="right", no_wrap=True, vertical="top")
     table.add_column("")
     for passage, value in strongest:
         sentence = _coloured_text(layout, passage, values)
         table.add_row(f"{value:+.4f}", Text(" ").join(sentence.split("\n")))
-    return table
+    return _titled(heading, table)
 
 
 def _coloured_text(layout: Layout, passage: Passage, values: Tensor) -> Text:
@@ -159,9 +175,8 @@ def _coloured_text(layout: Layout, passage: Passage, values: Tensor) -> Text:
     return text
 
 
-def _words_table(scores: list[tuple[str, float]], title: str) -> Table:
-    # As Text, so that a caption is not read as rich's markup.
-    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 1), title_style="bold")
+def _words_table(scores: list[tuple[str, float]]) -> Table:
+    table = Table(box=None, padding=(0, 1))
     table.add_column("word", no_wrap=True)
     table.add_column("interaction", justify="right")
     table.add_column("")
@@ -184,8 +199,11 @@ def _terms_table(e: Explanation) -> Table:
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", style="dim")
     left, right = e.left_layout.modality, e.right_layout.modality
+    blank = f"of two empty {left}s" if left == right else f"of an empty {left} and an empty {right}"
+    if left == right:
+        left, right = f"left {left}", f"right {right}"
     meanings = (
-        f"of an empty {left} and an empty {right}",
+        blank,
         f"what the {left} adds by itself",
         f"what the {right} adds by itself",
         "what only both together add, word by word above",

@@ -1,12 +1,13 @@
 // Which of several texts the model prefers, with all similarities. Nothing here knows the page.
 
+import { isUnmatched } from "./headline.js";
 import { minus } from "./state.js";
 
-/** The cases between which the model decides, the best first, as {name, similarity, base}. */
+/** The cases between which the model decides, the best first, as {name, similarity, unmatched}. */
 export function ranking({ cases, alternatives }) {
   const ranked = (alternatives || []).map((i) => cases[i]);
-  return ranked.sort((a, b) => b.similarity - a.similarity).map(({ name, similarity, terms }) => (
-    { name, similarity, base: terms[0][1] }
+  return ranked.sort((a, b) => b.similarity - a.similarity).map((shown) => (
+    { name: shown.name, similarity: shown.similarity, unmatched: isUnmatched(shown) }
   ));
 }
 
@@ -27,7 +28,7 @@ export function answerLine(ranked) {
   const numbers = rankNumbers(ranked);
   const [best, next] = ranked.map(({ name }, i) => `“${name}” (${numbers[i]})`);
   const two = ranked.length === 2;
-  if (ranked[0].similarity < ranked[0].base) {
+  if (ranked[0].unmatched) {
     const closer = two ? `${best} is closer than ${next}` : `${best} is closest`;
     return `The model sees no match with ${two ? "either" : "any of these"}; ${closer}.`;
   }

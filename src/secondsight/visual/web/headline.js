@@ -56,7 +56,7 @@ const mostOf = (place) => (place ? `, most of all ${place.where}` : "");
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 /** Whether a picture and a text have less than the base, which is there without the content of either. */
-function isUnmatched({ left, right, called, similarity, terms }) {
+export function isUnmatched({ left, right, called, similarity, terms }) {
   const pictured = left.kind === "image" && left.seconds === undefined && right.kind === "text";
   return pictured && called === "similarity" && similarity < terms[0][1];
 }

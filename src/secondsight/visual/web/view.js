@@ -65,6 +65,7 @@ class View {
     this.tooltip.hidden = true;
     this.card = make("section", root, "ss-sum");
     this.card.setAttribute("aria-label", "The four terms");
+    this.more = make("div", root, "ss-more");
     this.foot = make("p", root, "ss-foot");
   }
 
@@ -128,6 +129,8 @@ class View {
     this.ui.switched();
     this.warning.textContent = this.shown.warning || "";
     this.warning.hidden = !this.shown.warning;
+    // Escaped where it was written, in Python.
+    this.more.innerHTML = this.shown.details || "";
     this.foot.textContent = this.shown.note;
     // Without this the first picture would wait for a click.
     this.refresh();
