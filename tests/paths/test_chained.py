@@ -315,6 +315,19 @@ def test_what_cannot_be_chained_is_refused_in_a_sentence(name):
     assert repr(before) == repr(after)
 
 
+def test_digits_that_a_precision_loses_are_named_with_the_remedy_that_brings_them_back():
+    def function(x: Tensor) -> Tensor:
+        large = 1e6 * x.sin()
+        return (large + x.tanh()) - large
+
+    start, end = (noise(1, 4, 6, seed=seed, dtype=torch.float32) for seed in (10, 11))
+    with pytest.raises(ss.InputError, match=r"round its digits away in float32, .*: use model\.double\(\), Integrated"):
+        explained(function, start, end)
+    assert residual(explained(function, start.double(), end.double())) <= 1e-5
+    with pytest.raises(ss.InputError, match="because a value leaves torch .* jumps: use Integrated"):
+        explained(lambda x: (x > 0).double() + 1)
+
+
 def test_a_rule_of_the_projects_own_makes_an_operation_work():
     def rule(move):
         (a, b), source = move.points(0), move.sources[0]

@@ -91,8 +91,7 @@ class ChainedJacobian(LayerMethod):
         if not gap <= _LARGEST_RESIDUAL * size + rounding:
             raise InputError(
                 f"the chain of operations explains the {x.side.kind} embedding at layer {x.layer_label} with a residual of "
-                f"{missed:.1e}, because a value leaves torch on the way or a choice between numbers jumps: use "
-                "IntegratedJacobian or a later layer"
+                f"{missed:.1e}, because {_possible_causes(embedding.dtype)}IntegratedJacobian or a later layer"
             )
         outcome = Outcome(self.name, x.layer_label, x.reference_label, missed, cost=2 * count)
         facts = {"layer": x.layer_label, "cells": count, "residual": missed, "passes": outcome.cost}
@@ -108,6 +107,15 @@ def _cells(count: int) -> Rule:
     """Equal parts of [0, 1], each a cell around its middle."""
     weights = torch.full((count,), 1 / count, dtype=torch.float64)
     return Rule(weights.cumsum(0) - weights / 2, weights)
+
+
+def _possible_causes(dtype: torch.dtype) -> str:
+    """Why sums may miss in this precision, and the first remedy."""
+    lost = "a value leaves torch on the way or a choice between numbers jumps"
+    if dtype == torch.float64:
+        return f"{lost}: use "
+    precision = str(dtype).removeprefix("torch.")
+    return f"parts far larger than their sum round its digits away in {precision}, {lost}: use model.double(), "
 
 
 def _in_words(problem: UnexplainedOperation, x: LayerInput) -> str:
