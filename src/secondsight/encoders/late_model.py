@@ -110,6 +110,10 @@ class LateInteraction(DualEncoder):
             for index, encoder in enumerate(self._encoders)
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The host's similarity is that of this object's weights, which a copy may change.
+        return {**self.__dict__, "_host": None}
+
     @property
     def measure(self) -> str:
         """See `DualEncoder.measure`."""

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
-from secondsight.evaluation.experiments.base import Experiment, Record
+from secondsight.evaluation.experiments.base import EXPERIMENTS, Experiment, Record
 from secondsight.evaluation.journal import Journal
 from secondsight.evaluation.setting import Setting
 from secondsight.support.errors import InputError
@@ -51,6 +51,7 @@ def run(
     `limit` bounds the number of captions that the experiment can use. Captions and images that cannot be used are listed in
     `problems` and never end a run.
     """
+    check_models(experiment, settings)
     folder = ensure_folder(out)
     variants = [variant for setting in settings for variant in experiment.variants(setting)]
     check_labels(variants)
@@ -79,6 +80,17 @@ def run(
         raise InputError(f"{data.name} has nothing that {experiment.name!r} can judge: {why}")
     by_key = {example_key(example): example for example in examples}
     return Run(experiment, pd.DataFrame(rows), {**data.problems, **problems}, variants, data, by_key)
+
+
+def check_models(experiment: Experiment, settings: Sequence[Setting]) -> None:
+    """Raise `InputError` for a late-interaction model in an experiment that multiplies embeddings."""
+    for setting in settings:
+        if experiment.by_embeddings and not setting.model.factorises:
+            able = ", ".join(name for name, kind in sorted(EXPERIMENTS.items()) if not kind.by_embeddings)
+            raise InputError(
+                f"{experiment.name!r} multiplies embeddings of changed inputs, and {setting.model.name!r} is late "
+                f"interaction, which chooses its matches anew for every input: look at it by {able}"
+            )
 
 
 def check_labels(settings: Sequence[Setting]) -> None:

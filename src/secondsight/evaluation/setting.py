@@ -108,7 +108,8 @@ def settings(
     """Every model with every method at every layer; layers ("all",) are the image side's blocks one by one."""
     methods = list(methods) or [(DEFAULT, as_method(None))]
     combinations = []
-    for model_name, model in models:
+    for model_name, given in models:
+        model = _of_captions(model_name, given)
         weights = fingerprint(model)
         for method_name, method in methods:
             for layer in _expand(layers, model):
@@ -121,6 +122,19 @@ def settings(
                 spec = {"model": model_name, "weights": weights, "method": variant.name, "options": options}
                 combinations.append(Setting(model, variant, " · ".join(parts), spec))
     return combinations
+
+
+def _of_captions(name: str, model: DualEncoder) -> DualEncoder:
+    """The model with images on its left and texts on its right; `InputError` if it has no such sides."""
+    if (model.left.kind, model.right.kind) == ("image", "text"):
+        return model
+    try:
+        return model.pair("image", "text")
+    except InputError as error:
+        raise InputError(
+            f"experiments look at pictures with captions, and {name!r} compares {model.left.kind} with {model.right.kind}: "
+            "explain its pairs with ss.explain, or rank a collection with secondsight decompose and search"
+        ) from error
 
 
 def _expand(layers: Sequence[Layer], model: DualEncoder) -> Sequence[Layer | None]:

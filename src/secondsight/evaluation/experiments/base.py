@@ -29,12 +29,14 @@ class Experiment(ABC):
 
     A subclass with a `name` is listed in `EXPERIMENTS` once it is defined. The records of a caption depend only on the
     caption, the setting and the experiment's options, so that a run can be stopped and resumed anywhere. With
-    `categories`, the report lets a person choose one of them for each case of the gallery.
+    `categories`, the report lets a person choose one of them for each case of the gallery. `by_embeddings` says that it
+    multiplies embeddings of changed inputs, which late interaction has none of.
     """
 
     name: ClassVar[str]
     categories: ClassVar[tuple[str, ...]] = ()
     min_settings: ClassVar[int] = 1
+    by_embeddings: ClassVar[bool] = False
 
     def __init__(self, *, rule: str = "pixel", seed: int = 0, **options: Any) -> None:
         one_of("rule", rule, RULES)

@@ -32,15 +32,14 @@ class Cost(Experiment):
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """One record for each pair: median seconds of both."""
-        left, right = setting.model.left, setting.model.right
-        image, text = setting.prepared(example)
+        model, (image, text) = setting.model, setting.prepared(example)
 
-        # Sums as plain numbers, so that a device has finished.
+        # Plain numbers, so that a device has finished.
         def forward() -> float:
-            return sum(float(side.embed_prepared([x]).sum()) for side, x in ((left, image), (right, text)))
+            return float(model.similarities(image, [text])[0])
 
         def explain() -> float:
-            return float(setting.method.interactions(left, right, image, [text])[0].matrix.sum())
+            return float(model.interactions(setting.method, image, [text])[0].matrix.sum())
 
         rounds = [(seconds(forward), seconds(explain)) for _ in range(self.repeats + 1)]
         passes, explanations = (median(times) for times in zip(*rounds[1:], strict=True))

@@ -29,6 +29,7 @@ class Faithfulness(Experiment):
     """
 
     name: ClassVar[str] = "faithfulness"
+    by_embeddings: ClassVar[bool] = True
 
     def __init__(self, *, p: float = 0.5, masks: int = 100, **options: Any) -> None:
         super().__init__(**options)

@@ -36,6 +36,7 @@ class Perturbation(Experiment):
     """
 
     name: ClassVar[str] = "perturbation"
+    by_embeddings: ClassVar[bool] = True
 
     def __init__(self, *, steps: int = 10, **options: Any) -> None:
         super().__init__(**options)
