@@ -281,7 +281,9 @@ def test_stored_results_use_no_model(model, world):
     """Other threads write the answers, and only the worker may use a model; lazy matrices would."""
     question = Question(image=encode(world[0].image), captions=["a cat", "a dog"], layer=1)
     checked = check_question(question, ["scenes"], Limits())
-    result = explain_question(checked, Models({"scenes": model}), Limits(), lambda stage: None)
+    stages: list[str] = []
+    result = explain_question(checked, Models({"scenes": model}), Limits(), stages.append)
+    assert "explaining, 100%" in stages
     e = ss.explain(model, world[0].image, "a cat", ss.ChainedJacobian(layer=1))
     assert not isinstance(e.attributions, torch.Tensor)
     assert all(isinstance(interactions.attributions, torch.Tensor) for interactions in result.interactions)

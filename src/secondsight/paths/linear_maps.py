@@ -269,13 +269,14 @@ class LowRank(LinearMap):
         return self._apply(g, self.terms)
 
     def _apply(self, t: Tensor, terms: Sequence[Term]) -> Tensor:
-        result = t * self.diagonal
-        flat = t.reshape(len(t), -1, t.shape[-1]).transpose(0, 1)
+        result = (t * self.diagonal).contiguous()
+        # Views with the vectors' other axes in front: one small matrix product for each, written where it belongs.
+        flat, total = (x.reshape(len(x), -1, x.shape[-1]).transpose(0, 1) for x in (t, result))
         for against, along, weights in terms:
             coefficients = torch.bmm(flat, against.flatten(0, -3).mT)
             if weights is not None:
                 coefficients *= weights
-            result += torch.bmm(coefficients, along.flatten(0, -3)).transpose(0, 1).reshape(t.shape)
+            total.baddbmm_(coefficients, along.flatten(0, -3))
         return result
 
 

@@ -34,7 +34,7 @@ _EDGES_TOLD = 32
 _ROW_FLOATS = 2**26
 """Floats that the rows of one chunk may take in the largest tensor of the chain, 256 MB in float32."""
 
-_ROW_FLOATS_ON_CPU = 2**23
+_ROW_FLOATS_ON_CPU = 2**24
 """The same for processors, which gain nothing from more and pay for fresh memory."""
 
 

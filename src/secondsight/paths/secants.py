@@ -115,13 +115,12 @@ def _softmax_nodes(start: Tensor, run: Tensor, rise: Tensor, count: int) -> tupl
     """Probabilities (…, node, N) at nodes, their weights and their mean, and what the mean Jacobian misses of the rise."""
     alpha, weights = _nodes(count, run)
     nodes = run.new_empty(count, *run.shape)
-    for node, probabilities in zip(alpha.tolist(), nodes, strict=True):
-        torch.softmax(torch.add(start, run, alpha=node), -1, out=probabilities)
-    p = nodes.movedim(0, -2)
-    mean = weights @ p
-    energy = (p @ run[..., None]).squeeze(-1) * weights
-    missing = (energy[..., None, :] @ p).squeeze(-2).addcmul_(mean, run, value=-1).add_(rise)
-    return p, weights, mean, missing
+    mean, missing = torch.zeros_like(run), rise.clone()
+    for node, weight, p in zip(alpha.tolist(), weights.tolist(), nodes, strict=True):
+        torch.softmax(torch.add(start, run, alpha=node), -1, out=p)
+        mean.add_(p, alpha=weight)
+        missing.addcmul_(p, torch.linalg.vecdot(p, run)[..., None], value=weight)
+    return nodes.movedim(0, -2), weights, mean, missing.addcmul_(mean, run, value=-1)
 
 
 def _softmax_derivative(p: Tensor) -> LowRank:

@@ -14,6 +14,7 @@ from secondsight.methods import Method
 from secondsight.model import DualEncoder
 from secondsight.server.questions import Checked, Limits, Models, decode
 from secondsight.support.errors import InputError
+from secondsight.support.progress import listening
 from secondsight.visual.page_data import page_data
 
 _MAX_PAIRS = 20_000_000
@@ -41,7 +42,8 @@ def explain_question(question: Checked, models: Models, limits: Limits, tell: Ca
     right = [decode(raw, "other_image", limits) for raw in question.right]
     model = models.get(question.model, tell)
     tell("explaining")
-    with warnings.catch_warnings(record=True) as caught:
+    progress = listening(lambda share: tell(f"explaining, {share:.0%}"))
+    with warnings.catch_warnings(record=True) as caught, progress:
         warnings.simplefilter("always")
         explanations = _explanations(model, left, right, question)
         view = page_data(explanations, question.select)
