@@ -285,6 +285,18 @@ def test_figures_and_terminal_have_the_pages_title(script, e, selection, box):
         assert title in console.file.getvalue()
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-7, -1e-7])
+def test_a_word_that_counts_nothing_neither_raises_nor_lowers(script, e, noise):
+    matrix = e.matrix.clone()
+    matrix[:, 4] = noise
+    pair, cat = replace(e, attributions=matrix), e.right_layout.select([4]).tolist()
+    title, detail = said(script, pair, (None, cat), ("the whole image", "“cat”"))
+    assert title == headline(pair, "cat") == "“cat” neither raises nor lowers the similarity."
+    assert detail.startswith("“cat” counts +0.0000 of the ")
+    title, _ = said(script, pair, (e.left_layout.cover(BOX).tolist(), cat), ("the box 22–71 × 7–44", "“cat”"))
+    assert title == headline(pair, "cat", BOX) == "“cat” in the box 22–71 × 7–44 neither raises nor lowers the similarity."
+
+
 def test_a_pair_without_anything_that_matches_says_so(script, e):
     title, _ = said(script, replace(e, attributions=-e.matrix.abs()))
     assert title == "Nothing matches: all of it lowers the similarity."

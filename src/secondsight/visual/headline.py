@@ -18,6 +18,9 @@ _ROWS, _COLUMNS, _TIMES = ("top", "", "bottom"), ("left", "", "right"), ("first"
 _SHORT = 40
 """Characters of a text that a title quotes."""
 
+_NOTHING = 5e-5
+"""What is smaller is written as 0.0000 and has no direction."""
+
 
 class Place(NamedTuple):
     """What has a name on a side: a word, or a ninth of a picture, with its features; `where` completes "most of all …"."""
@@ -29,6 +32,8 @@ class Place(NamedTuple):
 
 def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> str:
     """What matches best and where; of a `selection` of the right side or a `box` of the left, whether it raises or lowers.
+
+    What would be written as 0.0000 does neither.
 
     The page writes the same sentence (`web/headline.js`) for whatever its reader picks.
     """
@@ -48,14 +53,20 @@ def headline(e: Interactions, selection: Any = None, box: Box | None = None) -> 
     left, right = _name(e.left_layout, box), _name(e.right_layout, selection)
     values = e.toward_left(selection)
     value = float(values @ e.left_layout.select(box).to(values))
-    does = f"{'lowers' if value < 0 else 'raises'} {number}"
+    does = f"{_direction(value)} {number}"
     if box is not None and selection is not None:
         pictured = [layout.cells.ndim == 2 for layout in (e.left_layout, e.right_layout)]
         names = [right, left] if pictured == [True, False] else [left, right]
         return f"{_capital((' with ' if pictured[0] == pictured[1] else ' in ').join(names))} {does}."
+    if abs(value) < _NOTHING:
+        return f"{_capital(right if box is None else left)} {does}."
     side = 0 if box is None else 1
     where = _strongest(e, side, values if side == 0 else e.toward_right(box), -1 if value < 0 else 1)
     return f"{_capital(right if side == 0 else left)} {does}{_most_of(where)}."
+
+
+def _direction(value: float) -> str:
+    return "neither raises nor lowers" if abs(value) < _NOTHING else "lowers" if value < 0 else "raises"
 
 
 def _unmatched(e: Interactions) -> bool:

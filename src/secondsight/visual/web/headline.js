@@ -53,6 +53,9 @@ function strongest(shown, side, values, sign) {
 
 const weightsOf = (groups, count) => Float64Array.from({ length: count }, (_, i) => (groups.includes(i) ? 1 : 0));
 const mostOf = (place) => (place ? `, most of all ${place.where}` : "");
+/** What is smaller is written as 0.0000 and has no direction. */
+const isNothing = (value) => Math.abs(value) < 5e-5;
+const direction = (value) => (isNothing(value) ? "neither raises nor lowers" : value < 0 ? "lowers" : "raises");
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 /** Whether a picture and a text have less than the base, which is there without the content of either. */
@@ -89,13 +92,14 @@ export function titleLine(shown, reading, weights, names) {
     return `${verdict}${capital(best.name)} ${does}${mostOf(where)}.`;
   }
   const value = total(scores(shown, 0, weights[1]), weights[0]);
-  const does = `${value < 0 ? "lowers" : "raises"} ${number}`;
+  const does = `${direction(value)} ${number}`;
   if (weights[0] && weights[1]) {
     const pictured = sides.map(hasPicture);
     const words = pictured[0] && !pictured[1] ? [names[1], names[0]] : names;
     return `${capital(words.join(pictured[0] === pictured[1] ? " with " : " in "))} ${does}.`;
   }
   const picked = weights[0] ? 0 : 1;
+  if (isNothing(value)) return `${capital(names[picked])} ${does}.`;
   const where = strongest(shown, 1 - picked, scores(shown, 1 - picked, weights[picked]), value < 0 ? -1 : 1);
   return `${capital(names[picked])} ${does}${mostOf(where)}.`;
 }
@@ -109,7 +113,7 @@ function aloneParts(shown, weights, names) {
     const seen = total(shown.alone[side], weights[side]);
     const parts = [[`${side ? "; " : ""}${name} alone: `, false], [signed(weights[side] ? seen : whole), true]];
     if (weights[side]) parts.push([` of ${signed(whole)}`, false]);
-    else if (Math.abs(whole - seen) >= 5e-5) {
+    else if (!isNothing(whole - seen)) {
       parts.push([`, ${signed(whole - seen)} of it in special positions`, false]);
     }
     return parts;
@@ -124,7 +128,7 @@ function wholeLine(shown, whole) {
   const caption = (kind) => (kind === "text" ? "caption" : kind);
   const pair = left === right ? `the two ${left}s` : `the ${caption(left)} and the ${caption(right)}`;
   const common = whole < 0 ? `by which ${pair} disagree` : `that ${pair} have in common`;
-  const special = Math.abs(shown.hidden) < 5e-5 ? "" : ", special positions aside";
+  const special = isNothing(shown.hidden) ? "" : ", special positions aside";
   return (shown.called === "similarity" ? common : `by which both sides change the ${shown.called}`) + special;
 }
 
@@ -133,7 +137,7 @@ const balance = (value, others) => `${others} ${value < 0 ? "make up for some of
 
 /** What is picked on one side as a part of the whole, which it may exceed. */
 function shareParts(shown, side, name, now, whole) {
-  const opposed = now < 0 !== whole < 0;
+  const opposed = !isNothing(now) && now < 0 !== whole < 0;
   const exceeds = !opposed && Math.abs(now) > Math.abs(whole) + 5e-5;
   const others = kindOf([shown.left, shown.right][side]) === "text" ? "other words" : "other places";
   return [
