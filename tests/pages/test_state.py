@@ -294,7 +294,36 @@ def test_a_word_that_counts_nothing_neither_raises_nor_lowers(script, e, noise):
     assert title == headline(pair, "cat") == "“cat” neither raises nor lowers the similarity."
     assert detail.startswith("“cat” counts +0.0000 of the ")
     title, _ = said(script, pair, (e.left_layout.cover(BOX).tolist(), cat), ("the box 22–71 × 7–44", "“cat”"))
-    assert title == headline(pair, "cat", BOX) == "“cat” in the box 22–71 × 7–44 neither raises nor lowers the similarity."
+    assert (
+        title == headline(pair, "cat", BOX) == "“cat” in the box 22–71 × 7–44 neither raises nor lowers the similarity."
+    )
+
+
+def test_page_figure_and_terminal_say_how_much_lies_in_a_prompt(e):
+    layout = replace(
+        e.right_layout, special={0: "start", 1: "prompt"}, offsets=(None, None, *e.right_layout.offsets[2:])
+    )
+    pair, plain = replace(e, right_layout=layout), replace(e, right_layout=e.right_layout)
+    size = e.matrix.abs()
+    special, prompt = (float(size[:, columns].sum() / size.sum()) for columns in ([0, 1], [1]))
+    where = f"lies in text positions that are not a word, {prompt:.0%} in the prompt"
+    sentence = f"{special:.0%} of all interaction (by size) {where}"
+
+    def shown(explanation):
+        figure, console = explanation.plot(), Console(file=io.StringIO(), width=200)
+        console.print(terminal(explanation))
+        plt.close(figure)
+        return (
+            page_data(explanation)["cases"][0]["note"],
+            " ".join(text.get_text() for text in figure.texts),
+            console.file.getvalue(),
+        )
+
+    assert all(sentence in text for text in shown(pair))
+    assert not any("of all interaction" in text for text in shown(plain))
+    words = float(e.matrix[:, 2:].double().sum())
+    assert re.search(rf"of it shown +{re.escape(f'{words:+.4f}')}  word by word above", shown(pair)[2])
+    assert "word by word above" in shown(plain)[2]
 
 
 def test_a_pair_without_anything_that_matches_says_so(script, e):

@@ -19,6 +19,7 @@ from secondsight.visual.drawing import WIDTH, aspect_ratio, draw_picture, scale_
 from secondsight.visual.headline import headline
 from secondsight.visual.panel import Panel
 from secondsight.visual.saving import printable, save, with_names
+from secondsight.visual.sentences import special_shares
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -175,13 +176,14 @@ def _title(e: Explanation) -> str:
 
 
 def _notes(e: Explanation) -> list[str]:
-    """The best matches, or the words of the vocabulary that make up the similarity, as lines of small print."""
+    """Small print: the best matches or words of the vocabulary that make up the similarity, and shares without a place."""
     lines = []
     for table in details(e):
         # Lines break between entries only.
         entries = [entry.replace(" ", "\u00a0") for entry in table.short[:_NOTED]]
         entries += ["…"] if len(table.short) > _NOTED else []
         lines += wrap(table.title, _NOTE_CHARACTERS) + wrap(" · ".join(entries), _NOTE_CHARACTERS)
+    lines += [part for share in special_shares(e) for part in wrap(share, _NOTE_CHARACTERS)]
     # Some room below the equation.
     return ["", *lines] if lines else []
 

@@ -14,13 +14,11 @@ from secondsight.support.errors import InputError
 from secondsight.visual.colours import SCALES
 from secondsight.visual.details import details
 from secondsight.visual.page_sides import Pictures, side_data, start_of, sum_groups
-from secondsight.visual.sentences import convergence_warning, meanings
+from secondsight.visual.sentences import convergence_warning, meanings, special_shares
 from secondsight.visual.template import template
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
-
-_CELL_NAMES = {"image": "patch", "audio": "part of the sound"}
 
 _MAX_NAME = 48
 """Characters of a case's name; the whole text is shown beside it anyway."""
@@ -121,13 +119,5 @@ def _note(e: Explanation) -> str:
         for outcome, name in zip(e.outcomes, names, strict=True)
         if outcome is not None and outcome.nodes is not None
     ]
-    hidden = [
-        f"{share:.0%} of all interaction (by size) lies in {name} positions that are not a "
-        f"{_CELL_NAMES.get(modality, 'word')}{f', {prompt:.0%} in the prompt' if prompt > 0.005 else ''}"
-        for share, prompt, modality, name in zip(
-            e.special_share(), e.special_share("prompt"), modalities, names, strict=True
-        )
-        if share > 0.005
-    ]
     origin = f"{e.about.get('model', 'model')}, {e.about.get('method', 'method')}"
-    return ". ".join([", ".join([origin, *computations]), *hidden])
+    return ". ".join([", ".join([origin, *computations]), *special_shares(e)])

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from secondsight.algebra.interactions import Interactions
 
+_CELL_NAMES = {"image": "patch", "audio": "part of the sound"}
+
+_SMALL_SHARE = 0.005
+"""Rounds to 0 %."""
+
 
 def convergence_warning(e: Interactions) -> str | None:
     """The warning for an explanation that has not converged; None if it has."""
@@ -17,6 +22,23 @@ def convergence_warning(e: Interactions) -> str | None:
         f"This explanation has not converged: its terms miss the {e.quantity} by {e.error:.1e}. "
         "Allow more steps, or ask for a larger tolerance."
     )
+
+
+def special_shares(e: Interactions) -> list[str]:
+    """How much of the interactions lies where a side has no word or patch, and in a prompt; only shares that matter."""
+    modalities = e.left_layout.modality, e.right_layout.modality
+    sides = modalities if modalities[0] != modalities[1] else (f"left {modalities[0]}", f"right {modalities[1]}")
+    lines = []
+    for side, modality, share, prompt in zip(
+        sides, modalities, e.special_share(), e.special_share("prompt"), strict=True
+    ):
+        if share > _SMALL_SHARE:
+            in_prompt = f", {prompt:.0%} in the prompt" if prompt > _SMALL_SHARE else ""
+            cell = _CELL_NAMES.get(modality, "word")
+            lines.append(
+                f"{share:.0%} of all interaction (by size) lies in {side} positions that are not a {cell}{in_prompt}"
+            )
+    return lines
 
 
 def assignment_summary(e: Interactions) -> str | None:

@@ -18,7 +18,7 @@ from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.details import Details, axes
 from secondsight.visual.headline import headline
 from secondsight.visual.passages import LONG, Passage, is_long, passages, strongest_passages
-from secondsight.visual.sentences import assignment_summary, convergence_warning
+from secondsight.visual.sentences import assignment_summary, convergence_warning, special_shares
 
 _BAR = 24
 """Characters of the longest bar."""
@@ -70,6 +70,7 @@ def terminal(
         scored = e.toward_left(picked)
         parts += _texts(e.left_layout, scored, word_scores(e.left_layout, scored), of_side, columns > 0)
     parts.append(_terms_table(e))
+    parts += [Text(f"{share}.") for share in special_shares(e)]
     for table in axes(e):
         parts += _titled(table.title, _plain_table(table))
     closest = assignment_summary(e)
@@ -202,14 +203,18 @@ def _terms_table(e: Explanation) -> Table:
     blank = f"of two empty {left}s" if left == right else f"of an empty {left} and an empty {right}"
     if left == right:
         left, right = f"left {left}", f"right {right}"
+    shown = float(e.toward_left(None)[e.left_layout.visible].sum())
+    hides = abs(e.terms.interaction - shown) >= 5e-5
     meanings = (
         blank,
         f"what the {left} adds by itself",
         f"what the {right} adds by itself",
-        "what only both together add, word by word above",
+        f"what only both together add{'' if hides else ', word by word above'}",
     )
     for (name, value), meaning in zip(e.terms.labels(), meanings, strict=True):
         table.add_row(name, f"{value:+.4f}", meaning)
+    if hides:
+        table.add_row("  of it shown", f"{shown:+.4f}", "word by word above; the rest lies in special positions")
     table.add_row("sum", f"{e.terms.total:+.4f}", end_section=True)
     table.add_row(Text(e.quantity, style="bold"), Text(f"{e.similarity:+.4f}", style="bold"), "the model's own number")
     table.add_row("error", f"{e.error:.1e}", "how far the sum is from it, not how right it is")

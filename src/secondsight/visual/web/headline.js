@@ -55,7 +55,6 @@ const weightsOf = (groups, count) => Float64Array.from({ length: count }, (_, i)
 const mostOf = (place) => (place ? `, most of all ${place.where}` : "");
 /** What is smaller is written as 0.0000 and has no direction. */
 const isNothing = (value) => Math.abs(value) < 5e-5;
-const direction = (value) => (isNothing(value) ? "neither raises nor lowers" : value < 0 ? "lowers" : "raises");
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 /** Whether a picture and a text have less than the base, which is there without the content of either. */
@@ -92,7 +91,7 @@ export function titleLine(shown, reading, weights, names) {
     return `${verdict}${capital(best.name)} ${does}${mostOf(where)}.`;
   }
   const value = total(scores(shown, 0, weights[1]), weights[0]);
-  const does = `${direction(value)} ${number}`;
+  const does = `${isNothing(value) ? "neither raises nor lowers" : value < 0 ? "lowers" : "raises"} ${number}`;
   if (weights[0] && weights[1]) {
     const pictured = sides.map(hasPicture);
     const words = pictured[0] && !pictured[1] ? [names[1], names[0]] : names;

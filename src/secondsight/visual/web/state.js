@@ -2,10 +2,8 @@
 // the page, so that it can be tested without a browser.
 
 export const minus = (text) => text.replace("-", "−");
-export const signed = (value, digits = 4) => {
-  const size = Math.abs(value).toFixed(digits);
-  return (value < 0 && Number(size) > 0 ? "−" : "+") + size;
-};
+export const signed = (value, digits = 4) =>
+  (value <= -0.5 / 10 ** digits ? "−" : "+") + Math.abs(value).toFixed(digits);
 export const tiny = (value) =>
   value === 0 ? "0" : Math.abs(value) >= 0.001 ? value.toFixed(4) : minus(value.toExponential(1));
 export const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
