@@ -225,9 +225,6 @@ def contrast(first: Explanation, second: Explanation) -> Explanation:
         )
     pair = margin(first, second)
     about = {**pair.about, "similarities": [first.similarity, second.similarity]}
-    for fact in {"assignment", "axes"} & set(about):
-        # Each of the two has its own.
-        about[fact] = [part.about.get(fact) for part in (first, second)]
     inputs = (first.left_input, (first.right_input, second.right_input))
     return replace(with_inputs(replace(pair, about=about), *inputs), parts=(first, second))
 

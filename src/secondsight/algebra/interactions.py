@@ -295,6 +295,8 @@ def margin(first: Interactions, second: Interactions) -> Interactions:
     if first.left_layout != second.left_layout:
         raise InputError("a margin needs the same left input twice")
     pair, signs = (first, second), (1, -1)
+    # What only one of the two pairs has is told of both.
+    own = {fact: [p.about.get(fact) for p in pair] for fact in ("assignment", "axes") if fact in first.about}
     return Interactions(
         attributions=_side_by_side(first, second),
         left_effects=first.left_effects - second.left_effects,
@@ -303,7 +305,7 @@ def margin(first: Interactions, second: Interactions) -> Interactions:
         similarity=first.similarity - second.similarity,
         left_layout=first.left_layout,
         right_layout=JoinedLayout.of([p.right_layout for p in pair], signs),
-        about={**first.about, "right": joint_facts([p.about.get("right", {}) for p in pair])},
+        about={**first.about, **own, "right": joint_facts([p.about.get("right", {}) for p in pair])},
         standard_errors=None
         if first.standard_errors is None or second.standard_errors is None
         else torch.cat([first.standard_errors, second.standard_errors], 1),

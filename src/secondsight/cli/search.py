@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 _PAGE = (".html",)
 
+_BEGINNING = 60
+"""Characters of a text that stand for it."""
+
 
 def search(
     store: StoreFolder,
@@ -31,7 +36,7 @@ def search(
         str | None,
         typer.Option(
             help="similarity, or above-usual: less the entry's mean similarity to ordinary captions, so that entries that are "
-            "close to every caption do not come first. Default: above-usual for texts."
+            "close to every caption do not come first. Default: above-usual where a text searches pictures or sounds."
         ),
     ] = None,
     captions: Annotated[
@@ -62,7 +67,9 @@ def search(
             dual = move_model(load(model), device, precision)
         by_text = query_side(opened, dual, query).kind == "text"
         ordinary = None
-        if dual.factorises and (by_text or captions is not None or rank == "above-usual"):
+        # A collection of texts is ranked as its model ranks it; captions of scenes are no usual queries there.
+        usual = by_text and opened.facts["side"] != "text" and rank != "similarity"
+        if dual.factorises and (usual or captions is not None or rank == "above-usual"):
             with spinner("measuring the usual similarities"):
                 ordinary = _ordinary(opened, dual, captions, by_text)
         elif not dual.factorises and (captions is not None or rank == "above-usual"):
@@ -104,7 +111,10 @@ def _ordinary(store: Store, dual: DualEncoder, captions: Path | None, by_text: b
     if captions is None and not by_text:
         raise InputError("--rank above-usual for a photograph needs --captions FOLDER with ordinary photographs")
     if captions is None:
-        return ordinary_queries(store, dual)
+        with warnings.catch_warnings():
+            # What the model does not know of the package's own captions is nobody's concern.
+            warnings.simplefilter("ignore")
+            return ordinary_queries(store, dual)
     if captions.is_dir() == by_text:
         needed = "a text file with a caption a line" if by_text else "a folder of photographs"
         raise InputError(f"--captions {str(captions)!r} must be of the query's kind: {needed}")
@@ -134,6 +144,7 @@ def _print_hit(number: int, hit: Hit) -> None:
     from secondsight.algebra.layout import word_scores
 
     line = Text.assemble((f"{number:3} {hit.score:+.4f} ", "bold"), hit.key)
+    line.append(_beginning(hit))
     if hit.usual is not None and hit.taken_off is not None:
         line.append(f"  similarity {hit.similarity:+.4f}, usually {hit.usual.similarity:+.4f}")
     if hit.usual is not None and hit.usual.hub:
@@ -145,10 +156,21 @@ def _print_hit(number: int, hit: Hit) -> None:
     out.print(line, soft_wrap=True)
 
 
+def _beginning(hit: Hit) -> str:
+    """The beginning of an entry's text; nothing for other entries, whose keys are names of files."""
+    text = hit.entry.layout.text
+    return f" “{shorten(text, _BEGINNING, placeholder='…')}”" if text else ""
+
+
 def _print_lead(lead: Lead) -> None:
-    out.print(lead.sentence(), soft_wrap=True)
-    keys = (lead.first.key, lead.second.key)
-    for title, parts in (("by word", lead.by_word), ("by region", lead.by_region)):
+    hits = (lead.first, lead.second)
+    first, second = (hit.key + _beginning(hit) for hit in hits)
+    out.print(lead.sentence((first, second)), soft_wrap=True)
+    keys = [hit.key for hit in hits]
+    titles = (
+        ("by word of the query", "by word of the two") if lead.first.entry.layout.words else ("by word", "by region")
+    )
+    for title, parts in zip(titles, (lead.by_word, lead.by_region), strict=True):
         out.print(f"{title}, sum {lead.value:+.4f}:")
         for part in parts:
             place = part.name if part.entry is None else f"{part.name} of {keys[part.entry]}"
@@ -179,7 +201,8 @@ def _write_page(
         # Of a query side and a document side that take the same kind, the left one is the query's.
         queries_first = dual.left.kind == dual.right.kind and dual.left.name != dual.right.name
         inputs = (query, raw) if queries_first else (raw, query)
-        explain_pair(dual.fitting(*inputs), *inputs).save(out_file)
+        # The store has long texts cut as well.
+        explain_pair(dual.fitting(*inputs), *inputs, truncate=True).save(out_file)
     elif ranks is not None:
         pair = [_hit(hits, rank) for rank in ranks]
         displays = tuple(_display(store, hit.key, data) for hit in pair)

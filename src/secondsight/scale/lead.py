@@ -97,7 +97,7 @@ class Lead:
             first, second = second, first
         words = {id(part) for part in self.by_word[: len(self.margin.right_layout.words)]}
         reasons = [
-            Part(f"“{part.name}”" if id(part) in words else _spoken(part.name), sign * part.value)
+            Part(f"“{part.name}”" if id(part) in words else self._spoken(part.name), sign * part.value)
             for part in self.by_word
         ]
         because = _largest([part for part in reasons if part.value > 0])
@@ -106,6 +106,13 @@ class Lead:
         if because:
             text += f", because of {_listed(because)}"
         return f"{text}; against it {_listed(against)}" if against else text
+
+    def _spoken(self, name: str) -> str:
+        special = self.margin.right_layout.special.values()
+        return {
+            "special positions": f"the text's {' and '.join(dict.fromkeys(special))}" if special else name,
+            "not attributed": "what the explanation misses",
+        }.get(name, name)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: both keys and scores, the lead, its sentence and both lists of parts."""
@@ -144,13 +151,6 @@ def _ninths(layout: GridLayout, values: Float[Tensor, " feature"]) -> list[float
     column, row = (centres / torch.tensor(layout.image_size) * 3).long().clamp(0, 2).unbind(1)
     sums = torch.zeros(9, dtype=torch.float64).index_add(0, 3 * row + column, values[layout.visible])
     return [float(v) for v in sums]
-
-
-def _spoken(name: str) -> str:
-    return {
-        "special positions": "the text's start and end",
-        "not attributed": "what the explanation misses",
-    }.get(name, name)
 
 
 def _largest(parts: list[Part], most: int = 3) -> list[Part]:

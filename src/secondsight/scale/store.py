@@ -159,7 +159,9 @@ def _read_facts(folder: Path) -> dict[str, Any]:
             f"{FORMAT!r} now: run secondsight decompose again, into another folder"
         )
     if written_as != FORMAT:
-        raise InputError(f"{str(folder)!r} is not a store of contributions: create one with secondsight decompose")
+        sides = sorted(inner.parent.name for inner in folder.glob("*/store.json"))
+        remedy = f"it holds one, {str(folder / sides[0])!r}" if sides else "create one with secondsight decompose"
+        raise InputError(f"{str(folder)!r} is not a store of contributions: {remedy}")
     if facts.get("dtype") not in DTYPES or not isinstance(facts.get("space"), str):
         raise InputError(f"{str(path)!r} is damaged: decompose into another folder")
     return facts

@@ -45,10 +45,11 @@ def _by_pair(e: Interactions, name: str) -> list[tuple[str, Sequence[Any]]]:
     fact = e.about.get(name)
     if e.quantity == "similarity":
         return [("", fact or [])]
-    if e.quantity != "margin" or not fact:
+    if e.quantity != "margin" or not fact or len(fact) != 2:
         return []
-    texts = [part.text or "" for part in e.right_layout.parts]
-    if not all(texts) or len(texts) != len(fact):
+    joined = next((layout for layout in (e.right_layout, e.left_layout) if layout.kind == "joined"), e.right_layout)
+    texts = [part.text or "" for part in joined.parts]
+    if not all(texts) or len(texts) != 2:
         texts = ["first", "second"]
     names = [f"“{shorten(text, _NAME, placeholder='…')}”: " for text in texts]
     return [(name, part or []) for name, part in zip(names, fact, strict=True)]
