@@ -145,8 +145,9 @@ class DualEncoder:
         return matching[0]
 
     def collection_side(self, kind: str) -> Side:
-        """The side for a collection that queries search: the right one, such as documents, where both take the kind."""
-        return self.right if self.right.kind == kind else self.side(kind)
+        """The side for a collection that queries search: where both take the kind the one of documents, or the right one."""
+        searched = [side for side in (self.right, self.left) if side.kind == kind and side.name != "query"]
+        return searched[0] if searched else self.side(kind)
 
     def pair(self, left: str, right: str) -> DualEncoder:
         """The same model for two inputs of these kinds or sides, such as `model.pair("image", "image")`.

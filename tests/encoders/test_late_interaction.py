@@ -86,7 +86,7 @@ def test_the_map_is_the_hosts_and_the_output_layer_is_its_best_matches(name):
     shown = model.similarity_map(QUERY, DOCUMENT)
     q, d = host(name).encode_query(QUERY), host(name).encode_document(DOCUMENT)
     rows = [entry["position"] for entry in shown.assignment]
-    columns = model.document.encoder.host_vectors(model.document.encoder.prepare(DOCUMENT))[1].nonzero()[:, 0]
+    columns = model.document.encoder.host_vectors(model.document.encoder.prepare(DOCUMENT)).compared
     assert torch.allclose(shown.matrix[rows][:, columns], q @ d.T, atol=1e-12)
     assert len(rows) == len(q)
     assert len(columns) == len(d)
@@ -197,6 +197,8 @@ def test_token_vectors_of_either_side_multiply_to_maxsim(name, tmp_path):
 def test_the_document_may_be_on_the_left():
     model = wrapped("st-late-mean")
     turned = model.pair("document", "query")
+    assert turned.query.encoder is model.query.encoder
+    assert turned.collection_side("text") is turned.document is turned.left
     assert repr(turned) == "LateInteraction('st-late-mean', left=document, right=query)"
     assert turned.pair("query", "document").left.encoder is model.left.encoder
     e, t = (ss.explain(m, *pair, ss.ChainedJacobian(layer=1)) for m, pair in
@@ -234,8 +236,9 @@ def test_what_a_description_misses_is_found():
     model = LATE["st-late-plain"](torch.float64)
     wrong = ss.wrap(model)
     wrong.query.encoder.compared = lambda tensors: tensors > 3
-    with pytest.raises(ss.AdapterError, match="its description misses a part of the model"):
-        ss.explain(wrong, QUERY, DOCUMENT)
+    for given, pair in ((wrong, (QUERY, DOCUMENT)), (wrong.pair("document", "query"), (DOCUMENT, QUERY))):
+        with pytest.raises(ss.AdapterError, match="in its own library and .* the model does more than these show"):
+            ss.explain(given, *pair)
     with pytest.raises(ss.InputError, match="one of late-interaction models"):
         ss.explain(small_sentences(), QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
     with pytest.raises(ss.InputError, match="the reference is zero"):
@@ -254,6 +257,19 @@ def test_a_saved_model_is_loaded_by_its_folder(tmp_path):
     host("st-late-mean").save(str(tmp_path))
     e = ss.explain(ss.load(f"st:{tmp_path}"), QUERY, DOCUMENT, ss.ChainedJacobian(layer="output"))
     assert e.similarity == pytest.approx(maxsim("st-late-mean", QUERY, DOCUMENT), abs=1e-5)
+
+
+def test_what_other_processes_prepare_with_has_no_weights_and_no_results():
+    model = ss.wrap(LATE["st-late-plain"](torch.float32))
+    encoder = model.document.encoder
+    for layer in ("output", "input", 0):
+        ss.explain(model, QUERY, DOCUMENT, ss.ChainedJacobian(layer=layer))
+        model.document.contributions([DOCUMENT], ss.ChainedJacobian(layer=layer))
+    encoder.in_precision(torch.float64)
+    assert encoder.ends.keys() == {"output", "input"}
+    preparing = encoder.for_preparing()
+    assert (preparing.ends, preparing._copies, len(preparing._references)) == ({}, {}, 0)
+    assert all(tensor.is_meta for tensor in preparing.module.parameters())
 
 
 def test_words_taken_away_at_the_output_take_their_best_matches_along():

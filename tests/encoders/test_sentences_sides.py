@@ -127,7 +127,7 @@ def test_a_model_that_does_more_than_its_modules_show_is_refused():
 
     model = ss.wrap(Instructed(modules=list(host), device="cpu"))
     for _ in range(2):
-        with pytest.raises(ss.AdapterError, match=r"is 0\.\d+ by 'Instructed' itself and 0\.\d+ by its modules"):
+        with pytest.raises(ss.AdapterError, match=r"is 0\.\d+ in its own library and 0\.\d+ by the parts"):
             ss.explain(model, *PAIR)
 
 

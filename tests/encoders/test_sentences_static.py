@@ -53,6 +53,14 @@ def test_words_that_a_bag_does_not_know_are_left_out():
         ss.explain(model, "unicorns", "a cup")
 
 
+def test_a_bag_of_other_words_than_those_of_the_comparison_with_the_host():
+    host = st.SentenceTransformer(
+        modules=[modules.BoW(vocab=["hallo", "rot", "welt"])], device="cpu", similarity_fn_name="dot"
+    )
+    e = ss.explain(ss.wrap(host), "hallo welt", "rot hallo")
+    assert e.similarity == pytest.approx(float(host.similarity(*host.encode(["hallo welt", "rot hallo"]))), abs=1e-6)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("name", ["st-splade", "st-splade-inference-free"])
 def test_sparse_encoders_are_explained_as_the_host_compares_them(name, dtype, tolerance):

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -95,7 +95,7 @@ class Encoder(ABC):
     def __init__(self) -> None:
         self._references: OrderedDict[Hashable, Reference] = OrderedDict()
         self._copies: dict[tuple[torch.dtype, int], tuple[int, nn.Module]] = {}
-        self.input_encoder: Encoder | None = None  # set by `input_layer.at_layer`
+        self.ends: dict[str, Encoder] = {}  # this encoder seen from its input or output, see `input_layer.at_layer`
 
     @abstractmethod
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
@@ -177,7 +177,7 @@ class Encoder(ABC):
         return layer % self.depth
 
     def output_encoder(self) -> Encoder:
-        """The encoder seen from its token vectors, for the layer "output"; `InputError` for encoders with one embedding."""
+        """A new encoder that sees this one from its token vectors; `InputError` for encoders with one embedding."""
         raise InputError(
             f"layer 'output' is one of late-interaction models; this {self.kind} encoder makes one embedding: "
             "use layer=-1, its last block's input"
@@ -235,8 +235,8 @@ class Encoder(ABC):
             for tensor in (*module.parameters(), *module.buffers()):
                 bare = tensor.detach().to("meta")
                 memo[id(tensor)] = nn.Parameter(bare, False) if isinstance(tensor, nn.Parameter) else bare
-        encoder = copy.copy(self)
-        encoder._references, encoder._copies, encoder.input_encoder = OrderedDict(), {}, None
+        encoder = sharing_weights(self)
+        encoder._copies = {}
         return copy.deepcopy(encoder, memo)
 
     def _weights_version(self) -> int:
@@ -247,6 +247,16 @@ class Encoder(ABC):
         probes = weights[:: max(1, len(weights) // 3)]
         values = tuple(float(w.detach().reshape(-1)[w.numel() // 2]) for w in probes if w.numel())
         return hash((versions, values))
+
+
+AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
+
+
+def sharing_weights(encoder: AnyEncoder) -> AnyEncoder:
+    """A copy to be changed: the same module, and the same copies of it in other precisions, but no cached results."""
+    changeable = copy.copy(encoder)
+    changeable._references, changeable.ends = OrderedDict(), {}
+    return changeable
 
 
 def check_finite(encoder: Encoder, values: Tensor, inputs: Tensor | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from secondsight.encoders.base import ATTENTION_POOL, Context, Encoder, Head, Reference, States
 from secondsight.paths.pooled import PooledBlock
+from secondsight.paths.tails import Chain, Function
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.support.guard import capturing, observing, replacing, skipping
 
@@ -160,16 +162,19 @@ class HostEncoder(Encoder):
         """
         return hidden.movedim(3, 1) if self.channels_last and hidden.ndim == 4 else hidden
 
-    def closed_form(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
-        """See `Encoder.closed_form`; None where embeddings are cut."""
-        return super().closed_form(layer, context, dtype) if self.kept is None else None
-
-    def _kept(self, embeddings: Tensor) -> Tensor:
-        return embeddings if self.kept is None else embeddings[:, : self.kept]
-
     def _as_in_host(self, hidden: Tensor, layer: int, tensors: Tensor) -> Tensor:
         """The other way round."""
         return hidden.movedim(1, 3) if self.channels_last and hidden.ndim == 4 else hidden
+
+    def closed_form(self, layer: int, context: Context, dtype: torch.dtype) -> PooledBlock | None:
+        """See `Encoder.closed_form`."""
+        block = super().closed_form(layer, context, dtype)
+        if block is None or self.kept is None:
+            return block
+        return replace(block, tail=Chain([block.tail, Function(self._kept)]))
+
+    def _kept(self, embeddings: Tensor) -> Tensor:
+        return embeddings if self.kept is None else embeddings[..., : self.kept]
 
     def _rows(self, hidden: Tensor) -> list[Tensor]:
         """Copies of hidden states as (position, width) for every input, in the decomposition's precision."""

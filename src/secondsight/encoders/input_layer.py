@@ -154,10 +154,8 @@ def at_layer(encoder: Encoder, layer: object) -> tuple[Encoder, int]:
     """The encoder to ask for a layer, and the layer as 0 … depth − 1: "input" and "output" are layers of their own."""
     if layer == "grounded":
         layer = encoder.grounded_layer()
-    if layer == "output":
-        return encoder.output_encoder(), 0
-    if layer != "input":
+    if layer != "input" and layer != "output":
         return encoder, encoder.resolve(layer)
-    if encoder.input_encoder is None:
-        encoder.input_encoder = InputEncoder(encoder)
-    return encoder.input_encoder, 0
+    if layer not in encoder.ends:
+        encoder.ends[layer] = InputEncoder(encoder) if layer == "input" else encoder.output_encoder()
+    return encoder.ends[layer], 0

@@ -6,19 +6,26 @@ so that everything which holds for a similarity of two embeddings holds for it.
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
-from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from secondsight.algebra.assignment import TokenPairing
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import EVERY_TOKEN, Context, Encoder, Head, Reference, States
+from secondsight.encoders.base import (
+    EVERY_TOKEN,
+    Context,
+    Encoder,
+    Head,
+    Reference,
+    States,
+    check_finite,
+    sharing_weights,
+)
 from secondsight.encoders.host import HostEncoder
 from secondsight.inputs.prepared import Prepared
 from secondsight.support.errors import AdapterError, InputError
@@ -26,6 +33,14 @@ from secondsight.support.guard import untouched
 
 ZERO = "zero"
 """The reference at the layer "output"."""
+
+
+class HostVectors(NamedTuple):
+    """The host's own vectors of all positions of an input, the positions that it compares, and what each position is."""
+
+    vectors: Float[Tensor, "token width"]
+    compared: Int[Tensor, " compared"]
+    layout: Layout
 
 
 class LateInteractionEncoder(HostEncoder):
@@ -41,7 +56,6 @@ class LateInteractionEncoder(HostEncoder):
     choice: Tensor | None = None
     weight: float = 1.0
     mean: bool = False
-    _output: OutputEncoder | None = None
 
     @abstractmethod
     def token_vectors(self, module: Any, tensors: Tensor) -> Float[Tensor, "batch token width"]:
@@ -70,26 +84,30 @@ class LateInteractionEncoder(HostEncoder):
         return (vectors if self.weight == 1 else vectors * self.weight).flatten(1)
 
     def choosing(self, choice: Tensor, weight: float = 1.0) -> LateInteractionEncoder:
-        """The same encoder with the vectors at these positions as its embedding; the module is shared, caches are not."""
-        encoder = copy.copy(self)
-        encoder._references, encoder.input_encoder, encoder._output = OrderedDict(), None, None
+        """The same encoder with the vectors at these positions as its embedding."""
+        encoder = sharing_weights(self)
         encoder.choice, encoder.weight = choice, weight
         return encoder
 
     def output_encoder(self) -> OutputEncoder:
-        """The encoder seen from its token vectors: the layer "output"."""
-        if self._output is None:
-            self._output = OutputEncoder(self)
-        return self._output
+        """A new encoder that sees this one from its token vectors: the layer "output"."""
+        return OutputEncoder(self)
 
-    def host_vectors(self, prepared: Prepared) -> tuple[Float[Tensor, "token width"], Bool[Tensor, " token"]]:
-        """The host's own vectors of all positions of an input, and which of them it compares."""
-        tensors = self.to_model(prepared.tensor)
+    def compared_positions(self, context: Context) -> Int[Tensor, " compared"]:
+        """The positions of an input that the host compares."""
+        compared = self.compared(context.tensor)
+        return torch.arange(context.shape[0]) if compared is None else compared[0].nonzero()[:, 0].cpu()
+
+    def host_vectors(self, prepared: Prepared) -> HostVectors:
+        """What the host makes of an input; `InputError` where it compares none of it, or where numbers are not finite."""
+        output = self.output_encoder()
         with untouched(self.module):
-            vectors = _checked(self.token_vectors(self.module, tensors), 1)[0]
-            compared = self.compared(tensors)
-        everything = torch.ones(len(vectors), dtype=torch.bool)
-        return vectors, everything if compared is None else compared[0].bool().cpu()
+            states = output.features(prepared.tensor, 0)[0]
+            compared, layout = self.compared_positions(states.context), output.layout(prepared, 0, states)
+        check_finite(self, states.hidden, prepared.tensor)
+        if not len(compared):
+            raise InputError(f"the model compares no token of this {self.role}: give more words")
+        return HostVectors(states.hidden.cpu(), compared, layout)
 
 
 class OutputEncoder(Encoder):
@@ -116,9 +134,7 @@ class OutputEncoder(Encoder):
         encoder = self.encoder
         if encoder.choice is not None:
             return None
-        compared = encoder.compared(context.tensor)
-        positions = range(context.shape[0]) if compared is None else compared[0].nonzero()[:, 0].tolist()
-        return TokenPairing(encoder.role, tuple(positions), encoder.mean)
+        return TokenPairing(encoder.role, tuple(encoder.compared_positions(context).tolist()), encoder.mean)
 
     def _joined(self, vectors: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch joint"]:
         """The chosen vectors one after another, or, outside of a pair, the sum of all."""

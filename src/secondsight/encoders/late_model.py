@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,13 @@ from secondsight.algebra.assignment import Assignment
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import check_finite
+from secondsight.encoders.agreement import require_agreement
 from secondsight.encoders.late_interaction import LateInteractionEncoder
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian, as_method
 from secondsight.methods.layer_input import LayerMethod
 from secondsight.model import DualEncoder, Side
-from secondsight.support.errors import AdapterError, InputError
-from secondsight.support.guard import untouched
+from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
     from secondsight.methods.base import Method
@@ -29,9 +28,13 @@ if TYPE_CHECKING:
 HostSimilarity = Callable[[Prepared, Prepared], float | None]
 """The host's own similarity of a query and a document; None where it cannot be asked for these."""
 
-_ALLOWED = 1e-4
-_ALLOWED_HALF = 3e-2
-"""Relative differences to the host's similarity, for models in half precision the larger one."""
+
+@dataclass(eq=False)
+class FirstPair:
+    """The host's own similarity, and whether a pair was compared already; a model with its sides exchanged shares it."""
+
+    similarity: HostSimilarity
+    compared: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +106,7 @@ class LateInteraction(DualEncoder):
             raise InputError(
                 f"late interaction compares a query with a document, not a {left.role} with a {right.role}"
             )
-        self._encoders, self.mean, self._host = (left, right), mean, host
+        self._encoders, self.mean, self._host = (left, right), mean, host and FirstPair(host)
         left.mean = right.mean = mean
         self.left, self.right = (
             TokenSide(encoder, index, False, f"{encoder.role} tokens of {name} outside of a pair", encoder.role)
@@ -118,20 +121,6 @@ class LateInteraction(DualEncoder):
     def measure(self) -> str:
         """See `DualEncoder.measure`."""
         return "MeanMaxSim" if self.mean else "MaxSim"
-
-    @property
-    def query(self) -> Side:
-        """The side of queries."""
-        return self.left if self._encoders[0].role == "query" else self.right
-
-    @property
-    def document(self) -> Side:
-        """The side of documents."""
-        return self.right if self._encoders[0].role == "query" else self.left
-
-    def collection_side(self, kind: str) -> Side:
-        """The side of documents, where it takes the kind."""
-        return self.document if kind == self.document.kind else self.side(kind)
 
     def storable(self, method: Method | type[Method] | str | None = None) -> Method:
         """A method at the layer "output", by default the token vectors themselves; `InputError` for other layers."""
@@ -149,7 +138,9 @@ class LateInteraction(DualEncoder):
         if (left, right) in orders:
             return self
         if (right, left) in orders:
-            return LateInteraction(*self._encoders[::-1], name=self.name, mean=self.mean, host=self._host)
+            turned = LateInteraction(*self._encoders[::-1], name=self.name, mean=self.mean)
+            turned._host = self._host
+            return turned
         raise InputError(
             f"{self.name!r} compares a query ({self.query.kind}) with a document ({self.document.kind}), "
             f"not {left} with {right}"
@@ -157,54 +148,51 @@ class LateInteraction(DualEncoder):
 
     def similarity_map(self, query: Any, document: Any, *, truncate: bool = False) -> SimilarityMap:
         """How similar every token of a query is to every token of a document; see `SimilarityMap`."""
-        query_encoder, document_encoder = self._by_role()
-        pair = (
-            query_encoder.prepare(query, truncate=truncate),
-            document_encoder.prepare(document, truncate=truncate),
+        query_side, document_side = self.side("query"), self.side("document")
+        (a,), (b,) = (
+            query_side.prepare([query], truncate=truncate),
+            document_side.prepare([document], truncate=truncate),
         )
-        assignment = self.assignment(*pair)
-        layouts = self._layouts(*pair)
+        if self.left is document_side:
+            a, b = b, a
+        assignment, layouts = next(self._assigned(a, [b]))
         matrix = torch.zeros(layouts[0].size, layouts[1].size, dtype=assignment.similarities.dtype)
         matrix[assignment.query[:, None], assignment.document] = assignment.similarities
         return SimilarityMap(matrix, *layouts, assignment.similarity, assignment.facts(*layouts))
 
-    def assignment(self, query: Prepared, document: Prepared) -> Assignment:
-        """Which document token every query token chooses, by the host's own vectors of the full inputs."""
-        vectors, positions = [], []
-        for encoder, prepared in zip(self._by_role(), (query, document), strict=True):
-            tokens, compared = encoder.host_vectors(prepared)
-            check_finite(encoder, tokens, prepared.tensor)
-            if not bool(compared.any()):
-                raise InputError(f"the model compares no token of this {encoder.role}: give more words")
-            vectors.append(tokens.to(encoder.dtype()).cpu()[compared])
-            positions.append(compared.nonzero()[:, 0])
-        assignment = Assignment(vectors[0] @ vectors[1].T, positions[0], positions[1], self.mean)
-        self._check_host(assignment, query, document)
-        return assignment
-
     def interactions(self, method: Method, a: Prepared, partners: Sequence[Prepared]) -> list[Interactions]:
         """Interactions of one left input with each of several right ones, each pair under its own assignment."""
         pairs = []
-        for b in partners:
-            inputs = (a, b) if self.query is self.left else (b, a)
-            assignment = self.assignment(*inputs)
+        for b, (assignment, layouts) in zip(partners, self._assigned(a, partners), strict=True):
             left, right = self._sides_of(assignment)
             for pair in method.interactions(left, right, a, [b]):
-                facts = {"assignment": assignment.facts(*self._layouts(*inputs))}
-                pairs.append(replace(pair, about={**pair.about, **facts}))
+                pairs.append(replace(pair, about={**pair.about, "assignment": assignment.facts(*layouts)}))
         return pairs
 
     def similarities(self, a: Prepared, partners: Sequence[Prepared]) -> Float[Tensor, " partner"]:
         """MaxSim of a left input and each of several right ones."""
-        ordered = [(a, b) if self.query is self.left else (b, a) for b in partners]
-        return torch.tensor([self.assignment(*inputs).similarity for inputs in ordered], dtype=torch.float64)
+        values = [assignment.similarity for assignment, _ in self._assigned(a, partners)]
+        return torch.tensor(values, dtype=torch.float64)
 
     def __repr__(self) -> str:
         return f"LateInteraction({self.name!r}, left={self.left.name}, right={self.right.name})"
 
-    def _by_role(self) -> tuple[LateInteractionEncoder, LateInteractionEncoder]:
-        first, second = self._encoders
-        return (first, second) if first.role == "query" else (second, first)
+    def _assigned(
+        self, a: Prepared, partners: Sequence[Prepared]
+    ) -> Iterator[tuple[Assignment, tuple[Layout, Layout]]]:
+        """Of a left input and each right one which document token every query token chooses, by the host's own vectors.
+
+        With what each token of the query and of the document is.
+        """
+        anchor = self._encoders[0].host_vectors(a)
+        for b in partners:
+            partner = self._encoders[1].host_vectors(b)
+            turned = self._encoders[0].role == "document"
+            query, document = (partner, anchor) if turned else (anchor, partner)
+            similarities = query.vectors[query.compared] @ document.vectors[document.compared].T
+            assignment = Assignment(similarities, query.compared, document.compared, self.mean)
+            self._check_host(assignment, *((b, a) if turned else (a, b)))
+            yield assignment, (query.layout, document.layout)
 
     def _sides_of(self, assignment: Assignment) -> list[Side]:
         """Both sides with the vectors that the assignment multiplies as their embeddings."""
@@ -214,27 +202,13 @@ class LateInteraction(DualEncoder):
             for index, encoder in enumerate(self._encoders)
         ]
 
-    def _layouts(self, query: Prepared, document: Prepared) -> tuple[Layout, Layout]:
-        """What each token of a query and of a document is."""
-        layouts = []
-        for encoder, prepared in zip(self._by_role(), (query, document), strict=True):
-            output = encoder.output_encoder()
-            with untouched(encoder.module):
-                layouts.append(output.layout(prepared, 0, output.features(prepared.tensor, 0)[0]))
-        return layouts[0], layouts[1]
-
     def _check_host(self, assignment: Assignment, query: Prepared, document: Prepared) -> None:
         """`AdapterError` unless the similarity is the host's, for the first pair that the host can be asked about."""
-        if self._host is None:
+        if self._host is None or self._host.compared:
             return
-        host = self._host(query, document)
-        if host is None:
-            return
-        half = any(p.dtype in (torch.float16, torch.bfloat16) for e in self._encoders for p in e.module.parameters())
-        gap = abs(host - assignment.similarity)
-        if not gap <= (_ALLOWED_HALF if half else _ALLOWED) * max(1.0, abs(host)):
-            raise AdapterError(
-                f"the similarity of {self.name!r} is {host:.4f} in its own library and {assignment.similarity:.4f} here: "
-                "its description misses a part of the model"
-            )
-        self._host = None
+        host = self._host.similarity(query, document)
+        if host is not None:
+            modules = [encoder.module for encoder in self._encoders]
+            what = f"the similarity of {self.name!r}"
+            require_agreement(host, assignment.similarity, max(1.0, abs(host)), modules, what)
+            self._host.compared = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -124,6 +125,13 @@ class WordTokens(Tokens):
         """See `Tokens.prompt_tokens`."""
         return len(self.tokenizer.tokenize(self.prompt)) if self.prompt else 0
 
+    def known_text(self, text: str) -> str:
+        """The text, or the first words of the vocabulary where none of its own is known."""
+        if self.tokenizer.tokenize(text):
+            return text
+        # Tokenizers may have words that they leave out.
+        return " ".join(islice((word for word in self.words if self.tokenizer.tokenize(word)), 3))
+
     def spell(self, token: int) -> str:
         """See `Tokens.spell`."""
         return self.words[token] if token < len(self.words) else ""
@@ -139,10 +147,10 @@ class LookupEncoder(SentenceEncoder):
     chained = True
     output_suffices = False
 
-    def __init__(self, parts: Sequence[nn.Module], task: str, prompt: str, joint: int | None = None) -> None:
+    def __init__(self, parts: Sequence[nn.Module], task: str, prompt: str, kept: int | None = None) -> None:
         first: Any = parts[0]
         self._tokens = lookup_tokens(first, prompt)
-        super().__init__([Lookup(first), *parts[1:]], task, prompt, joint)
+        super().__init__([Lookup(first), *parts[1:]], task, prompt, kept)
         self.lexical = len(parts) == 1 and kind_of(first) in ("BoW", "SparseStaticEmbedding")
         if self.mode == "none":
             self.pool = "mean" if kind_of(first) == "StaticEmbedding" else "sum"
@@ -150,6 +158,10 @@ class LookupEncoder(SentenceEncoder):
     def tokens_of(self, first: Any) -> Tokens:
         """See `lookup_tokens`."""
         return self._tokens
+
+    def known_text(self, text: str) -> str:
+        """See `WordTokens.known_text`."""
+        return self.tokens.known_text(text) if isinstance(self.tokens, WordTokens) else text
 
     def blocks(self, module: nn.ModuleList) -> Sequence[nn.Module]:
         """What follows the table."""

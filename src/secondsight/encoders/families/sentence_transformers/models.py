@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondsight.encoders.families.sentence_transformers.lookups import LOOKUPS, LookupEncoder
-from secondsight.encoders.families.sentence_transformers.multi_vector import is_multi_vector, wrap_multi_vector
+from secondsight.encoders.families.sentence_transformers.multi_vector import wrap_multi_vector
 from secondsight.encoders.families.sentence_transformers.multimodal import is_multimodal, wrap_multimodal
 from secondsight.encoders.families.sentence_transformers.sides import (
+    PAIR,
     TASKS,
     Agreement,
     SentenceEncoder,
     kind_of,
     prompt_of,
+    reads_task,
     route,
 )
+from secondsight.encoders.families.transformers.pages import ENCODERS
 from secondsight.encoders.loading import loading, saved_folder
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
 Prompts = str | Sequence[str | None] | None
 """Of queries and documents, or of both: a name among the model's prompts or the text itself, "" for none, None for its own."""
+
+_LATE_KINDS = ("MultiVectorEncoder", "ColBERT")
+_LATE_ARCHITECTURES = ("HF_ColBERT", *ENCODERS)
+"""What saved late-interaction models say that they are, by this library, by PyLate, and by their own."""
 
 _CROSS_ENCODER = (
     "a CrossEncoder reads both texts together and gives one score: there are no two encoders whose similarity could be "
@@ -64,21 +71,22 @@ def wrap_sentences(
     _check_smooth(model)
     chosen = _chosen_prompts(model, prompts)
     routes = [route(model, task) for task in TASKS]
-    joint: int | None = getattr(model, "truncate_dim", None)
+    kept: int | None = getattr(model, "truncate_dim", None)
     normalised = all(kind_of(parts[-1]) == "Normalize" for parts in routes)
     # A dot product of normalised vectors is their cosine, but not when they are cut afterwards.
-    cosine = similarity == "cosine" or (normalised and joint is None)
+    cosine = similarity == "cosine" or (normalised and kept is None)
     if cosine:
         routes = [parts[:-1] if kind_of(parts[-1]) == "Normalize" else parts for parts in routes]
     if is_multimodal(routes[0]):
         return wrap_multimodal(model, routes[0], chosen, cosine=cosine, name=name)
     left, right = (
-        (LookupEncoder if kind_of(parts[0]) in LOOKUPS else SentenceEncoder)(parts, task, prompt, joint)
+        (LookupEncoder if kind_of(parts[0]) in LOOKUPS else SentenceEncoder)(parts, task, prompt, kept)
         for parts, task, prompt in zip(routes, TASKS, chosen, strict=True)
     )
     if _same(left, right, routes):
         right = left
-    left.agreement = right.agreement = Agreement(model, left, right, cosine=cosine, name=name)
+    pair = left.known_text(PAIR[0]), right.known_text(PAIR[1])
+    left.agreement = right.agreement = Agreement(model, left, right, cosine=cosine, name=name, pair=pair)
     return DualEncoder(left, right, name=name, cosine=cosine, names=TASKS)
 
 
@@ -100,7 +108,7 @@ def _check_smooth(model: SentenceTransformer) -> None:
 def _same(left: SentenceEncoder, right: SentenceEncoder, routes: Sequence[Sequence[nn.Module]]) -> bool:
     """Whether both sides are one function."""
     same_modules = list(map(id, routes[0])) == list(map(id, routes[1]))
-    task_matters = any("task" in getattr(part, "forward_kwargs", ()) for part in routes[0])
+    task_matters = any(map(reads_task, routes[0]))
     same_length = left.tokens.context == right.tokens.context
     return same_modules and same_length and left.prompt == right.prompt and not task_matters
 
@@ -138,14 +146,14 @@ def _class_name(name: str) -> str:
     """The library's class for a name on the hub or a folder; `InputError` for a cross-encoder."""
     from sentence_transformers.util import load_file_path
 
-    if is_multi_vector(name):
-        return "MultiVectorEncoder"
     saved = {}
     for file in ("config.json", "config_sentence_transformers.json"):
         path = load_file_path(name, file)
         saved[file] = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     kind: str = saved["config_sentence_transformers.json"].get("model_type", "SentenceTransformer")
     architectures = saved["config.json"].get("architectures") or ()
+    if kind in _LATE_KINDS or any(architecture in _LATE_ARCHITECTURES for architecture in architectures):
+        return "MultiVectorEncoder"
     scores_pairs = any(architecture.endswith("ForSequenceClassification") for architecture in architectures)
     if kind == "CrossEncoder" or (scores_pairs and load_file_path(name, "modules.json") is None):
         raise InputError(_CROSS_ENCODER)

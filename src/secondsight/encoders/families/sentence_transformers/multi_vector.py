@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from secondsight.encoders.families.sentence_transformers.sides import run_modules, takes_last_output, transformer_of
 from secondsight.encoders.families.transformers.pages import ENCODERS, ColModernVBertEncoder, wrap_pages
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
 from secondsight.encoders.late_interaction import LateInteractionEncoder
@@ -21,6 +21,7 @@ from secondsight.support.errors import InputError
 from secondsight.support.guard import untouched
 
 if TYPE_CHECKING:
+    from PIL import Image
     from sentence_transformers import MultiVectorEncoder
 
 EXPANSION = "expansion"
@@ -83,34 +84,27 @@ class MultiVectorText(LateInteractionEncoder, HostTextEncoder):
         expansion = model[0].query_expansion if role == "query" else None
         self.attends = expansion is None or bool(expansion["attend"])
         tokens = _tokens(model, role)
-        inner = model[0].auto_model
-        # T5's blocks hand relative positions down from the first.
-        self.chained = "t5" not in inner.config.model_type
+        self.chained = takes_last_output(model[0].auto_model)
         super().__init__(nn.ModuleList(model), tokens)
         self.expanded = tokens.expanded
 
     def blocks(self, module: nn.ModuleList) -> Sequence[nn.Module]:
         """The transformer's blocks."""
-        return text_blocks(_transformer(module))
+        return text_blocks(transformer_of(module))
 
     def token_vectors(self, module: nn.ModuleList, tensors: Tensor) -> Float[Tensor, "batch token width"]:
         """The vectors of all tokens after the last module."""
-        features = self._features(tensors)
-        for part in module:
-            features = part(features, **self._options(part))
-        vectors: Tensor = features["token_embeddings"]
+        vectors: Tensor = run_modules(module, self._features(tensors), self.role)["token_embeddings"]
         return vectors
 
     def compared(self, tensors: Tensor) -> Bool[Tensor, "batch token"]:
         """What the model's mask keeps: without a skip list all tokens, those that fill up a query among them."""
-        features = self._features(tensors)
-        for mask in self._masks:
-            features = mask(features, **self._options(mask))
-        return features["attention_mask"].bool()
+        mask: Tensor = run_modules(self._masks, self._features(tensors), self.role)["attention_mask"]
+        return mask.bool()
 
     def token_embedding(self, dtype: torch.dtype) -> nn.Module:
         """The transformer's token embeddings."""
-        table: nn.Module = _transformer(self.in_precision(dtype)).get_input_embeddings()
+        table: nn.Module = transformer_of(self.in_precision(dtype)).get_input_embeddings()
         return table
 
     def _features(self, ids: Tensor) -> dict[str, Any]:
@@ -121,14 +115,6 @@ class MultiVectorText(LateInteractionEncoder, HostTextEncoder):
         seen = torch.ones_like(ids) if self.attends else (~filled).to(ids.dtype)
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": seen}
         return {**features, "query_expansion_positions": filled} if bool(filled.any()) else features
-
-    def _options(self, part: Any) -> dict[str, Any]:
-        return {"task": self.role} if "task" in getattr(part, "forward_kwargs", ()) else {}
-
-
-def _transformer(module: nn.ModuleList) -> Any:
-    transformer: Any = module[0]
-    return transformer.auto_model
 
 
 def _tokens(model: MultiVectorEncoder, role: str) -> ExpandedTokens:
@@ -162,21 +148,6 @@ def _expansion_id(tokenizer: Any, token: str | None) -> int:
     return int(tokenizer.eos_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id)
 
 
-def is_multi_vector(name: str) -> bool:
-    """Whether a name on the hub, or a folder, is that of a late-interaction model."""
-    from sentence_transformers.util import load_file_path
-
-    saved: dict[str, Any] = {}
-    for file in ("config.json", "config_sentence_transformers.json"):
-        path = load_file_path(name, file)
-        if path is not None:
-            saved |= json.loads(Path(path).read_text(encoding="utf-8"))
-    architectures = saved.get("architectures") or ()
-    return saved.get("model_type") in ("MultiVectorEncoder", "ColBERT") or any(
-        name == "HF_ColBERT" or name in ENCODERS for name in architectures
-    )
-
-
 def wrap_multi_vector(model: MultiVectorEncoder, name: str = "sentence-transformers") -> LateInteraction:
     """A late-interaction model of a query and a document around a MultiVectorEncoder; the model itself stays as it is.
 
@@ -202,13 +173,7 @@ def wrap_multi_vector(model: MultiVectorEncoder, name: str = "sentence-transform
     def host(query: Prepared, document: Prepared) -> float | None:
         if not isinstance(query.display, str) or not isinstance(document.display, str):
             return None
-        with untouched(model):
-            device = next(model.parameters()).device
-            vectors = (
-                model.encode_query(query.display, device=device, show_progress_bar=False),
-                model.encode_document(document.display, device=device, show_progress_bar=False),
-            )
-            return float(model.similarity(*vectors))
+        return _host_similarity(model, query.display, document.display)
 
     sides = (MultiVectorText(model, "query"), MultiVectorText(model, "document"))
     return LateInteraction(*sides, name=name, mean=model.similarity_fn_name == "meanmaxsim", host=host)
@@ -227,10 +192,11 @@ def _wrap_pages(model: MultiVectorEncoder, name: str) -> LateInteraction:
             "explain the model that is inside, ss.wrap(model[0].auto_model, model.processor)"
         )
 
-    def score(query: str, page: Any) -> float:
-        with untouched(model):
-            device = next(model.parameters()).device
-            options: dict[str, Any] = {"device": device, "show_progress_bar": False}
-            return float(model.similarity(model.encode_query(query, **options), model.encode_document(page, **options)))
+    return wrap_pages(inner, model.processor, name, partial(_host_similarity, model))
 
-    return wrap_pages(inner, model.processor, name, score)
+
+def _host_similarity(model: MultiVectorEncoder, query: str, document: str | Image.Image) -> float:
+    options: dict[str, Any] = {"device": next(model.parameters()).device, "show_progress_bar": False}
+    with untouched(model):
+        vectors = model.encode_query(query, **options), model.encode_document(document, **options)
+        return float(model.similarity(*vectors))

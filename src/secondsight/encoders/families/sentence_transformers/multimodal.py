@@ -55,9 +55,7 @@ def wrap_multimodal(
     # The host pads a text only where it is asked to.
     options = (getattr(transformer, "processing_kwargs", None) or {}).get("text", {})
     tokens.pad_to = tokens.context if options.get("padding") == "max_length" else None
-    joint = getattr(model, "truncate_dim", None)
-    for encoder in (image, text):
-        encoder.kept = joint
+    image.kept = text.kept = getattr(model, "truncate_dim", None)
     dual = DualEncoder(
         image,
         text,

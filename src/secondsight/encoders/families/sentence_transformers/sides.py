@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from secondsight.encoders.agreement import require_agreement
 from secondsight.encoders.base import Context, Encoder
 from secondsight.encoders.blocks import pooled_block
 from secondsight.encoders.host import HostEncoder
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
 from secondsight.inputs.prepared import Prepared
 from secondsight.inputs.texts import HubTokens, Tokens
-from secondsight.support.errors import AdapterError, InputError
+from secondsight.support.errors import InputError
 from secondsight.support.guard import untouched
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 TASKS = ("query", "document")
 """What the host calls its two sides."""
+
+PAIR = ("two dogs play", "a dog runs in the park")
+"""The texts by which a model is compared with its description."""
 
 _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 _POOLS = {"cls": "first token", "lasttoken": "last token", "weightedmean": "weighted mean"}
@@ -55,6 +59,32 @@ def route(model: SentenceTransformer, task: str, modality: str = "text") -> list
     return [part for module in model for part in along(module)]
 
 
+def run_modules(parts: Iterable[Any], features: dict[str, Any], task: str) -> dict[str, Any]:
+    """What modules make of features one after the other; those that ask for the task are told."""
+    for part in parts:
+        options = {"task": task} if reads_task(part) else {}
+        features = part(features, **options)
+    return features
+
+
+def reads_task(part: object) -> bool:
+    """Whether a module does not treat queries and documents alike."""
+    return "task" in getattr(part, "forward_kwargs", ())
+
+
+def transformer_of(module: nn.ModuleList) -> Any:
+    """The model of transformers inside the first module, without a head for masked words."""
+    transformer: Any = module[0]
+    inner = transformer.auto_model
+    return getattr(inner, "base_model", inner)
+
+
+def takes_last_output(inner: Any) -> bool:
+    """Whether every block of a transformer takes the output of the one before it alone."""
+    # T5's blocks hand relative positions down from the first.
+    return "t5" not in inner.config.model_type
+
+
 def prompt_of(model: SentenceTransformer, task: str) -> str:
     """The prompt that `encode_query` or `encode_document` takes when it is given none."""
     for name in _PROMPT_NAMES[task]:
@@ -67,13 +97,13 @@ class SentenceEncoder(HostTextEncoder):
     """A transformer, then pooling, dense layers and whatever modules follow, for one task of the host.
 
     `parts` are the modules without a normalisation at the very end, which belongs to the cosine and is left to it, as in
-    every other family. `joint` is the number of dimensions that are kept of an embedding.
+    every other family. `kept` as in `HostEncoder`.
     """
 
     module: nn.ModuleList
 
-    def __init__(self, parts: Sequence[nn.Module], task: str, prompt: str, joint: int | None = None) -> None:
-        self.task, self.prompt, self.joint = task, prompt, joint
+    def __init__(self, parts: Sequence[nn.Module], task: str, prompt: str, kept: int | None = None) -> None:
+        self.task, self.prompt, self.kept = task, prompt, kept
         tokens = self.tokens_of(parts[0])
         super().__init__(nn.ModuleList(parts), tokens)
         pooling: Any = next((m for m in parts if kind_of(m) == "Pooling"), None)
@@ -106,8 +136,7 @@ class SentenceEncoder(HostTextEncoder):
                 "the model pads queries with expansion tokens, as late interaction does: load it as a MultiVectorEncoder"
             )
         inner = first.auto_model
-        # T5's blocks hand relative positions down from the first.
-        self.chained = "t5" not in inner.config.model_type
+        self.chained = takes_last_output(inner)
         limits = (
             (getattr(first, "processing_kwargs", None) or {}).get("text", {}).get("max_length"),
             getattr(first, f"{self.task}_length", None),
@@ -136,7 +165,7 @@ class SentenceEncoder(HostTextEncoder):
 
     def blocks(self, module: nn.ModuleList) -> Sequence[nn.Module]:
         """The transformer's blocks."""
-        return text_blocks(_transformer(module))
+        return text_blocks(transformer_of(module))
 
     def encode(self, module: nn.ModuleList, tensors: Tensor) -> Tensor:
         """Sentence embeddings before any normalisation at the end."""
@@ -144,15 +173,8 @@ class SentenceEncoder(HostTextEncoder):
         features |= {"modality": "text", "task": self.task}
         if self.prompt_length:
             features["prompt_length"] = self.prompt_length
-        return self.embedding(module, features)
-
-    def embedding(self, parts: Sequence[nn.Module] | nn.ModuleList, features: dict[str, Any]) -> Tensor:
-        """What modules make of features one after the other, cut to the dimensions that are kept."""
-        for part in parts:
-            options = {"task": self.task} if "task" in getattr(part, "forward_kwargs", ()) else {}
-            features = part(features, **options)
-        embedding: Tensor = features["sentence_embedding"]
-        return embedding[..., : self.joint]
+        embeddings: Tensor = run_modules(module, features, self.task)["sentence_embedding"]
+        return embeddings
 
     def last_block(self, module: nn.ModuleList, context: Context, dtype: torch.dtype) -> PooledBlock | None:
         """The last block of a BERT-like transformer of which one position is read."""
@@ -160,21 +182,23 @@ class SentenceEncoder(HostTextEncoder):
         pool = {"cls": self.prompt_length, "lasttoken": context.shape[0] - 1}.get(self.mode)
         if pool is None or not hasattr(last, "intermediate") or kind_of(module[1]) != "Pooling":
             return None
-        following = list(module)[2:]
-        finish = (lambda y: self.embedding(following, {"sentence_embedding": y}),)
-        return pooled_block(last, pool, finish, dtype)
+
+        def finish(pooled: Tensor) -> Tensor:
+            embeddings: Tensor = run_modules(module[2:], {"sentence_embedding": pooled}, self.task)[
+                "sentence_embedding"
+            ]
+            return embeddings
+
+        return pooled_block(last, pool, (finish,), dtype)
 
     def token_embedding(self, dtype: torch.dtype) -> nn.Module:
         """The transformer's token embeddings."""
-        table: nn.Module = _transformer(self.in_precision(dtype)).get_input_embeddings()
+        table: nn.Module = transformer_of(self.in_precision(dtype)).get_input_embeddings()
         return table
 
-
-def _transformer(module: nn.ModuleList) -> Any:
-    transformer: Any = module[0]
-    # With a head for masked words, the blocks are in the model that it reads.
-    inner = transformer.auto_model
-    return getattr(inner, "base_model", inner)
+    def known_text(self, text: str) -> str:
+        """A text that the tokenizer has tokens for: the given one, unless it knows none of its words."""
+        return text
 
 
 class Agreement:
@@ -191,7 +215,7 @@ class Agreement:
         *,
         cosine: bool,
         name: str,
-        pair: tuple[str, Any] = ("two dogs play", "a dog runs in the park"),
+        pair: tuple[str, Any] = PAIR,
     ) -> None:
         self.model, self.sides, self.cosine, self.name, self.pair = model, (query, document), cosine, name, pair
         self.checked = False
@@ -200,20 +224,22 @@ class Agreement:
         """`AdapterError` where the two differ; later calls do nothing."""
         if self.checked:
             return
-        self.checked = True
+        self.checked = True  # now, as preparing the pair asks for it again
+        try:
+            self._compare()
+        except BaseException:
+            self.checked = False
+            raise
+
+    def _compare(self) -> None:
         with untouched(self.model), warnings.catch_warnings():
             # Words that a small vocabulary lacks concern nobody here.
             warnings.simplefilter("ignore")
             host, size = self._host_similarity()
             similarity = self._similarity()
-        half = any(p.dtype in (torch.float16, torch.bfloat16) for p in self.model.parameters())
-        if not abs(host - similarity) <= (0.03 if half else 1e-4) * max(size, 1e-6):
-            self.checked = False
-            second = repr(self.pair[1]) if isinstance(self.pair[1], str) else "a small picture"
-            raise AdapterError(
-                f"the similarity of {self.pair[0]!r} and {second} is {host:.4f} by {self.name!r} itself and "
-                f"{similarity:.4f} by its modules one after the other: describe the model with ss.TorchEncoder"
-            )
+        second = repr(self.pair[1]) if isinstance(self.pair[1], str) else "a small picture"
+        what = f"the similarity by {self.name!r} of {self.pair[0]!r} and {second}"
+        require_agreement(host, similarity, max(size, 1e-6), [self.model], what)
 
     def _host_similarity(self) -> tuple[float, float]:
         """The host's own number, and the product of lengths that it is measured by."""
