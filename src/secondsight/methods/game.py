@@ -85,7 +85,8 @@ class Game:
         """Embeddings with the given players present, in double precision."""
         rows = []
         with untouched(self.side.encoder.module):
-            for part in masks.split(_BATCH):
+            # Of no masks at all `split` gives one empty part, which some models cannot take.
+            for part in masks.split(_BATCH) if len(masks) else ():
                 rows.append(self.encode(part).double())
         self.encodings += len(masks)
         embeddings = torch.cat(rows) if rows else torch.zeros(0, len(self.embedding), dtype=torch.float64)

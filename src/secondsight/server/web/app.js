@@ -315,6 +315,11 @@ function exampleCard(example) {
 
 function showExamples() {
   const examples = state.about.examples[$("model").value] || [];
+  if (!examples.length && !state.images.left) {
+    // A model of texts, as far as its name tells.
+    document.querySelector("input[name=kind][value=texts]").checked = true;
+    arrangeInputs();
+  }
   $("cards").replaceChildren(...examples.map(exampleCard));
   const unchecked = examples.some((example) => !example.checked);
   const sentence = `Click an example; it is explained by the ${$("model").value} model.`;
