@@ -10,8 +10,8 @@ from pages import chromium, faults, needs_browser, page_of
 
 pytest.importorskip("fastapi", reason="needs secondsight[web]")
 
-from secondsight.server import create_app  # noqa: E402
-from serving import ask, serving  # noqa: E402
+from secondsight.server import create_app
+from serving import ask, serving
 
 QUERY, DOCUMENT, OTHER = "a red cup of coffee", "two dogs play with a cup and a ball", "a cat on a wooden table"
 

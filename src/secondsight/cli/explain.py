@@ -23,6 +23,7 @@ from secondsight.cli.common import (
     plain_errors,
     print_written,
     spinner,
+    warn,
 )
 from secondsight.cli.many import explain_pairs, is_many, read_pairs
 from secondsight.support.errors import InputError
@@ -300,13 +301,27 @@ def compare(
         explainers = [method_of_text(text) for text in method or sorted(METHODS)]
         with spinner(f"loading {model}"):
             dual = load(model)
+        pair = dual.fitting(photo, caption)
+        if pair.left.kind != "image":
+            raise InputError(
+                "compare draws maps over a picture, and there is none on the left: run secondsight explain with every --method"
+            )
+        # What is wrong with the inputs is wrong for every method.
+        pair.left.prepare([photo])
+        pair.right.prepare([caption], truncate=truncate)
         rows: list[str | None] = [*(select or [])] or [None]
         explanations = []
         for explainer in explainers:
-            with spinner(f"explaining by {explainer.name}"):
-                e = explain_pair(dual, photo, caption, explainer, truncate=truncate)
-                for selection in rows:
-                    e.right_layout.select(selection)
+            try:
+                with spinner(f"explaining by {explainer.name}"):
+                    e = explain_pair(dual, photo, caption, explainer, truncate=truncate)
+            except InputError as problem:
+                if method:
+                    raise
+                warn(f"without {explainer.name}: {problem}")
+                continue
+            for selection in rows:
+                e.right_layout.select(selection)
             explanations.append(e)
             _print_summary(explainer.name, e)
         figure = method_grid(explanations, rows)
