@@ -33,6 +33,7 @@ def explained(name: str, against: str | None = None, layer: int | str = 2) -> ss
 def drawn(e: ss.Explanation) -> str:
     figure = Figure()
     draw(figure, e, None, None)
+    assert all(len(text.get_text()) > 1 for text in figure.texts)
     return " ".join(text.get_text() for text in figure.texts).replace("\u00a0", " ")
 
 

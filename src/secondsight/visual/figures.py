@@ -79,7 +79,8 @@ def draw(figure: Figure, e: Explanation, selection: Any, box: Box | None) -> Non
     upper_height, lower_height = upper.height(limit), lower.height(limit)
     title = wrap(headline(e, selection, box), _TITLE_CHARACTERS)
     notes = _notes(e)
-    below = _NOTE_LINE * len(notes)
+    # With some room below the equation.
+    below = _NOTE_LINE * (len(notes) + 1) if notes else 0.0
     height = upper_height + lower_height + below + 0.85 + _TITLE_LINE * len(title)
     figure.set_size_inches(WIDTH, height)
     upper.draw(figure, (lower_height + below + 0.7) / height, upper_height / height)
@@ -180,12 +181,11 @@ def _notes(e: Explanation) -> list[str]:
     lines = []
     for table in details(e):
         # Lines break between entries only.
-        entries = [entry.replace(" ", "\u00a0") for entry in table.short[:_NOTED]]
-        entries += ["…"] if len(table.short) > _NOTED else []
-        lines += wrap(table.title, _NOTE_CHARACTERS) + wrap(" · ".join(entries), _NOTE_CHARACTERS)
+        entries = " · ".join(entry.replace(" ", "\u00a0") for entry in table.short[:_NOTED])
+        entries += " …" if len(table.short) > _NOTED else ""
+        lines += wrap(table.title, _NOTE_CHARACTERS) + wrap(entries, _NOTE_CHARACTERS)
     lines += [part for share in special_shares(e) for part in wrap(share, _NOTE_CHARACTERS)]
-    # Some room below the equation.
-    return ["", *lines] if lines else []
+    return lines
 
 
 def _small_print(e: Explanation) -> str:
