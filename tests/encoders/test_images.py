@@ -145,8 +145,8 @@ def test_levels_are_black_and_white():
     assert torch.allclose(high, (1 - mean) / std, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(260, 260), (37, 50), (8, 8)])
-@pytest.mark.parametrize("deviation", [0.1, 3.0, 32.5])
+@pytest.mark.parametrize("size", [(100, 100), (37, 50), (8, 8)])
+@pytest.mark.parametrize("deviation", [0.1, 3.0, 12.5])
 def test_the_blur_is_torchvision_s(size, deviation):
     pixels = torch.randn(2, 3, *size, dtype=torch.float64)
     kernel = 2 * (min(size) // 4) + 1
