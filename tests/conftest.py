@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from checking import check_shapes
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # pytest-socket lets nothing in this process reach another machine; children are sent to a proxy that is not there.
 for _name in ("http_proxy", "https_proxy", "all_proxy"):
     os.environ[_name] = os.environ[_name.upper()] = "http://127.0.0.1:9"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"
+
+check_shapes("secondsight")
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"

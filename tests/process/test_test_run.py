@@ -24,7 +24,11 @@ def test_expected_to_fail():
 def run_skips(folder, *options):
     """pytest's last line on `SKIPS`, and its exit code."""
     (folder / "test_skips.py").write_text(SKIPS)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "PYTEST_ADDOPTS": ""}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}:{ROOT / 'tests' / 'support'}",
+        "PYTEST_ADDOPTS": "",
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", *options, "."]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     return result.stdout.splitlines()[-1], result.returncode
