@@ -313,6 +313,7 @@ def test_page_figure_and_terminal_say_how_much_lies_in_a_prompt(e):
         figure, console = explanation.plot(), Console(file=io.StringIO(), width=200)
         console.print(terminal(explanation))
         plt.close(figure)
+        assert all(len(text.get_text()) > 1 for text in figure.texts)
         return (
             page_data(explanation)["cases"][0]["note"],
             " ".join(text.get_text() for text in figure.texts),
