@@ -100,6 +100,12 @@ class DualEncoder:
         logit_bias: float | Callable[[], float] = 0.0,
         names: tuple[str, str] | None = None,
     ) -> None:
+        for encoder in (left, right):
+            if not isinstance(encoder, Encoder):
+                raise InputError(
+                    f"DualEncoder joins two encoders, and {type(encoder).__name__} is none: describe a module of your own "
+                    "with ss.TorchEncoder, and give a library's model to ss.wrap"
+                )
         if names is None:
             names = (left.kind, right.kind) if left.kind != right.kind or left is right else ("left", "right")
         self.left, self.right = (
@@ -127,7 +133,10 @@ class DualEncoder:
         matching = [s for s in sides if s.name == name] or [s for s in sides if s.kind == name]
         if len(matching) == 1:
             return matching[0]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        names = "".join(f", {s.name} ({s.kind})" if s.name != s.kind else f", {s.name}" for s in sides)
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}; its sides are left, right{names}"
+        )
 
     def side(self, name: str) -> Side:
         """The side of a name, such as "query", or for inputs of a kind, such as "image".

@@ -37,7 +37,7 @@ def test_spans_select_their_tokens(selection, tokens):
         (" ", "its words are"),
         ("a", "occurs 2 times|its words"),
         ((0, 99), "which has 26"),
-        ((5, 5), "5-5 are not a span of the caption"),
+        ((5, 5), "5-5 are not a span of the text"),
         ((5, 6), "covers no token"),
         (99, "outside 0 … 9"),
         ([0, -11], "outside"),

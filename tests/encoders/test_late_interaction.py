@@ -185,10 +185,14 @@ def test_token_vectors_of_either_side_multiply_to_maxsim(name, tmp_path):
     assert float(query.first_order(document).sum()) == pytest.approx(pair.similarity, abs=1e-10)
     document.save(tmp_path / "document.npz")
     assert (query @ ss.Contributions.load(tmp_path / "document.npz")).similarity == pair.similarity
+    sides = {"query": QUERY, "document": DOCUMENT}
+    apart = {name: model.side(name).contributions([text], "last-layer")[0] for name, text in sides.items()}
+    assert repr(document) == f"Contributions(text {len(document)} × {len(document.embedding)})"
     for wrong, message in (
         (lambda: query @ query, "a query with a document"),
         (lambda: query - query, "against="),
         (lambda: query @ model.document.contributions([DOCUMENT], ss.ChainedJacobian())[0], "layer='output'"),
+        (lambda: apart["query"] @ apart["document"], "late-interaction model together, with ss.explain"),
     ):
         with pytest.raises(ss.InputError, match=message):
             wrong()

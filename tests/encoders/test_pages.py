@@ -104,6 +104,7 @@ def test_the_map_is_the_hosts(name):
     assert sorted(order.tolist()) == list(range(len(document)))
     assert torch.allclose(shown.matrix, query @ document[order].T, atol=1e-12)
     assert shown.similarity == pytest.approx(score(name), abs=1e-12)
+    assert torch.equal(e.model.similarity_map(e.left[0], e.right[0]).matrix, shown.matrix)
 
 
 @pytest.mark.parametrize("name", PAGES)

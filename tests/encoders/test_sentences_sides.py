@@ -74,6 +74,10 @@ def test_prompts_are_names_or_texts_and_none_on_request():
         ss.wrap(host, prompts=("querry", "document"))
     with pytest.raises(ss.InputError, match="must be two"):
         ss.wrap(host, prompts=["query"])
+    with pytest.raises(ss.InputError, match=r"Transformer is a part of .*ss\.wrap\(SentenceTransformer"):
+        ss.wrap(host[0])
+    with pytest.raises(AttributeError, match=r"'image'; its sides are left, right, query \(text\), document \(text\)"):
+        _ = ss.wrap(host).image
     with pytest.raises(ss.InputError, match="scenes has no prompts: only sentence-transformers"):
         ss.load("scenes", prompts=("query: ", ""))
     with pytest.raises(ss.InputError, match="CLIPModel has no prompts"):

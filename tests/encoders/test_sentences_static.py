@@ -49,7 +49,7 @@ def test_words_that_a_bag_does_not_know_are_left_out():
     e = ss.explain(model, "A unicorn and a cup, seen.", "a cup of coffee")
     assert [word for word, score in e.T.words if score] == ["A", "a", "cup"]
     assert dict(e.about["axes"])["cup"] == pytest.approx(dict(e.words)["cup"])
-    with pytest.raises(ss.InputError, match="knows none of the words of the caption 'unicorns'"):
+    with pytest.raises(ss.InputError, match="knows none of the words of the text 'unicorns'"):
         ss.explain(model, "unicorns", "a cup")
 
 

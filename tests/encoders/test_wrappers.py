@@ -255,6 +255,8 @@ def test_what_a_holder_adds_is_said():
 def test_a_holder_of_several_models_names_them():
     with pytest.raises(ss.InputError, match=r"student \(CLIP\), teacher \(CLIP\): .*ss.wrap\(model.student\)"):
         ss.wrap(Holder(student=clip(), teacher=nn.DataParallel(clip(seed=1))))
+    with pytest.raises(ss.InputError, match=r"as in ss.wrap\(model\.pair\[0\]\)"):
+        ss.wrap(Holder(pair=nn.ModuleList([clip(), clip(seed=1)])))
     model = clip()
     ss.wrap(Holder(forward_module=nn.DataParallel(model), original_module=model))
     tower = FAMILIES["hf-clip"](torch.float64).host.text_model

@@ -225,7 +225,7 @@ def test_selections_of_joined_inputs(model, tmp_path):
         ("frisbee", "'frisbee' is in none of the 2 inputs; their words are 'a', 'black'.*'coffee'"),
         ((2, "dog"), r"could be in any of 2 inputs: give \(n, selection\)"),
         ((0.0, 1.0, 2.0, 3.0), "could be in any of 2 inputs"),
-        ((1, "dog"), "'dog' is not in the caption"),
+        ((1, "dog"), "'dog' is not in the text"),
     ):
         with pytest.raises(ss.InputError, match=words):
             e[bad]

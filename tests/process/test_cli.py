@@ -108,7 +108,7 @@ def test_methods_are_compared_in_one_picture(loaded, tmp_path, monkeypatch):
         (["--method", "magic", "--out", "g.png"], "unknown method 'magic'"),
         (["--method", "banzhaf:budget", "--out", "g.png"], "is not NAME=VALUE"),
         (["--method", "occlusion:steps=3", "--out", "g.png"], "has no option 'steps'"),
-        (["--method", "token-embeddings", "--select", "dog", "--out", "g.png"], "'dog' is not in the caption"),
+        (["--method", "token-embeddings", "--select", "dog", "--out", "g.png"], "'dog' is not in the text"),
         (["--out", "g.html"], "must end in .png"),
     ):
         result = CliRunner().invoke(app, ["compare", str(PHOTO), "a cup of coffee", *arguments])
@@ -123,7 +123,7 @@ BAD = [
     (("notes.txt", CAPTION), "not a photograph that can be read: use JPEG, PNG or WebP"),
     ((PHOTO, ""), "caption is empty"),
     ((PHOTO, "  "), "caption is empty"),
-    ((PHOTO, CAPTION, "--select", "dog"), "'dog' is not in the caption; its words are 'a', 'cup'"),
+    ((PHOTO, CAPTION, "--select", "dog"), "'dog' is not in the text; its words are 'a', 'cup'"),
     ((PHOTO, CAPTION, "--select", "a"), "'a' occurs 2 times"),
     ((PHOTO, CAPTION, "--box", "9,9"), "is not four numbers"),
     ((PHOTO, CAPTION, "--box", "9,9,a,b"), "is not four numbers"),

@@ -62,6 +62,7 @@ CALLS = """
 import json, sys
 import torch
 import secondsight as ss
+from families import FAMILIES
 from models import clip, pixels, tokens
 model = ss.wrap(clip())
 e = ss.explain(model, pixels(), tokens())
@@ -81,7 +82,16 @@ WORDS = {
     "ss.load(3)": "3 is not the name of a model",
     "ss.load('')": "unknown model ''",
     "ss.load(clip())": "ss.wrap takes model objects",
+    "ss.load(sys.prefix)": "needs its library before it, such as 'hf:",
+    "ss.wrap(clip(), print)": "preprocess= makes NoneType of an image",
+    "ss.wrap(clip(), clip().encode_text)": "preprocess= cannot read an image",
+    "ss.wrap(clip(), lambda image: torch.zeros(1, 3, 8, 8))": "must give (3, height, width), not (1, 3, 8, 8): give a func",
+    "ss.DualEncoder(clip(), clip())": "joins two encoders, and CLIP is none: describe",
+    "ss.DualEncoder(left=model.left.encoder, right=model)": "DualEncoder is none",
+    "ss.TorchEncoder(clip().visual, 'conv1', tokenizer=print)": "say kind='text'",
+    "ss.TorchEncoder(clip().visual, 'conv1', kind='text', preprocess=print)": "say kind='image'",
     "ss.wrap('builtin')": "load a name with ss.load",
+    "ss.wrap(FAMILIES['st-static'](torch.float32).host, prompts={'query': 'a', 'document': 'b'})": "must be two",
     "ss.wrap(None)": "cannot wrap NoneType",
     "ss.explain(None, pixels(), tokens())": "None is not a model",
     "ss.explain(clip(), pixels(), tokens())": "wrap it first",
@@ -161,7 +171,7 @@ def test_a_model_of_a_name_is_loaded_once():
 
 
 def test_words_that_the_model_does_not_know_are_named(builtin):
-    with pytest.warns(UserWarning, match="does not know '😀' of the caption"):
+    with pytest.warns(UserWarning, match="does not know '😀' of the text"):
         builtin.right.prepare(["a dog 😀 on grass"])
 
 
@@ -222,3 +232,25 @@ def test_an_option_of_the_wrong_type_on_the_command_line():
     command = [sys.executable, "-m", "secondsight", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (2, "error: budget='many' must be a whole number or None\n")
+
+
+def test_a_file_is_no_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("passage.txt").write_text("Fever is a sign of influenza.")
+    Path("page.png").write_bytes(b"")
+    Path("fever").write_text("")
+    model = ss.load("scenes")
+    with pytest.raises(ss.InputError, match=r"'passage.txt' is a file, where the model reads a text: .*read_text\(\)"):
+        ss.explain(model, "a red star", "passage.txt")
+    with pytest.raises(ss.InputError, match=r"'page.png' is a file, .* no side for files"):
+        model.text.contributions(["page.png"])
+    assert ss.explain(model, "a red star", "fever").right_input == "fever"
+
+
+def test_a_word_of_the_other_side_is_said_to_be_there():
+    e = ss.explain("scenes", "a red star", "a blue square")
+    with pytest.raises(ss.InputError, match="'star' is not in the text; .*; the other side has it: e.T exchanges the"):
+        e["star"]
+    assert float(e.T["star"].sum()) == pytest.approx(dict(e.T.words)["star"], rel=1e-5)
+    with pytest.raises(ss.InputError, match=r"its words are 'a', 'blue', 'square'$"):
+        e["moon"]

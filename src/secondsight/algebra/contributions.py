@@ -25,7 +25,7 @@ _FORMAT = "secondsight-contributions-2"
 _TENSORS = ("vectors", "embedding", "reference_embedding")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Contributions:
     """One input's features as vectors of the joint space: g(a) = g(r) + Σ_i U_i + residual.
 
@@ -60,6 +60,9 @@ class Contributions:
                 f"embedding {tuple(self.embedding.shape)} and reference embedding "
                 f"{tuple(self.reference_embedding.shape)} differ"
             )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.layout.modality} {self.layout.size} × {len(self.embedding)})"
 
     def __len__(self) -> int:
         return self.layout.size
@@ -178,16 +181,16 @@ class Contributions:
         """`InputError` unless both are vectors of one joint space."""
         if (self.pairing is None) != (partner.pairing is None):
             raise InputError("token vectors match token vectors only: decompose both inputs with layer='output'")
-        if self.embedding.shape != partner.embedding.shape:
-            raise InputError(
-                f"joint spaces of {len(self.embedding)} and {len(partner.embedding)} dimensions do not match: "
-                "both must come from the same model"
-            )
         if self.space and partner.space and self.space != partner.space:
             raise InputError(
                 "these contributions come from different models, methods or pairs "
                 f"({' and '.join(sorted((self.space, partner.space)))}): decompose both sides with the same, "
                 "and both inputs of a late-interaction model together, with ss.explain"
+            )
+        if self.embedding.shape != partner.embedding.shape:
+            raise InputError(
+                f"joint spaces of {len(self.embedding)} and {len(partner.embedding)} dimensions do not match: "
+                "both must come from the same model"
             )
 
     def __mul__(self, factor: float) -> Contributions:

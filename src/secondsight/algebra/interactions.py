@@ -164,11 +164,11 @@ class Interactions:
 
     def toward_left(self, selection: Any = None) -> Float[Tensor, " left"]:
         """Attribution of every left feature to a selection of right ones (span, box, indices; None: all visible)."""
-        return self.attributions @ self.right_layout.select(selection).to(self.left_effects)
+        return self.attributions @ _weights(self.right_layout, self.left_layout, selection).to(self.left_effects)
 
     def toward_right(self, selection: Any = None) -> Float[Tensor, " right"]:
         """Attribution of every right feature to a selection of left ones (span, box, indices; None: all visible)."""
-        return self.attributions.T @ self.left_layout.select(selection).to(self.right_effects)
+        return self.attributions.T @ _weights(self.left_layout, self.right_layout, selection).to(self.right_effects)
 
     def __getitem__(self, selection: Any) -> Tensor:
         """Attribution map over the left side for a span (or other selection) of the right side.
@@ -275,6 +275,24 @@ class Interactions:
                 outcomes=(Outcome.from_json(left), Outcome.from_json(right)),
                 quantity=facts["quantity"],
             )
+
+
+def _weights(layout: Layout, other: Layout, selection: Any) -> Float[Tensor, " feature"]:
+    """What a selection of a side weights; a word that only the other side has is refused with the way to it."""
+    try:
+        return layout.select(selection)
+    except InputError as problem:
+        if not isinstance(selection, str) or not _selects(other, selection):
+            raise
+        raise InputError(f"{problem}; the other side has it: e.T exchanges the sides") from problem
+
+
+def _selects(layout: Layout, selection: Any) -> bool:
+    try:
+        layout.select(selection)
+    except InputError:
+        return False
+    return True
 
 
 def _word_list(layout: Layout, values: Float[Tensor, " feature"]) -> list[dict[str, Any]]:

@@ -221,7 +221,7 @@ def _selection(select: str | None, e: Explanation) -> Any:
     offsets = re.fullmatch(r"(\d+)-(\d+)", select or "")
     if offsets and offsets[0] not in (e.right_layout.text or ""):
         selection = int(offsets[1]), int(offsets[2])
-    e.right_layout.select(selection)
+    e.toward_left(selection)
     return selection
 
 

@@ -16,6 +16,7 @@ from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import Layout
 from secondsight.encoders.agreement import require_agreement
 from secondsight.encoders.late_interaction import LateInteractionEncoder
+from secondsight.inputs.kinds import possible_kinds
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian, as_method
 from secondsight.methods.layer_input import LayerMethod
@@ -69,7 +70,7 @@ class TokenSide(Side):
     def embed_prepared(self, inputs: Sequence[Prepared]) -> Float[Tensor, "input joint"]:
         """`InputError`."""
         raise InputError(
-            f"a late-interaction model has a vector for every token of a {self.kind} and no embedding of the whole: "
+            f"a late-interaction model has a vector for every token and no embedding of the whole {self.kind}: "
             "use model.similarity_map(query, document)"
         )
 
@@ -147,8 +148,13 @@ class LateInteraction(DualEncoder):
         )
 
     def similarity_map(self, query: Any, document: Any, *, truncate: bool = False) -> SimilarityMap:
-        """How similar every token of a query is to every token of a document; see `SimilarityMap`."""
+        """How similar every token of a query is to every token of a document; see `SimilarityMap`.
+
+        An image and a text may come in either order, as in `explain`.
+        """
         query_side, document_side = self.side("query"), self.side("document")
+        if query_side.kind not in possible_kinds(query) and query_side.kind in possible_kinds(document):
+            query, document = document, query
         (a,), (b,) = (
             query_side.prepare([query], truncate=truncate),
             document_side.prepare([document], truncate=truncate),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -99,5 +100,10 @@ def known_name(name: Any) -> Family:
     for family in FAMILIES:
         if name.startswith(family.prefix) if family.prefix.endswith(":") else name == family.prefix:
             return family
+    if os.path.exists(name):
+        prefix = "st:" if os.path.exists(os.path.join(name, "modules.json")) else "hf:"
+        raise InputError(
+            f"{name!r} needs its library before it, such as {prefix + name!r}: hf:, st: or open_clip:ARCHITECTURE/"
+        )
     prefixes = ", ".join(f"{f.prefix}…" if f.prefix.endswith(":") else f.prefix for f in FAMILIES)
     raise InputError(f"unknown model {name!r}; known: {prefixes} (such as 'open_clip:ViT-B-16/openai')")

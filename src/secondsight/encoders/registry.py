@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -139,9 +140,10 @@ def _known_part(model: nn.Module) -> tuple[str, nn.Module]:
         raise InputError(f"{name} is not a model that secondsight knows: describe its sides with ss.TorchEncoder")
     if len(held) > 1:
         parts = ", ".join(f"{path} ({type(part).__name__})" for path, part in held.items())
+        first = re.sub(r"\.(\d+)", r"[\1]", f"model.{next(iter(held))}")
         raise InputError(
-            f"{name} holds several models, {parts}: wrap one of them, as in ss.wrap(model.{next(iter(held))}), or describe "
-            "the sides with ss.TorchEncoder"
+            f"{name} holds several models, {parts}: wrap one of them, as in ss.wrap({first}), or describe the sides with "
+            "ss.TorchEncoder"
         )
     return next(iter(held.items()))
 

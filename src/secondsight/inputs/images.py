@@ -17,6 +17,7 @@ from secondsight.inputs.photographs import image_of_bytes as image_of_bytes
 from secondsight.inputs.photographs import open_image as open_image
 from secondsight.inputs.prepared import Placement, Prepared, matching_reference
 from secondsight.support.errors import AdapterError, AssumptionWarning, InputError
+from secondsight.support.files import brief
 
 IMAGE_REFERENCES = ("black", "mean", "noise", "blur")
 
@@ -79,13 +80,25 @@ def _edges(share: np.ndarray, size: int) -> tuple[float, float]:
 
 def levels(preprocess: Preprocess) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
     """The values that a preprocessing gives black and white pixels."""
-    low, high = (preprocess(Image.new("RGB", (64, 64), colour)) for colour in ("black", "white"))
-    if low.ndim != 3 or low.shape[0] != 3:
-        raise InputError(f"the preprocessing must give (3, height, width), not {tuple(low.shape)}")
+    low, high = (_pixels(preprocess, Image.new("RGB", (64, 64), colour)) for colour in ("black", "white"))
     middle = (slice(None), low.shape[1] // 2, low.shape[2] // 2)
     if bool((high[middle] <= low[middle]).any()):
         raise AdapterError("the preprocessing does not map white above black: its colours cannot be understood")
     return low[middle], high[middle]
+
+
+def _pixels(preprocess: Preprocess, image: Image.Image) -> Tensor:
+    """What a preprocessing makes of an image; `InputError` for what is none, such as a tokenizer in its place."""
+    remedy = "give a function from a PIL image to a tensor (3, height, width), and a tokenizer as tokenizer="
+    try:
+        pixels = preprocess(image)
+    except Exception as problem:
+        raise InputError(f"preprocess= cannot read an image ({brief(problem)}): {remedy}") from problem
+    if not isinstance(pixels, Tensor):
+        raise InputError(f"preprocess= makes {type(pixels).__name__} of an image: {remedy}")
+    if pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise InputError(f"the preprocessing must give (3, height, width), not {tuple(pixels.shape)}: {remedy}")
+    return pixels
 
 
 class ImageInput:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from secondsight.inputs.kinds import possible_kinds
 from secondsight.inputs.offsets import align, spelled_offsets
 from secondsight.inputs.prepared import Offsets, Prepared, Tokenized, matching_reference
 from secondsight.support.errors import InputError
@@ -27,9 +30,16 @@ def check_text(raw: object) -> str:
             f"cannot use {type(raw).__name__} as a text: give a string, or token ids as a (1, length) tensor"
         )
     if not raw.strip():
-        raise InputError(f"the caption {raw!r} is empty: give at least one word")
+        raise InputError(f"the text {raw!r} is empty: give at least one word")
     if any("\ud800" <= c <= "\udfff" for c in raw):
-        raise InputError("the caption holds half a character (a lone surrogate): give whole ones")
+        raise InputError("the text holds half a character (a lone surrogate): give whole ones")
+    if Path(raw).suffix and os.path.isfile(raw):
+        remedy = (
+            f"give what it says, Path({raw!r}).read_text()"
+            if "text" in possible_kinds(raw)
+            else "it has no side for files"
+        )
+        raise InputError(f"{raw!r} is a file, where the model reads a text: {remedy}")
     return raw
 
 
@@ -60,8 +70,8 @@ def check_length(name: str, needed: int, context: int) -> None:
 
 
 def quoted(text: str) -> str:
-    """A caption as error messages name it."""
-    return f"the caption {text[:40]!r}…"
+    """A text as error messages name it."""
+    return f"the text {text[:40]!r}…"
 
 
 def unpadded(encoding: Mapping[str, Any]) -> Tensor:
@@ -102,7 +112,7 @@ def _warn_unknown(text: str, tokens: Sequence[str], offsets: Offsets, unknown: S
     if parts:
         names = ", ".join(dict.fromkeys(parts))
         warnings.warn(
-            f"the model does not know {names} of the caption: it reads each as an unknown word, so scores of it mean little",
+            f"the model does not know {names} of the text: it reads each as an unknown word, so scores of it mean little",
             stacklevel=2,
         )
 

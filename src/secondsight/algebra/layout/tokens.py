@@ -94,7 +94,7 @@ class TokenLayout(Layout):
         if part is not None:
             holder = next((w.text for w in self.words if w.start < part.end() and part.start() < w.end), self.text)
             raise InputError(f"{text!r} is a part of the word {holder!r}: select whole words; they are {words}")
-        raise InputError(f"{text!r} is not in the caption; its words are {words}")
+        raise InputError(f"{text!r} is not in the text; its words are {words}")
 
     def has(self, text: str) -> bool:
         """Whether a substring that is no part of a word occurs."""
@@ -128,11 +128,11 @@ class TokenLayout(Layout):
             raise InputError(f"cannot select {selection!r}: character offsets (start, end) must be two whole numbers")
         start, end = selection
         if not 0 <= start < end <= len(self.text):
-            raise InputError(f"characters {start}-{end} are not a span of the caption, which has {len(self.text)}")
+            raise InputError(f"characters {start}-{end} are not a span of the text, which has {len(self.text)}")
         features = [i for i in self.visible if (o := self.offsets[i]) is not None and o[0] < end and start < o[1]]
         if not features:
             cut = start >= max((o[1] for o in self.offsets if o is not None), default=0)
-            why = "was cut off: the caption is longer than the model's context" if cut else "covers no token"
+            why = "was cut off: the text is longer than the model's context" if cut else "covers no token"
             raise InputError(f"{self.text[start:end]!r} (characters {start}-{end}) {why}")
         return self.indicator(features)
 
@@ -145,9 +145,7 @@ class TokenLayout(Layout):
     def common_layout(self, target: Layout) -> TokenLayout:
         """The words of the text, and a last feature for special tokens and characters that are in no word."""
         if self.text is None or target.text is None:
-            raise InputError(
-                "token ids without their text cannot be compared across tokenizers: give the caption itself"
-            )
+            raise InputError("token ids without their text cannot be compared across tokenizers: give the text itself")
         if self.text != target.text:
             raise InputError(f"the two explanations are of different texts, {self.text!r} and {target.text!r}")
         tokens, offsets = (*(w.text for w in self.words), "…"), (*((w.start, w.end) for w in self.words), None)

@@ -96,6 +96,11 @@ class TorchEncoder(HostEncoder):
         channels_first: bool | None = None,
         channels_last: bool = False,
     ) -> None:
+        for option, value, reader in (("tokenizer", tokenizer, "text"), ("preprocess", preprocess, "image")):
+            if value is not None and kind != reader:
+                raise InputError(
+                    f"{option}= is for a {reader}, and kind is {kind!r}: say kind={reader!r}, or leave it out"
+                )
         layers = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
         self._paths = ["head"]
         if features is not None and head is not None:

@@ -65,6 +65,11 @@ def wrap_sentences(
                 "a MultiVectorEncoder takes its prompts from model.prompts: change these instead of prompts="
             )
         return wrap_multi_vector(model, name)
+    if not hasattr(model, "similarity_fn_name"):
+        raise InputError(
+            f"{type(model).__name__} is a part of a sentence-transformers model: wrap the whole, "
+            "ss.wrap(SentenceTransformer(…)), or what makes one of its parts, SentenceTransformer(modules=[…])"
+        )
     similarity = model.similarity_fn_name
     if similarity not in ("cosine", "dot"):
         raise InputError(f"similarity {similarity!r} is not an inner product: only cosine and dot can be explained")
@@ -115,7 +120,7 @@ def _same(left: SentenceEncoder, right: SentenceEncoder, routes: Sequence[Sequen
 
 def _chosen_prompts(model: SentenceTransformer, prompts: Prompts) -> tuple[str, str]:
     """The texts of both prompts."""
-    pair = (prompts, prompts) if prompts is None or isinstance(prompts, str) else tuple(prompts)
+    pair = prompts if isinstance(prompts, (tuple, list)) else (prompts, prompts)
     if len(pair) != 2 or not all(prompt is None or isinstance(prompt, str) for prompt in pair):
         raise InputError(f"prompts={prompts!r} must be two, for queries and documents: names or texts, '' for none")
     texts = []
