@@ -1,5 +1,5 @@
 // The app around the view: sends questions to the server, shows progress, gives every explanation a link.
-import { $, element, request, showProblem, sleep } from "/basics.js";
+import { $, element, fillSelect, quoted, request, showProblem, sleep } from "/basics.js";
 import { showFolder } from "/search.js";
 import { view } from "/view.js";
 
@@ -239,12 +239,6 @@ async function open(id) {
   describe(data.question);
 }
 
-// The whole text stands in the view.
-function quoted(captions) {
-  const brief = captions.map((caption) => (caption.length > 160 ? `${caption.slice(0, 159).trimEnd()}…` : caption));
-  return brief.map((caption) => `“${caption}”`).join(" or ");
-}
-
 // Without leave to copy, the address is shown and selected.
 async function copyLink() {
   const address = new URL(`#/e/${state.opened}`, location.href).href;
@@ -370,14 +364,6 @@ async function openShared(id) {
     $("welcome").hidden = false;
     showProblem($("missing"), problem);
     scrollTo(0, 0);
-  }
-}
-
-function fillSelect(select, options, preselected) {
-  for (const [name, title] of options) {
-    const option = new Option(name, name, name === preselected, name === preselected);
-    option.title = title;
-    select.add(option);
   }
 }
 

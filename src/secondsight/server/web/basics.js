@@ -27,3 +27,17 @@ export function sleep(milliseconds) {
 export function element(tag, properties = {}) {
   return Object.assign(document.createElement(tag), properties);
 }
+
+export function fillSelect(select, options, preselected) {
+  for (const [name, title] of options) {
+    const option = new Option(name, name, name === preselected, name === preselected);
+    option.title = title;
+    select.add(option);
+  }
+}
+
+// Captions in quotation marks, long ones cut off.
+export function quoted(captions) {
+  const brief = captions.map((caption) => (caption.length > 160 ? `${caption.slice(0, 159).trimEnd()}…` : caption));
+  return brief.map((caption) => `“${caption}”`).join(" or ");
+}
