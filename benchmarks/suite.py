@@ -26,7 +26,7 @@ RUNS = {
 }
 """Those that print JSON."""
 
-TABLES = ("compare_exclip", "chained", "deep_layers", "methods")
+TABLES = ("compare_exclip", "chained", "deep_layers", "long_inputs", "methods")
 """Those that print Markdown."""
 
 
