@@ -123,7 +123,8 @@ class TokenPairing:
                 f"token vectors of a {self.role} match those of the other role only: multiply a query with a document"
             )
         query, document = sides["query"], sides["document"]
-        vectors = [_compared(c).double() for c in (query, document)]
+        # Positions are numbers of this machine's memory, wherever the model is.
+        vectors = [_compared(c).double().cpu() for c in (query, document)]
         positions = [torch.tensor(c.pairing.compared) for c in (query, document) if c.pairing is not None]
         scale = own.scale * partner.scale
         return Assignment(vectors[0] @ vectors[1].T * scale, positions[0], positions[1], self.mean)

@@ -152,11 +152,11 @@ class Contributions:
         assignment = pairing.assign(self, partner)
         query, document = (self, partner) if pairing.role == "query" else (partner, self)
         matrix = assignment.matrix((len(query), len(document)))
-        dtype = torch.promote_types(self.factor.dtype, partner.factor.dtype)
+        matrix = matrix.to(self.embedding.device, torch.promote_types(self.factor.dtype, partner.factor.dtype))
         return Interactions(
-            attributions=(matrix if query is self else matrix.T).to(dtype),
-            left_effects=torch.zeros(len(self), dtype=dtype),
-            right_effects=torch.zeros(len(partner), dtype=dtype),
+            attributions=matrix if query is self else matrix.T,
+            left_effects=matrix.new_zeros(len(self)),
+            right_effects=matrix.new_zeros(len(partner)),
             base=0.0,
             similarity=assignment.similarity,
             left_layout=self.layout,

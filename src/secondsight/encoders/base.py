@@ -259,6 +259,11 @@ def sharing_weights(encoder: AnyEncoder) -> AnyEncoder:
     return changeable
 
 
+def in_half_precision(module: nn.Module) -> bool:
+    """Whether some of a module's weights are in half precision."""
+    return any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
+
+
 def check_finite(encoder: Encoder, values: Tensor, inputs: Tensor | None) -> None:
     """`InputError` for NaN or infinity that an encoder gave for model-ready inputs; it says where they appear first."""
     if bool(torch.isfinite(values).all()):
@@ -269,7 +274,7 @@ def check_finite(encoder: Encoder, values: Tensor, inputs: Tensor | None) -> Non
     if inputs is not None:
         with untouched(encoder.module):
             place = first_not_finite(encoder.module, lambda: encoder.features(inputs, encoder.depth - 1))
-    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in encoder.module.parameters())
+    half = in_half_precision(encoder.module)
     remedy = "load the model in float32, or check its weights" if half else "check the model's weights and the input"
     raise InputError(
         f"the {encoder.kind} encoder gave NaN or infinity{f', first in {place}' if place else ''}: {remedy}"

@@ -18,7 +18,8 @@ class Family:
     """A line of the table: how names begin, where the loader lives, an example, and a description for users.
 
     `wrapper` is the function that wraps a model object; `recognises` tells whether an object belongs to the family;
-    `prompts` says that loader and wrapper take the prompts of queries and documents.
+    `prompts` says that loader and wrapper take the prompts of queries and documents, `pairs` that two models may be given
+    as the two sides of one.
     """
 
     prefix: str

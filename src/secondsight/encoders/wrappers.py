@@ -96,12 +96,11 @@ def models_within(holder: nn.Module, recognises: Callable[[nn.Module], bool]) ->
     """The parts of a module that are recognised as models, by their path; each model once, and none inside another."""
     models: dict[str, nn.Module] = {}
     for name, part in holder.named_children():
-        inside = {} if recognises(part) else models_within(part, recognises)
-        for path, model in (
-            {name: part} if recognises(part) else {f"{name}.{k}": v for k, v in inside.items()}
-        ).items():
-            if model not in models.values():
-                models[path] = model
+        if recognises(part):
+            candidates = {name: part}
+        else:
+            candidates = {f"{name}.{path}": model for path, model in models_within(part, recognises).items()}
+        models |= {path: model for path, model in candidates.items() if model not in models.values()}
     return models
 
 

@@ -173,8 +173,8 @@ class Tokens(ABC):
 class HubTokens(Tokens):
     """Texts as a tokenizer of transformers makes them: ids, offsets in the original, special tokens by name.
 
-    `pad_to` is the length to which the model wants every input padded, `prompt` precedes every text, `clean` changes a
-    text before the tokenizer sees it, `bare` leaves out start and end tokens.
+    `pad_to` is the length to which the model wants every input padded, `prompt` precedes every text, `clean` changes both
+    before the tokenizer sees them, `bare` leaves out start and end tokens.
     """
 
     def __init__(
@@ -192,7 +192,8 @@ class HubTokens(Tokens):
         candidates = (padding, getattr(tokenizer, "pad_token_id", None), getattr(tokenizer, "eos_token_id", None))
         fill = next((token for token in candidates if token is not None), 0)
         super().__init__(vocabulary=vocabulary, context=context, padding=fill)
-        self.tokenizer, self.pad_to, self.prompt, self.clean, self.bare = tokenizer, pad_to, prompt, clean, bare
+        self.tokenizer, self.pad_to, self.clean, self.bare = tokenizer, pad_to, clean, bare
+        self.prompt = clean(prompt) if clean else prompt
 
     def prepare(self, raw: Any, *, truncate: bool = False) -> Prepared:
         """A text, model-ready ids (1, length), or a dictionary with "input_ids" and perhaps "attention_mask"."""
@@ -205,7 +206,7 @@ class HubTokens(Tokens):
         """See `Tokens.prompt_tokens`."""
         if not self.prompt:
             return 0
-        ids: list[int] = self.tokenizer(self.prompt)["input_ids"]
+        ids: list[int] = self.tokenizer(self.prompt, add_special_tokens=not self.bare)["input_ids"]
         return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
     def tokenize(self, text: str, truncate: bool) -> Prepared:

@@ -53,12 +53,13 @@ class TorchEncoder(HostEncoder):
 
     Either `module` (tensor → (batch, joint)) with `layers`, names of submodules (or themselves) whose *input* is
     attributed, in the order of the forward pass: layer L is the input of `layers[L]`. What `torch.compile`, data
-    parallelism or PEFT put around the module is taken off. Or `features` (tensor → hidden
-    states) and `head` (hidden states → (batch, joint)), which make one layer; give `module` too and their composition is
-    checked against it. Hidden states are (batch, position, width), (batch, width, rows, columns) from convolutions, or
-    (batch, width, position) with `channels_first`, which also says so of inputs such as point clouds; by default it is
-    read from the layers (`Conv1d` and the like take their channels first). With `channels_last` maps are (batch, rows,
-    columns, width), as in Swin.
+    parallelism or PEFT put around the module is taken off. Or `features` (tensor → hidden states) and `head` (hidden
+    states → (batch, joint)), which make one layer; give `module` too and their composition is checked against it.
+
+    Hidden states are (batch, position, width), or (batch, width, rows, columns) from convolutions. `channels_first` says
+    that the former are (batch, width, position), and inputs such as point clouds too; by default it is read from the layers
+    (`Conv1d` and the like take their channels first). `channels_last` says that the latter are (batch, rows, columns,
+    width), as in Swin.
 
     `kind` "image": inputs are (1, 3, H, W) pixels, or anything `preprocess` turns into one; positions beyond
     `prefix` special ones fill `grid` (rows, columns), read from convolutions. `kind` "text": inputs are (1, length)

@@ -58,9 +58,9 @@ class GroupVitImage(HubImageEncoder):
         """Of every stage that assigns: which position goes to which group, (1, group, position) of zeros and ones."""
         choices: list[Tensor] = []
 
-        def noted(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def noting(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
             def assign(scores: Tensor, gumbel: bool = True, hard: bool = True) -> Tensor:
-                weights = own(scores, gumbel=gumbel, hard=hard)
+                weights = original(scores, gumbel=gumbel, hard=hard)
                 if hard:
                     choices.append(weights.detach().round())
                 return weights
@@ -68,7 +68,7 @@ class GroupVitImage(HubImageEncoder):
             return assign
 
         module: Any = self.module
-        with _assigning(module, [noted] * len(_assigners(module))), torch.no_grad():
+        with _assigning(module, [noting] * len(_assigners(module))), torch.no_grad():
             self.encode(module, self.to_model(tensors))
         return choices
 
@@ -98,14 +98,14 @@ def _assigning(
 def _holding(module: nn.Module, choices: Sequence[Tensor]) -> Iterator[None]:
     """Assign as `choices` say, whatever the scores."""
 
-    def held(choice: Tensor) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-        def change(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def holding(choice: Tensor) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+        def change(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
             def assign(scores: Tensor, gumbel: bool = True, hard: bool = True) -> Tensor:
-                return choice.expand(len(scores), -1, -1) if hard else own(scores, gumbel=gumbel, hard=hard)
+                return choice.expand(len(scores), -1, -1) if hard else original(scores, gumbel=gumbel, hard=hard)
 
             return assign
 
         return change
 
-    with _assigning(module, [held(choice) for choice in choices]):
+    with _assigning(module, [holding(choice) for choice in choices]):
         yield

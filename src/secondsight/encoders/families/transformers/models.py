@@ -242,7 +242,7 @@ def _without_weights(config: Any) -> nn.Module:
 def _complete(name: str, kind: Any, folder: str) -> PreTrainedModel:
     """The saved model; `InputError` where weights are missing, which the library would fill with random numbers."""
     model: PreTrainedModel
-    attention = next((model.attention for model in MODELS.values() if model.name == kind.__name__), None)
+    attention = next((known.attention for known in MODELS.values() if known.name == kind.__name__), None)
     model, report = kind.from_pretrained(folder, output_loading_info=True, attn_implementation=attention)
     missing = sorted({".".join(key.split(".")[:2]) for key in report["missing_keys"]})
     if missing:
