@@ -182,7 +182,8 @@ class HostEncoder(Encoder):
         return [row.to(self.dtype()).clone() for row in flat]
 
 
-def _described(value: object) -> tuple[int, ...] | str:
+def shape_or_class(value: object) -> tuple[int, ...] | str:
+    """What an error says of a value that should have been a tensor of another shape."""
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
@@ -195,7 +196,7 @@ def _checked_hidden(hidden: object, batch: int) -> Tensor:
         )
     if not isinstance(hidden, Tensor) or hidden.ndim not in (3, 4) or len(hidden) != batch:
         raise AdapterError(
-            f"hidden states {_described(hidden)} of {batch} inputs are neither (batch, position, width) nor "
+            f"hidden states {shape_or_class(hidden)} of {batch} inputs are neither (batch, position, width) nor "
             "(batch, width, rows, columns)"
         )
     return hidden
@@ -206,6 +207,6 @@ def checked_embeddings(embeddings: object, batch: int) -> Tensor:
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or len(embeddings) != batch:
         remedy = "" if isinstance(embeddings, Tensor) else ", from a module that picks it out of that"
         raise AdapterError(
-            f"the module gave {_described(embeddings)} for {batch} inputs: (batch, joint) is needed{remedy}"
+            f"the module gave {shape_or_class(embeddings)} for {batch} inputs: (batch, joint) is needed{remedy}"
         )
     return embeddings

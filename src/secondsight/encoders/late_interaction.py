@@ -26,7 +26,7 @@ from secondsight.encoders.base import (
     check_finite,
     sharing_weights,
 )
-from secondsight.encoders.host import HostEncoder
+from secondsight.encoders.host import HostEncoder, shape_or_class
 from secondsight.inputs.prepared import Prepared
 from secondsight.support.errors import AdapterError, InputError
 from secondsight.support.guard import untouched
@@ -188,6 +188,7 @@ class OutputEncoder(Encoder):
 def _checked(vectors: object, batch: int) -> Tensor:
     """The token vectors; `AdapterError` for anything but a row of vectors per input."""
     if not isinstance(vectors, Tensor) or vectors.ndim != 3 or len(vectors) != batch:
-        shape = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
-        raise AdapterError(f"the model gave {shape} for {batch} inputs: token vectors (batch, token, width) are needed")
+        raise AdapterError(
+            f"the model gave {shape_or_class(vectors)} for {batch} inputs: token vectors (batch, token, width) are needed"
+        )
     return vectors

@@ -170,6 +170,12 @@ class Tokens(ABC):
         return text_reference(prepared.tensor, choice, keep=keep, padding=self.padding)
 
 
+def longest_text(tokenizer: Any, positions: int) -> int:
+    """How many tokens a model of so many positions reads: no more than its tokenizer says."""
+    limit = getattr(tokenizer, "model_max_length", None)
+    return min(positions, limit) if isinstance(limit, int) else positions
+
+
 class HubTokens(Tokens):
     """Texts as a tokenizer of transformers makes them: ids, offsets in the original, special tokens by name.
 

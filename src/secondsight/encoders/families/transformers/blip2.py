@@ -22,7 +22,7 @@ from secondsight.encoders.late_interaction import LateInteractionEncoder
 from secondsight.encoders.late_model import LateInteraction
 from secondsight.inputs.images import ImageInput
 from secondsight.inputs.prepared import Prepared
-from secondsight.inputs.texts import HubTokens
+from secondsight.inputs.texts import HubTokens, longest_text
 from secondsight.support.guard import untouched
 
 if TYPE_CHECKING:
@@ -100,12 +100,10 @@ class Blip2Text(LateInteractionEncoder, HostTextEncoder):
 def wrap_blip2(model: Blip2ForImageTextRetrieval, images: ImageInput, tokenizer: Any, name: str) -> LateInteraction:
     """A model of image-text retrieval with its own contrast, the head for pairs left aside."""
     config = model.config.qformer_config
-    limit = getattr(tokenizer, "model_max_length", None)
-    longest: int = config.max_position_embeddings
     tokens = HubTokens(
         tokenizer,
         vocabulary=model.embeddings.word_embeddings.num_embeddings,
-        context=min(longest, limit) if isinstance(limit, int) else longest,
+        context=longest_text(tokenizer, config.max_position_embeddings),
         padding=None if tokenizer is not None else config.pad_token_id,
     )
     left, right = Blip2Image(model, images), Blip2Text(model, tokens)

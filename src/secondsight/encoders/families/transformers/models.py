@@ -26,7 +26,7 @@ from secondsight.encoders.families.transformers.refusals import refusal
 from secondsight.encoders.families.transformers.towers import MODELS, OPENAI, Model, Pixels, Tower
 from secondsight.encoders.loading import loading, number, saved_folder
 from secondsight.inputs.images import ImageInput
-from secondsight.inputs.texts import HubTokens
+from secondsight.inputs.texts import HubTokens, longest_text
 from secondsight.model import DualEncoder
 from secondsight.support.errors import AssumptionWarning, InputError
 from secondsight.support.packages import require
@@ -59,13 +59,15 @@ def text_tokens(
 ) -> HubTokens:
     """How texts become ids for a text tower; `pads` says that the model reads padding up to its longest text."""
     host = tower.host(model)
-    longest = int(getattr(host.config, "max_position_embeddings", sys.maxsize)) - _positions_before(host)
-    limit = getattr(tokenizer, "model_max_length", None)
-    context = min(longest, limit) if isinstance(limit, int) else longest
+    positions = int(getattr(host.config, "max_position_embeddings", sys.maxsize)) - _positions_before(host)
     padding = None if tokenizer is not None else getattr(host.config, "pad_token_id", None)
     vocabulary: int = tower.token_table(host).num_embeddings  # type: ignore[assignment]  # an embedding's
     return HubTokens(
-        tokenizer, vocabulary=vocabulary, context=context, pad_to=longest if pads else None, padding=padding
+        tokenizer,
+        vocabulary=vocabulary,
+        context=longest_text(tokenizer, positions),
+        pad_to=positions if pads else None,
+        padding=padding,
     )
 
 
@@ -92,7 +94,7 @@ def _has(model: object, path: str) -> bool:
         return False
 
 
-def _described(model: PreTrainedModel) -> tuple[Model, PreTrainedModel] | None:
+def _dual_encoder_in(model: PreTrainedModel) -> tuple[Model, PreTrainedModel] | None:
     """The description of a dual encoder and the model that has its towers; None for any other model."""
     kind = getattr(getattr(model, "config", None), "model_type", None)
     description = joined(model) if kind == JOINED else MODELS.get(str(kind))
@@ -120,7 +122,7 @@ def wrap_hub(
     if hasattr(model, "query_tokens") and hasattr(model, "vision_projection"):
         images = _images(processor, OPENAI)
         return wrap_blip2(model, images, tokenizer, name)
-    described = _described(model)
+    described = _dual_encoder_in(model)
     if described is None:
         raise refusal(model, type(model).__name__)
     description, host = described
@@ -204,10 +206,10 @@ def load_hub(name: str) -> DualEncoder:
     folder = saved_folder("hf", name, "config.json")
     with loading(f"hf:{name}", "a local folder (hf:PATH)"):
         config = transformers.AutoConfig.from_pretrained(folder)
-        described = _class_name(config)
-        if described is None:
+        class_name = _class_name(config)
+        if class_name is None:
             raise refusal(_without_weights(config), f"hf:{name}")
-        model = _complete(f"hf:{name}", getattr(transformers, described), folder)
+        model = _complete(f"hf:{name}", getattr(transformers, class_name), folder)
         processor = transformers.AutoProcessor.from_pretrained(folder)
     return wrap_hub(model, processor, name=f"hf:{name}")
 
