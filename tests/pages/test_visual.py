@@ -316,6 +316,12 @@ def test_a_gallery_of_pictures():
         charts.gallery([])
 
 
+def test_cases_of_one_text_are_numbered(e):
+    query = [replace(turned, left_input="a query") for turned in (e.T, e.T)]
+    names = [case["name"] for case in page_data(query)["cases"]]
+    assert names == ["1: a query", "2: a query", "difference"]
+
+
 def test_other_photographs_of_one_size_have_no_difference(e):
     photo = Image.fromarray(255 - np.asarray(e.left_input))
     other = ss.explain(CLIP(), photo, CAPTION)

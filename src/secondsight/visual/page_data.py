@@ -59,9 +59,9 @@ def _named_explanations(e: Explanation | Sequence[Explanation]) -> list[tuple[st
     explanations = list(e) if isinstance(e, Sequence) else [e]
     if not explanations:
         raise InputError("a page needs at least one explanation")
-    cases = [(_name(explanation), explanation) for explanation in explanations]
+    cases = _distinct(explanations)
     if len(explanations) == 1 and explanations[0].parts:
-        return [("difference", explanations[0]), *((_name(part), part) for part in explanations[0].parts)]
+        return [("difference", explanations[0]), *_distinct(explanations[0].parts)]
     if len(explanations) == 2 and all(len(explanation.right_layout.parts) == 1 for explanation in explanations):
         first, second = explanations
         if comparable(first, second):
@@ -69,6 +69,15 @@ def _named_explanations(e: Explanation | Sequence[Explanation]) -> list[tuple[st
             _ = first.matrix, second.matrix
             cases.append(("difference", contrast(first, second)))
     return cases
+
+
+def _distinct(explanations: Sequence[Explanation]) -> list[tuple[str, Explanation]]:
+    """Explanations with their names, numbered where several have one, such as one query's with several pages."""
+    names = [_name(e) for e in explanations]
+    return [
+        (f"{number}: {name}" if names.count(name) > 1 else name, e)
+        for number, (name, e) in enumerate(zip(names, explanations, strict=True), 1)
+    ]
 
 
 def _name(e: Explanation) -> str:
