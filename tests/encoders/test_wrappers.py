@@ -12,6 +12,7 @@ from torch.ao.quantization import quantize_dynamic
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import secondsight as ss
+import vocabularies
 from families import FAMILIES, photographs
 from models import clip, pixels, tokens
 from secondsight.testing import changed, snapshot
@@ -330,3 +331,21 @@ def test_transforms_as_open_clip_gives_them():
         assert torch.equal(ss.explain(dual, photo, "a dog").matrix, expected)
     with pytest.raises(ss.InputError, match="the preprocessing is random: give the model's validation transform"):
         ss.explain(ss.wrap(model, train, tokenizer), photo, "a dog")
+
+
+def test_tokenizers_that_are_not_the_models():
+    model, photo = clip(torch.float32, text={"vocab_size": 49408}), photographs()[0].crop((0, 0, 100, 100))
+    preprocess = open_clip.image_transform(32, is_train=False)
+    hub = vocabularies.byte_pairs("<pad>", "<eos>", "<bos>", "<image>")
+    for tokenizer, words in (
+        (
+            open_clip.SimpleTokenizer(),
+            r"gives \(1, 77\), not token ids \(1, 12\): open_clip.get_tokenizer\(…, context_length=12",
+        ),
+        (hub, "the tokenizer gives BatchEncoding"),
+        (lambda texts: texts.lower(), r"cannot read a list of texts \(AttributeError: "),
+    ):
+        with pytest.raises(ss.InputError, match=words):
+            ss.explain(ss.wrap(model, preprocess, tokenizer), photo, "a dog")
+    with pytest.raises(ss.InputError, match="tokenizer='ViT-B-32' is a name: give the object"):
+        ss.wrap(model, preprocess, "ViT-B-32")

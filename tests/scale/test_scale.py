@@ -220,6 +220,7 @@ def test_sources(world, tmp_path):
     (tmp_path / "t.txt").write_text("a cat\n\n  a dog  \n", encoding="utf-8")
     texts = open_source(f"texts:{tmp_path / 't.txt'}", "text")
     assert [(k, texts.read(i)) for i, k in enumerate(texts.keys)] == [("1", "a cat"), ("3", "a dog")]
+    assert open_source(tmp_path / "t.txt", "text").keys == texts.keys
     both = Scenes(5, captions=3, seed=2)
     assert (len(of_data(both, "image")), len(of_data(both, "text"))) == (5, 15)
     for spec, side, words in (
@@ -229,6 +230,7 @@ def test_sources(world, tmp_path):
         ("texts:/nowhere", "text", "cannot be read"),
         (f"texts:{tmp_path / 't.txt'}", "image", "no images"),
         ("magic:x", "image", "unknown kind"),
+        (tmp_path, "image", "cannot recognise the data .*; or photos:FOLDER, or texts:FILE with a text a line"),
     ):
         with pytest.raises(ss.InputError, match=words):
             open_source(spec, side)

@@ -87,6 +87,12 @@ def wrap(
     Raises `InputError` for objects of an unknown family, and for models that are quantised, scripted or spread over
     processes.
     """
+    for option, value in (("preprocess", preprocess), ("tokenizer", tokenizer)):
+        if isinstance(value, str):
+            raise InputError(
+                f"{option}={value!r} is a name: give the object, such as open_clip.get_tokenizer(…) or "
+                "AutoProcessor.from_pretrained(…)"
+            )
     pair = _pair(model)
     if pair is not None:
         called = " and ".join(type(part).__name__ for part in pair)

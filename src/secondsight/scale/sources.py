@@ -30,7 +30,7 @@ class Source:
 
 
 def open_source(spec: str | Path, side: str) -> Source:
-    """Inputs of a side ("image" or "text") of `photos:FOLDER`, `texts:FILE` (a text a line) or any data set.
+    """Inputs of a side ("image" or "text") of `photos:FOLDER`, `texts:FILE` (a text a line; also FILE.txt) or any data set.
 
     Images are named by their path in the folder or the data set's name for them, texts by their line or the caption's
     name. Raises `InputError` where there is nothing of that side.
@@ -42,7 +42,14 @@ def open_source(spec: str | Path, side: str) -> Source:
         return lines(rest) if side == "text" else _refuse(spec, side)
     if colon and kind not in KINDS and "/" not in kind:
         raise InputError(f"unknown kind of data {kind!r}; known: photos, texts, {', '.join(KINDS)}")
-    return of_data(open_data(spec), side)
+    if not colon and side == "text" and Path(spec).suffix == ".txt":
+        return lines(spec)
+    try:
+        return of_data(open_data(spec), side)
+    except InputError as problem:
+        if colon:
+            raise
+        raise InputError(f"{problem}; or photos:FOLDER, or texts:FILE with a text a line") from problem
 
 
 def _refuse(spec: str | Path, side: str) -> Source:

@@ -21,6 +21,7 @@ from secondsight.inputs.offsets import byte_offsets
 from secondsight.inputs.prepared import Prepared, Tokenized
 from secondsight.inputs.texts import TEXT_REFERENCES, HubTokens, Tokens, check_length, quoted, unpadded
 from secondsight.support.errors import AdapterError, InputError
+from secondsight.support.files import brief
 from secondsight.support.guard import capturing, observing
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ClipTokens(Tokens):
 
     def tokenize(self, text: str, truncate: bool) -> Prepared:
         """See `Tokens.tokenize`."""
-        ids = self.tokenizer([text])
+        ids = self._ids(text)
         if not isinstance(self.tokenizer, SimpleTokenizer):
             return self._by_hub(text, ids, truncate) or self._without_offsets(text, ids)
         numbers, size = self.tokenizer.encode(text), ids.shape[1]
@@ -78,6 +79,18 @@ class ClipTokens(Tokens):
         offsets += (None,) * (size - len(offsets))
         source = self._without_offsets(text, ids).tokenized
         return Prepared(ids, text, Tokenized(text, source.tokens, offsets, source.special))
+
+    def _ids(self, text: str) -> Tensor:
+        """The tokenizer's ids (1, length); `InputError` for a tokenizer that is not one of open_clip's for this model."""
+        remedy = f"open_clip.get_tokenizer(…, context_length={self.context}) makes one for this model"
+        try:
+            ids = self.tokenizer([text])
+        except Exception as problem:
+            raise InputError(f"the tokenizer cannot read a list of texts ({brief(problem)}): {remedy}") from problem
+        if not isinstance(ids, Tensor) or ids.ndim != 2 or len(ids) != 1 or ids.shape[1] > self.context:
+            given = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
+            raise InputError(f"the tokenizer gives {given}, not token ids (1, {self.context}): {remedy}")
+        return ids
 
     def _bytes(self, token: int) -> bytes:
         spelling = self.tokenizer.decoder[token].removesuffix("</w>")
