@@ -101,9 +101,9 @@ def test_the_map_is_the_hosts_and_the_output_layer_is_its_best_matches(name):
 
 def test_the_host_is_left_as_it_came_and_sides_outside_of_a_pair_are_refused():
     model = wrapped("st-late-plain")
-    contributions = [side.contributions([QUERY], ss.ChainedJacobian())[0] for side in (model.left, model.right)]
-    with pytest.raises(ss.InputError, match="with ss.explain"):
-        _ = contributions[0] @ contributions[1]
+    for method in ("last-layer", ss.ChainedJacobian(layer="input"), ss.Occlusion(layer="output")):
+        with pytest.raises(ss.InputError, match="token vectors only, .* use ss.explain"):
+            model.query.contributions([QUERY], method)
     with pytest.raises(ss.InputError, match="no embedding of the whole"):
         model.query.embed([QUERY])
     with pytest.raises(ss.InputError, match="similarity_map"):
@@ -183,16 +183,21 @@ def test_token_vectors_of_either_side_multiply_to_maxsim(name, tmp_path):
     for ours, theirs in zip(pair.about["assignment"], whole.about["assignment"], strict=True):
         assert ours == pytest.approx(theirs, abs=1e-12)
     assert float(query.first_order(document).sum()) == pytest.approx(pair.similarity, abs=1e-10)
+    for factor in (3.0, -1.0):
+        assert ((factor * query) @ document).terms.interaction == pytest.approx(factor * pair.similarity, abs=1e-10)
+        assert (factor * query).similarity_to(document) == pytest.approx(factor * pair.similarity, abs=1e-10)
     document.save(tmp_path / "document.npz")
     assert (query @ ss.Contributions.load(tmp_path / "document.npz")).similarity == pair.similarity
-    sides = {"query": QUERY, "document": DOCUMENT}
-    apart = {name: model.side(name).contributions([text], "last-layer")[0] for name, text in sides.items()}
+    other = ss.explain(model, QUERY, OTHER, ss.ChainedJacobian(layer="output"))
     assert repr(document) == f"Contributions(text {len(document)} × {len(document.embedding)})"
     for wrong, message in (
         (lambda: query @ query, "a query with a document"),
         (lambda: query - query, "against="),
-        (lambda: query @ model.document.contributions([DOCUMENT], ss.ChainedJacobian())[0], "layer='output'"),
-        (lambda: apart["query"] @ apart["document"], "late-interaction model together, with ss.explain"),
+        (lambda: query @ whole.right_contributions, "layer='output'"),
+        (
+            lambda: whole.left_contributions @ other.right_contributions,
+            "late-interaction model together, with ss.explain",
+        ),
     ):
         with pytest.raises(ss.InputError, match=message):
             wrong()
@@ -266,11 +271,10 @@ def test_a_saved_model_is_loaded_by_its_folder(tmp_path):
 def test_what_other_processes_prepare_with_has_no_weights_and_no_results():
     model = ss.wrap(LATE["st-late-plain"](torch.float32))
     encoder = model.document.encoder
-    for layer in ("output", "input", 0):
-        ss.explain(model, QUERY, DOCUMENT, ss.ChainedJacobian(layer=layer))
-        model.document.contributions([DOCUMENT], ss.ChainedJacobian(layer=layer))
+    ss.explain(model, QUERY, DOCUMENT)
+    model.document.contributions([DOCUMENT])
     encoder.in_precision(torch.float64)
-    assert encoder.ends.keys() == {"output", "input"}
+    assert encoder.ends.keys() == {"output"}
     preparing = encoder.for_preparing()
     assert (preparing.ends, preparing._copies, len(preparing._references)) == ({}, {}, 0)
     assert all(tensor.is_meta for tensor in preparing.module.parameters())

@@ -116,7 +116,10 @@ class TokenPairing:
     mean: bool = False
 
     def assign(self, own: Contributions, partner: Contributions) -> Assignment:
-        """The assignment of a query and a document, whichever of the two comes first; `InputError` for two of one role."""
+        """The assignment of a query and a document, whichever of the two comes first; `InputError` for two of one role.
+
+        Its similarities are those of the vectors themselves, without the factors of their contributions.
+        """
         sides = {c.pairing.role: c for c in (own, partner) if c.pairing is not None}
         if len(sides) < 2:
             raise InputError(
@@ -126,8 +129,7 @@ class TokenPairing:
         # Positions are numbers of this machine's memory, wherever the model is.
         vectors = [_compared(c).double().cpu() for c in (query, document)]
         positions = [torch.tensor(c.pairing.compared) for c in (query, document) if c.pairing is not None]
-        scale = own.scale * partner.scale
-        return Assignment(vectors[0] @ vectors[1].T * scale, positions[0], positions[1], self.mean)
+        return Assignment(vectors[0] @ vectors[1].T, positions[0], positions[1], self.mean)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""

@@ -143,22 +143,26 @@ class Contributions:
 
     def similarity_to(self, partner: Contributions) -> float:
         """The pair's similarity alone, in double precision as in the pair's terms."""
-        if self.pairing is not None:
-            return self.pairing.assign(self, partner).similarity
-        return float(self.embedding.double() @ partner.embedding.double()) * self.scale * partner.scale
+        unscaled = (
+            float(self.embedding.double() @ partner.embedding.double())
+            if self.pairing is None
+            else self.pairing.assign(self, partner).similarity
+        )
+        return unscaled * self.scale * partner.scale
 
     def _best_matches(self, partner: Contributions, pairing: TokenPairing) -> Interactions:
         """MaxSim as interactions: the best matches, and nothing that either side adds alone."""
         assignment = pairing.assign(self, partner)
         query, document = (self, partner) if pairing.role == "query" else (partner, self)
-        matrix = assignment.matrix((len(query), len(document)))
+        scale = self.scale * partner.scale
+        matrix = assignment.matrix((len(query), len(document))) * scale
         matrix = matrix.to(self.embedding.device, torch.promote_types(self.factor.dtype, partner.factor.dtype))
         return Interactions(
             attributions=matrix if query is self else matrix.T,
             left_effects=matrix.new_zeros(len(self)),
             right_effects=matrix.new_zeros(len(partner)),
             base=0.0,
-            similarity=assignment.similarity,
+            similarity=assignment.similarity * scale,
             left_layout=self.layout,
             right_layout=partner.layout,
             about={

@@ -60,8 +60,15 @@ class SimilarityMap:
         return self.document_layout.view(weights @ self.matrix)
 
 
-TOKEN_VECTORS = IntegratedJacobian(layer="output")
-"""The method that gives token vectors themselves."""
+def token_vectors(method: Method | type[Method] | str | None) -> Method:
+    """The method that gives token vectors themselves for None, or a method if it does; `InputError` for any other."""
+    chosen = IntegratedJacobian(layer="output") if method is None else as_method(method)
+    if not isinstance(chosen, LayerMethod) or chosen.layer != "output":
+        raise InputError(
+            "a late-interaction model's contributions serve any number of partners as its token vectors only, by "
+            "integrated-jacobian:layer=output: elsewhere they depend on what a partner chooses, so use ss.explain"
+        )
+    return chosen
 
 
 class TokenSide(Side):
@@ -77,8 +84,8 @@ class TokenSide(Side):
     def contributions(
         self, inputs: Any, method: Method | type[Method] | str | None = None, *, truncate: bool = False
     ) -> list[Contributions]:
-        """Contributions of a batch of inputs; by default their token vectors, whose products with a partner's are MaxSim."""
-        return super().contributions(inputs, TOKEN_VECTORS if method is None else method, truncate=truncate)
+        """Token vectors of a batch of inputs, whose products with a partner's are MaxSim; see `token_vectors` for `method`."""
+        return super().contributions(inputs, token_vectors(method), truncate=truncate)
 
 
 class LateInteraction(DualEncoder):
@@ -110,8 +117,7 @@ class LateInteraction(DualEncoder):
         self._encoders, self.mean, self._host = (left, right), mean, host and FirstPair(host)
         left.mean = right.mean = mean
         self.left, self.right = (
-            TokenSide(encoder, index, False, f"{encoder.role} tokens of {name} outside of a pair", encoder.role)
-            for index, encoder in enumerate(self._encoders)
+            TokenSide(encoder, index, False, name=encoder.role) for index, encoder in enumerate(self._encoders)
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,14 +130,8 @@ class LateInteraction(DualEncoder):
         return "MeanMaxSim" if self.mean else "MaxSim"
 
     def storable(self, method: Method | type[Method] | str | None = None) -> Method:
-        """A method at the layer "output", by default the token vectors themselves; `InputError` for other layers."""
-        chosen = TOKEN_VECTORS if method is None else as_method(method)
-        if not isinstance(chosen, LayerMethod) or chosen.layer != "output":
-            raise InputError(
-                "a late-interaction model's contributions serve any number of partners as its token vectors only, by "
-                "integrated-jacobian:layer=output: elsewhere they depend on what a partner chooses, so use ss.explain"
-            )
-        return chosen
+        """See `token_vectors`."""
+        return token_vectors(method)
 
     def pair(self, left: str, right: str) -> LateInteraction:
         """This model, or with its sides exchanged; `InputError` for two queries or two documents."""

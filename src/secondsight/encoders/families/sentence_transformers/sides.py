@@ -253,11 +253,11 @@ class Agreement:
         return float(model.similarity(query, document)), 1.0 if self.cosine else lengths
 
     def _similarity(self) -> float:
-        query, document = (
-            side.from_input(dtype)(side.to_model(side.prepare(raw, truncate=True).tensor))[0].double()
-            for side, raw in zip(self.sides, self.pair, strict=True)
-            for dtype in [side.weights_dtype() or torch.float32]
-        )
+        def embedding(side: HostEncoder, raw: Any) -> Tensor:
+            tensors = side.to_model(side.prepare(raw, truncate=True).tensor)
+            return side.from_input(side.weights_dtype() or torch.float32)(tensors)[0].double()
+
+        query, document = (embedding(side, raw) for side, raw in zip(self.sides, self.pair, strict=True))
         if self.cosine:
             return float(torch.nn.functional.cosine_similarity(query, document, dim=0))
         return float(query @ document)
