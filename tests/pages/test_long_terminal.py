@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -71,3 +72,18 @@ def test_titles_name_the_ends_of_a_long_selection(e):
     words = [word.text for word in e.right_layout.words][:30]
     expected = f"“{' '.join(words[:5])} … {' '.join(words[-4:])}” "
     assert headline(e, list(range(30))).startswith(expected)
+
+
+def test_words_that_were_cut_off_are_counted(e):
+    assert "does not read" not in printed(e)
+    layout, tokens = e.right_layout, e.right_layout.size - 10
+    special = {**layout.special, **dict.fromkeys(range(tokens, layout.size), "padding")}
+    cut = replace(e, right_layout=replace(layout, special=special, offsets=(*layout.offsets[:tokens], *[None] * 10)))
+    words = cut.right_layout.words
+    unread = [i for i, word in enumerate(words) if not word.features]
+    assert unread == list(range(unread[0], len(words)))
+    sentence = (
+        f"of the {len(words)} words and marks of “{words[0].text} …” the model does not read the last {len(unread)}"
+    )
+    assert sentence in flat(printed(cut))
+    assert sentence in " ".join(text.get_text() for text in cut.plot().texts).replace("\n", " ")

@@ -19,7 +19,7 @@ from secondsight.visual.drawing import WIDTH, aspect_ratio, draw_picture, scale_
 from secondsight.visual.headline import headline
 from secondsight.visual.panel import Panel
 from secondsight.visual.saving import printable, save, with_names
-from secondsight.visual.sentences import special_shares
+from secondsight.visual.sentences import cut_texts, special_shares
 
 if TYPE_CHECKING:
     from secondsight.explanation import Explanation
@@ -184,7 +184,7 @@ def _notes(e: Explanation) -> list[str]:
         entries = " · ".join(entry.replace(" ", "\u00a0") for entry in table.short[:_NOTED])
         entries += " …" if len(table.short) > _NOTED else ""
         lines += wrap(table.title, _NOTE_CHARACTERS) + wrap(entries, _NOTE_CHARACTERS)
-    lines += [part for share in special_shares(e) for part in wrap(share, _NOTE_CHARACTERS)]
+    lines += [part for line in (*special_shares(e), *cut_texts(e)) for part in wrap(line, _NOTE_CHARACTERS)]
     return lines
 
 

@@ -41,6 +41,20 @@ def special_shares(e: Interactions) -> list[str]:
     return lines
 
 
+def cut_texts(e: Interactions) -> list[str]:
+    """How many words of a text come behind the last that the model reads; of texts that it reads to the end nothing."""
+    lines = []
+    for part in (*e.left_layout.parts, *e.right_layout.parts):
+        words = part.words
+        read = max((i + 1 for i, word in enumerate(words) if word.features), default=len(words))
+        if read < len(words):
+            rest = len(words) - read
+            lines.append(
+                f"of the {len(words)} words and marks of “{words[0].text} …” the model does not read the last {rest}"
+            )
+    return lines
+
+
 def assignment_summary(e: Interactions) -> str | None:
     """Which match of a late-interaction pair won most narrowly, and what it would flip to; None for other pairs."""
     entries = e.about.get("assignment") if e.quantity == "similarity" else None

@@ -18,7 +18,7 @@ from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.details import Details, axes
 from secondsight.visual.headline import headline
 from secondsight.visual.passages import LONG, Passage, is_long, passages, strongest_passages
-from secondsight.visual.sentences import assignment_summary, convergence_warning, special_shares
+from secondsight.visual.sentences import assignment_summary, convergence_warning, cut_texts, special_shares
 
 _BAR = 24
 """Characters of the longest bar."""
@@ -70,7 +70,7 @@ def terminal(
         scored = e.toward_left(picked)
         parts += _texts(e.left_layout, scored, word_scores(e.left_layout, scored), of_side, columns > 0)
     parts.append(_terms_table(e))
-    parts += [Text(f"{share}.") for share in special_shares(e)]
+    parts += [Text(f"{line}.") for line in (*special_shares(e), *cut_texts(e))]
     for table in axes(e):
         parts += _titled(table.title, _plain_table(table))
     closest = assignment_summary(e)
