@@ -371,7 +371,8 @@ def test_extreme_numbers_add_up_in_single_precision(name):
     assert linear.push(torch.eye(24).reshape(24, 1, 4, 6)).isfinite().all()
     assert (linear.push((points[1] - points[0])[None])[0] - rise).norm() <= 1e-5 * (rise.norm() + linear.value.norm())
     c = explained(EDGES[name], *points)
-    assert residual(c) <= 1e-5
+    # Single precision rounds logits of several hundreds by some 3e-5, which a saturated softmax passes on.
+    assert residual(c) <= (1e-4 if name == "saturated" else 1e-5)
 
 
 def test_an_input_that_is_its_own_reference_contributes_nothing():
