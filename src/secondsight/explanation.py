@@ -16,6 +16,7 @@ from PIL import Image
 
 from secondsight.algebra.interactions import Interactions, margin
 from secondsight.algebra.layout import Box
+from secondsight.inputs.kinds import check_no_file
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import Method, as_method
 from secondsight.methods.base import one_of
@@ -163,9 +164,14 @@ def explain(
     if scale == "logit" and model.logit_scale is None:
         raise InputError(f"{model.name!r} has no logit scale: use scale='similarity'")
     model = model.fitting(left, right)
+    contestants = _as_rivals(against)
+    for side, inputs in ((model.left, [left]), (model.right, [right, *contestants])):
+        if side.kind == "text":
+            for raw in inputs:
+                check_no_file(raw)
     a = model.left.encoder.prepare(left, truncate=truncate)
     b = model.right.encoder.prepare(right, truncate=truncate)
-    rivals = _without(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in _as_rivals(against)])
+    rivals = _without(b, [model.right.encoder.prepare(raw, truncate=truncate) for raw in contestants])
     candidates = [b, _most_similar(model, a, rivals)] if rivals else [b]
     explanations = explain_prepared(model, a, candidates, method, scale)
     return contrast(*explanations) if rivals else explanations[0]

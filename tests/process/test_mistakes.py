@@ -243,7 +243,7 @@ def test_a_file_is_no_text(tmp_path, monkeypatch):
     with pytest.raises(ss.InputError, match=r"'passage.txt' is a file, where the model reads a text: .*read_text\(\)"):
         ss.explain(model, "a red star", "passage.txt")
     with pytest.raises(ss.InputError, match=r"'page.png' is a file, .* no side for files"):
-        model.text.contributions(["page.png"])
+        ss.explain(model.pair("text", "text"), "a red star", "page.png")
     assert ss.explain(model, "a red star", "fever").right_input == "fever"
 
 

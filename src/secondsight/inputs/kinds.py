@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from secondsight.support.errors import InputError
+
 _ALL = frozenset({"image", "text", "audio"})
 _NAMES = {"input_ids": "text", "pixel_values": "image", "input_features": "audio"}
 _ADDRESS = re.compile(r"(?i)(https?|ftp|s3|gs|data|file):")
@@ -40,6 +42,14 @@ def possible_kinds(raw: object) -> frozenset[str]:
     if isinstance(raw, tuple):
         return frozenset({"audio"})
     return _ALL
+
+
+def check_no_file(raw: object) -> None:
+    """`InputError` for a string that names a file, where a text is meant; never for inputs that strangers send."""
+    if isinstance(raw, str) and Path(raw).suffix and os.path.isfile(raw):
+        readable = "text" in possible_kinds(raw)
+        remedy = f"give what it says, Path({raw!r}).read_text()" if readable else "it has no side for files"
+        raise InputError(f"{raw!r} is a file, where the model reads a text: {remedy}")
 
 
 def missing(path: str) -> str:

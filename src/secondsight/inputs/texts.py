@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from secondsight.inputs.kinds import possible_kinds
 from secondsight.inputs.offsets import align, spelled_offsets
 from secondsight.inputs.prepared import Offsets, Prepared, Tokenized, matching_reference
 from secondsight.support.errors import InputError
@@ -33,13 +30,6 @@ def check_text(raw: object) -> str:
         raise InputError(f"the text {raw!r} is empty: give at least one word")
     if any("\ud800" <= c <= "\udfff" for c in raw):
         raise InputError("the text holds half a character (a lone surrogate): give whole ones")
-    if Path(raw).suffix and os.path.isfile(raw):
-        remedy = (
-            f"give what it says, Path({raw!r}).read_text()"
-            if "text" in possible_kinds(raw)
-            else "it has no side for files"
-        )
-        raise InputError(f"{raw!r} is a file, where the model reads a text: {remedy}")
     return raw
 
 
