@@ -49,6 +49,15 @@ class AttentionAsOne(TorchFunctionMode):
             return _run(*args, **kwargs)
         return function(*args, **kwargs)
 
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Ends the mode; an error that is under way stays the one that is raised."""
+        try:
+            super().__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]  # torch has no types there
+        except RuntimeError:
+            # A signal can come while torch has put its modes aside, so that there is none to end.
+            if kind is None:
+                raise
+
 
 def _run(
     query: Tensor,
