@@ -72,10 +72,14 @@ class LateInteractionEncoder(HostEncoder):
     def encode(self, module: Any, tensors: Tensor) -> Tensor:
         """The vectors that the similarity multiplies, flattened: (batch, joint)."""
         vectors = self.token_vectors(module, tensors)
-        if self.choice is None:
-            compared = self.compared(tensors)
-            vectors = vectors if compared is None else vectors * compared[..., None].to(vectors.dtype)
-        return self.chosen(vectors)
+        return self.chosen(self.zeroed(vectors, tensors) if self.choice is None else vectors)
+
+    def zeroed(
+        self, vectors: Float[Tensor, "batch token width"], tensors: Tensor
+    ) -> Float[Tensor, "batch token width"]:
+        """The vectors of some inputs, with zeros for tokens that the host leaves out."""
+        compared = self.compared(tensors)
+        return vectors if compared is None else vectors * compared[..., None].to(vectors.dtype)
 
     def chosen(self, vectors: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch joint"]:
         """The vectors at the chosen positions, times the weight, one after another."""
@@ -162,10 +166,7 @@ class OutputEncoder(Encoder):
         """The host's token vectors, zero for tokens that it leaves out."""
         encoder, tensors = self.encoder, self.to_model(tensors)
         vectors = _checked(encoder.token_vectors(encoder.module, tensors), len(tensors))
-        compared = encoder.compared(tensors)
-        if compared is not None:
-            vectors = vectors * compared[..., None].to(vectors.dtype)
-        vectors = vectors.to(self.dtype())
+        vectors = encoder.zeroed(vectors, tensors).to(self.dtype())
         return [
             States(row.clone(), embedding, Context(tensor[None], tuple(row.shape)))
             for row, embedding, tensor in zip(vectors, self._joined(vectors), tensors, strict=True)

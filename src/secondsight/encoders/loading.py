@@ -15,6 +15,7 @@ from urllib.request import getproxies
 import torch
 from torch import Tensor, nn
 
+from secondsight.encoders.wrappers import class_names
 from secondsight.support.errors import InputError
 
 _OFFLINE = {
@@ -91,7 +92,7 @@ def loading_error(name: str, problem: Exception, local: str) -> InputError:
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    names = {c.__name__ for error in chain for c in type(error).__mro__}
+    names = set().union(*map(class_names, chain))
     if names & {"RepositoryNotFoundError", "RemoteEntryNotFoundError"} and not names & _OFFLINE:
         return InputError(f"the hub has no model {name!r}: check the name, or use {local}")
     if names & _OFFLINE or any(words in str(problem).lower() for words in _OFFLINE_WORDS):

@@ -126,8 +126,13 @@ def check_explainable(model: nn.Module) -> None:
             )
 
 
+def class_names(value: object) -> set[str]:
+    """The names of an object's class and of the classes that it derives from."""
+    return {ancestor.__name__ for ancestor in type(value).__mro__}
+
+
 def _is_sharded(part: nn.Module) -> bool:
-    names = {ancestor.__name__ for ancestor in type(part).__mro__}
+    names = class_names(part)
     weights = part.parameters(recurse=False)
     return bool(names & {"FullyShardedDataParallel", "FSDPModule"}) or any(
         type(weight).__name__ == "DTensor" or hasattr(weight, "ds_tensor") for weight in weights

@@ -22,6 +22,7 @@ from secondsight.encoders.families.sentence_transformers.sides import (
 )
 from secondsight.encoders.families.transformers.pages import ENCODERS
 from secondsight.encoders.loading import loading, saved_folder
+from secondsight.encoders.wrappers import class_names
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
 from secondsight.support.packages import require
@@ -57,9 +58,10 @@ def wrap_sentences(
     are the sides. The model brings its own tokenizer, so `preprocess` and `tokenizer` are not used. Raises `InputError`
     where its similarity is not an inner product.
     """
-    if any(c.__name__ == "CrossEncoder" for c in type(model).__mro__):
+    kinds = class_names(model)
+    if "CrossEncoder" in kinds:
         raise InputError(_CROSS_ENCODER)
-    if any(c.__name__ == "MultiVectorEncoder" for c in type(model).__mro__):
+    if "MultiVectorEncoder" in kinds:
         if prompts is not None:
             raise InputError(
                 "a MultiVectorEncoder takes its prompts from model.prompts: change these instead of prompts="

@@ -15,6 +15,7 @@ from secondsight.encoders.base import Context, Encoder
 from secondsight.encoders.blocks import pooled_block
 from secondsight.encoders.host import HostEncoder
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
+from secondsight.encoders.wrappers import class_names
 from secondsight.inputs.prepared import Prepared
 from secondsight.inputs.texts import HubTokens, Tokens
 from secondsight.support.errors import InputError
@@ -244,8 +245,7 @@ class Agreement:
     def _host_similarity(self) -> tuple[float, float]:
         """The host's own number, and the product of lengths that it is measured by."""
         model: Any = self.model
-        is_sparse = any(c.__name__ == "SparseEncoder" for c in type(model).__mro__)
-        sparse = {"convert_to_sparse_tensor": False} if is_sparse else {}
+        sparse = {"convert_to_sparse_tensor": False} if "SparseEncoder" in class_names(model) else {}
         options = dict(convert_to_tensor=True, show_progress_bar=False, **sparse)
         query = model.encode_query(self.pair[0], prompt=self.sides[0].prompt, **options)
         document = model.encode_document(self.pair[1], prompt=self.sides[1].prompt, **options)
