@@ -94,3 +94,16 @@ def _seeded_and_strict():
     warnings.filterwarnings("error", category=ss.ConvergenceWarning)
     # Tests that fix the number of nodes look at something else than their error.
     warnings.filterwarnings("ignore", message="the fixed number of nodes", category=ss.ConvergenceWarning)
+
+
+@pytest.fixture(autouse=True)
+def _same_registries():
+    """A method or an experiment that a test defines is not listed in the next test."""
+    from secondsight.evaluation import EXPERIMENTS
+    from secondsight.methods import METHODS
+
+    before = [(registry, dict(registry)) for registry in (METHODS, EXPERIMENTS)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)

@@ -293,6 +293,33 @@ def test_stopped_within_an_import(tmp_path, sent):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_within_a_finalizer(tmp_path, sent):
+    """Python drops exceptions that are raised there: the process ends all the same, and unfinished files are removed."""
+    code = (
+        "import os\n"
+        "import secondsight.cli\n"
+        "from secondsight.__main__ import main\n"
+        "from secondsight.support.files import atomic\n"
+        "class Closing:\n"
+        "    def __del__(self):\n"
+        f"        os.kill(os.getpid(), {int(sent)})\n"
+        "        [i for i in range(10**9)]\n"
+        "def command():\n"
+        f"    with atomic({str(tmp_path / 'out' / 'e.html')!r}):\n"
+        "        Closing()\n"
+        "        print('went on')\n"
+        "secondsight.cli.main = command\n"
+        "main()\n"
+    )
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, preexec_fn=heed_interrupts)
+    assert (done.returncode, done.stdout) == (128 + sent, ""), done.stderr
+    assert done.stderr == ("stopped\n" if sent == signal.SIGINT else "")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_threads_share_an_explainer():
     """Many threads, one model in the middle of training: the numbers of one thread, and the model unchanged."""
     host = clip(torch.float64).train()
