@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -36,15 +37,16 @@ LISTED_PROBLEMS = 200
 NO_CATEGORY = ("no failure", "wrong annotation")
 """What a person may choose besides the experiment's categories."""
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("secondsight.evaluation"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"cell_text": cell_text, "with_row_names": with_row_names}
-_TEMPLATES.tests["numeric"] = is_number
+"""Frames and parts of pages."""
+TEMPLATES.filters |= {"cell_text": cell_text, "with_row_names": with_row_names}
+TEMPLATES.tests["numeric"] = is_number
 
 
 class Results(dict[str, pd.DataFrame]):
@@ -74,13 +76,13 @@ def write_report(run: Run, out: Path) -> Results:
     folder = ensure_folder(out / run.experiment.name)
     tables = run.experiment.tables(run.frame)
     figures = run.experiment.figures(run.frame)
-    _write(folder / "records.parquet", _parquet(run.frame))
+    write_bytes(folder / "records.parquet", parquet(run.frame))
     for name, table in tables.items():
-        _write(folder / f"{_file_name(name)}.csv", table.to_csv(index=has_row_names(table)).encode())
+        write_bytes(folder / f"{file_name(name)}.csv", table.to_csv(index=has_row_names(table)).encode())
     drawings = {name: encode_figure(figure, "svg") for name, figure in figures.items()}
     for name, figure in figures.items():
-        _write(folder / f"{_file_name(name)}.svg", drawings[name])
-        _write(folder / f"{_file_name(name)}.png", encode_figure(figure, "png", 160))
+        write_bytes(folder / f"{file_name(name)}.svg", drawings[name])
+        write_bytes(folder / f"{file_name(name)}.png", encode_figure(figure, "png", 160))
     summary = {
         "experiment": run.experiment.name,
         "data": run.data.summary(),
@@ -90,8 +92,8 @@ def write_report(run: Run, out: Path) -> Results:
         "problems": run.problems,
         "tables": {name: plain_rows(table) for name, table in tables.items()},
     }
-    _write(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
-    _write(folder / "report.html", _report_page(run, tables, drawings).encode())
+    write_bytes(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
+    write_bytes(folder / "report.html", _report_page(run, tables, drawings).encode())
     return Results(run, tables, figures, folder)
 
 
@@ -107,8 +109,8 @@ def overview(
     The first table is never folded.
     """
     links = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/**/report.html"))
-    drawings = [_inline(encode_figure(figure, "svg")) for figure in (figures or {}).values()]
-    template = _TEMPLATES.get_template("overview.html.j2")
+    drawings = [inline_svg(encode_figure(figure, "svg")) for figure in (figures or {}).values()]
+    template = TEMPLATES.get_template("overview.html.j2")
     return template.render(title=title, about=about, tables=tables, figures=drawings, links=links)
 
 
@@ -116,7 +118,7 @@ def _report_page(run: Run, tables: Mapping[str, pd.DataFrame], drawings: Mapping
     about = (type(run.experiment).__doc__ or "").strip().split("\n\n")
     options = ", ".join(f"{name} = {value}" for name, value in run.experiment.options().items())
     captions = run.frame["key"].nunique()
-    return _TEMPLATES.get_template("report.html.j2").render(
+    return TEMPLATES.get_template("report.html.j2").render(
         title=run.experiment.name,
         about=" ".join(" ".join(about).split()),
         facts=f"{run.data.summary()}. {captions} captions looked at. {options}.",
@@ -124,7 +126,7 @@ def _report_page(run: Run, tables: Mapping[str, pd.DataFrame], drawings: Mapping
         problems=dict(list(run.problems.items())[:LISTED_PROBLEMS]),
         problem_count=len(run.problems),
         tables=tables,
-        figures=[_inline(drawing) for drawing in drawings.values()],
+        figures=[inline_svg(drawing) for drawing in drawings.values()],
         cards=list(filter(None, (_card(run, record) for record in run.experiment.gallery(run.frame)))),
         categories=[*run.experiment.categories, *NO_CATEGORY] if run.experiment.categories else [],
     )
@@ -159,10 +161,18 @@ def thumbnail(run: Run, record: Record) -> Image.Image | None:
         heat = image_layout(e.left_layout).heatmap(e.toward_left(tuple(record["span"]))).double().numpy()
     except InputError:
         return None
-    image = Image.fromarray(map_over_photo(open_image(example.image), heat))
-    scale = THUMBNAIL / image.width
-    image = image.resize((THUMBNAIL, max(round(image.height * scale), 1)), Image.Resampling.LANCZOS)
-    _draw_box(image, record["box"], scale)
+    return small_picture(open_image(example.image), heat, [record["box"]])
+
+
+def small_picture(
+    photo: Image.Image, heat: np.ndarray | None = None, boxes: Sequence[Box | list[float]] = (), width: int = THUMBNAIL
+) -> Image.Image:
+    """A photograph `width` pixels wide, under the colours of a map of its size if there is one, with boxes on it."""
+    image = photo if heat is None else Image.fromarray(map_over_photo(photo, heat))
+    scale = width / image.width
+    image = image.resize((width, max(round(image.height * scale), 1)), Image.Resampling.LANCZOS)
+    for box in boxes:
+        _draw_box(image, box, scale)
     return image
 
 
@@ -173,8 +183,8 @@ def _draw_box(image: Image.Image, box: Box | list[float], scale: float) -> None:
     draw.rectangle(corners, outline=(0, 0, 0), width=2)
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
-    """The records; as a column of parquet has one type, lists and objects are stored as JSON."""
+def parquet(frame: pd.DataFrame) -> bytes:
+    """A table as a Parquet file; as a column of Parquet has one type, lists and objects are stored as JSON."""
     frame = frame.copy()
     for column in frame.columns:
         if frame[column].map(lambda value: isinstance(value, (list, tuple, dict))).any():
@@ -186,15 +196,17 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _inline(svg: bytes) -> Markup:
+def inline_svg(svg: bytes) -> Markup:
     """An SVG file as an element of a page."""
     return Markup(svg[svg.index(b"<svg") :].decode())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, which appears when it is whole."""
     with atomic(path) as file:
         file.write(content)
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """The name of a table or figure as a part of a file's name."""
     return name.replace(" ", "-")

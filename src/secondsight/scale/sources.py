@@ -15,18 +15,22 @@ from secondsight.support.errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """Inputs of one kind: `keys` name them, and `read(i)` returns the i-th as a path, an image or a text."""
+    """Inputs of one kind: `keys` name them, and `read(i)` returns the i-th as a path, an image or a text.
+
+    `entries` are the numbers of the data set's entries that they were taken from, where they come from one.
+    """
 
     kind: str
     keys: Sequence[str]
     read: Callable[[int], Any]
+    entries: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def first(self, count: int | None) -> Source:
         """The first `count` of them."""
-        return self if count is None else Source(self.kind, self.keys[:count], self.read)
+        return self if count is None else Source(self.kind, self.keys[:count], self.read, self.entries[:count])
 
 
 def open_source(spec: str | Path, side: str) -> Source:
@@ -89,7 +93,8 @@ def of_data(data: GroundedDataset, side: str) -> Source:
         places.setdefault(example.image_key if side == "image" else f"{example.image_key}/{example.key}", index)
     if not places:
         raise InputError(f"{data.name} holds no {side}s that can be used: {data.summary()}")
-    return Source(side, list(places), _Entries(data, list(places.values()), side))
+    numbers = list(places.values())
+    return Source(side, list(places), _Entries(data, numbers, side), numbers)
 
 
 @dataclass(frozen=True)
