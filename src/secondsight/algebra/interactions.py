@@ -21,6 +21,7 @@ from secondsight.support.files import json_record, load_record, reading, save_re
 
 if TYPE_CHECKING:
     from secondsight.algebra.contributions import Contributions
+    from secondsight.algebra.modes import Modes
 
 _FORMAT = "secondsight-interactions-2"
 
@@ -196,6 +197,12 @@ class Interactions:
     def words(self) -> list[tuple[str, float]]:
         """(word, score) summed over all visible left features."""
         return word_scores(self.right_layout, self.toward_right(None))
+
+    def modes(self, k: int | None = 3) -> Modes:
+        """The k strongest singular parts of the matrix, each a map and a set of words; see `secondsight.algebra.modes`."""
+        from secondsight.algebra.modes import modes
+
+        return modes(self, k)
 
     def __sub__(self, subtracted: Interactions) -> Interactions:
         """What this model, method or layer sees more than another of the same pair, see `secondsight.algebra.difference`."""
