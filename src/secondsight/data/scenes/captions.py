@@ -111,7 +111,7 @@ def describe(scene: Scene, rng: random.Random, *, every: bool = False, plain: bo
     for join, noun in zip(joins, rest, strict=False):
         parts += [join, noun]
     if not plain and rng.random() < 0.35:
-        parts.append(_background_words(scene))
+        parts.append(background_words(scene))
     return Caption(tuple(p for p in parts if p))
 
 
@@ -136,7 +136,8 @@ def _relation(scene: Scene, first: Noun, second: Noun, rng: random.Random) -> st
     return rng.choice(true) if true else ""
 
 
-def _background_words(scene: Scene) -> str:
+def background_words(scene: Scene) -> str:
+    """The end of a caption that names the scene's background; empty where it has no words."""
     kind = scene.background.kind
     if kind in PLACES:
         return " " + PLACES[kind]
@@ -175,7 +176,7 @@ def wrong_captions(scene: Scene, caption: Caption, rng: random.Random) -> list[W
                 options.setdefault("swap_size", []).append((i, replace(part, size=swapped)))
         elif part in OPPOSITE:
             options.setdefault("swap_relation", []).append((i, OPPOSITE[part]))
-    background = _background_words(scene)
+    background = background_words(scene)
     if background and caption.parts[-1] == background:
         options["swap_place"] = [(len(caption.parts) - 1, rng.choice(_different_backgrounds(background)))]
     captions = []

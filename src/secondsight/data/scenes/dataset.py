@@ -14,7 +14,7 @@ from PIL import Image
 
 from secondsight.data.grounded import Box, GroundedCaption, GroundedDataset, Negative, Phrase, Region
 from secondsight.data.scenes import compose
-from secondsight.data.scenes.captions import describe, wrong_captions
+from secondsight.data.scenes.captions import Caption, describe, wrong_captions
 from secondsight.data.scenes.world import STYLES, classes
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, ensure_folder
@@ -67,16 +67,24 @@ class Scenes(GroundedDataset):
         """Scene number `index`, and its pixels and masks."""
         if self._last is None or self._last[0] != index:
             rng = random.Random(f"scene/{self.seed}/{index}")
-            scene = compose.random_scene(rng, most=self.most, correlated=self.correlated)
+            scene = self.random_scene(rng)
             self._last = (index, scene, compose.draw(scene, self.style, self.size))
         return self._last[1:]
+
+    def random_scene(self, rng: random.Random) -> compose.Scene:
+        """A scene drawn by a generator of random numbers."""
+        return compose.random_scene(rng, most=self.most, correlated=self.correlated)
+
+    def random_caption(self, scene: compose.Scene, rng: random.Random) -> Caption:
+        """A caption of a scene, drawn by a generator of random numbers."""
+        return describe(scene, rng, every=self.every)
 
     def read(self, index: int) -> GroundedCaption:
         """One caption of a scene."""
         scene_number, caption_number = divmod(index, self.captions)
         scene, drawing = self.scene(scene_number)
         rng = random.Random(f"caption/{self.seed}/{scene_number}/{caption_number}")
-        caption = describe(scene, rng, every=self.every)
+        caption = self.random_caption(scene, rng)
         boxes = [box_of(mask) for mask in drawing.masks]
         phrases = tuple(
             Phrase(span, tuple(boxes[i] for i in noun.objects), noun.name) for noun, span in caption.spans()
