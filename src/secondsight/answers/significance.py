@@ -1,0 +1,75 @@
+"""What a table of many tests may claim: means over images with their tests, and false discovery rates over all of them.
+
+Cases of one image are not independent: they are averaged first, and an image counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+FEWEST = 5
+"""Images below which a mean is not tested: its p-value is 1."""
+
+
+def q_values(p_values: Any) -> Float[np.ndarray, " test"]:
+    """Benjamini and Hochberg's adjusted p-values, in their order (Benjamini & Hochberg 1995).
+
+    Where everything with q ≤ alpha is claimed, the expected share of false claims is at most alpha. Values must lie in 0 … 1.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    return stats.false_discovery_control(p, method="bh") if len(p) else p
+
+
+def image_means(
+    table: pd.DataFrame, by: str | Sequence[str], value: str, *, image: str = "image", confidence: float = 0.95
+) -> pd.DataFrame:
+    """The mean of a column for each group of rows, where an image counts once, however many rows of the group it has.
+
+    Rows of the result are named by the group; columns are `images`, `mean`, the images' standard deviation `sd` (NaN for
+    one image) and the interval `low` … `high` of the mean by Student's t.
+    """
+    names = [by] if isinstance(by, str) else list(by)
+    of_images = table.groupby([*names, image], observed=True)[value].mean()
+    groups = of_images.groupby(level=names if len(names) > 1 else names[0], observed=True)
+    means = pd.DataFrame({"images": groups.size(), "mean": groups.mean(), "sd": groups.std()})
+    degrees = np.maximum(means["images"] - 1, 1)
+    half = stats.t.ppf((1 + confidence) / 2, degrees) * means["sd"] / np.sqrt(means["images"])
+    return means.assign(low=means["mean"] - half, high=means["mean"] + half)
+
+
+def above_p(means: pd.DataFrame, bound: float = 0.0) -> Float[np.ndarray, " group"]:
+    """One-sided p of "the mean is at most `bound`" for every row of `image_means`, by Student's t.
+
+    1 below five images. Images that all have the same value count as signs, as their spread says nothing.
+    """
+    return _one_sided(means, means["mean"].to_numpy() - bound)
+
+
+def below_p(means: pd.DataFrame, bound: float = 0.0) -> Float[np.ndarray, " group"]:
+    """One-sided p of "the mean is at least `bound`", as `above_p`."""
+    return _one_sided(means, bound - means["mean"].to_numpy())
+
+
+def equivalence_p(means: pd.DataFrame, bound: float) -> Float[np.ndarray, " group"]:
+    """p of "the mean is at least `bound` away from zero", by two one-sided tests (Schuirmann 1987).
+
+    A small one says that the mean is close to zero, which no large p of another test can say. 1 where `bound` is not positive.
+    """
+    if not bound > 0:
+        return np.ones(len(means))
+    return np.maximum(above_p(means, -bound), below_p(means, bound))
+
+
+def _one_sided(means: pd.DataFrame, distance: Float[np.ndarray, " group"]) -> Float[np.ndarray, " group"]:
+    images, sd = means["images"].to_numpy(), means["sd"].to_numpy()
+    constant = ~(sd > 1e-12 * np.abs(distance))
+    error = np.where(constant, 1.0, sd) / np.sqrt(images)
+    p = stats.t.sf(distance / error, np.maximum(images - 1, 1))
+    p = np.where(constant, np.where(distance > 0, 0.5**images, 1.0), p)
+    return np.where(images < FEWEST, 1.0, p)
