@@ -106,6 +106,30 @@ def test_totals_of_a_box_and_words(script, e, case):
     assert everything["value"] == pytest.approx(float(e.matrix.double().sum()), abs=1e-5)
 
 
+def test_what_is_picked_taken_out(script, e, case):
+    """The similarity less every number of the picked rows and columns, special features included, each counted once."""
+    rows, columns = e.left_layout.cover(BOX).double(), e.right_layout.select([4]).double()
+    for picked in ([rows, None], [None, columns], [rows, columns]):
+        keep = [1 - w if w is not None else torch.ones(n).double() for w, n in zip(picked, e.matrix.shape, strict=True)]
+        left = e.base + float(keep[0] @ e.left_effects.double() + keep[1] @ e.right_effects.double())
+        expected = left + float(keep[0] @ e.matrix.double() @ keep[1]) + (e.similarity - e.terms.total)
+        weights = [None if w is None else w.tolist() for w in picked]
+        predicted = script("predictWithout(readCase(data), weights)", data=case, weights=weights)
+        assert predicted == pytest.approx(expected, abs=1e-5)
+    assert script("predictWithout(readCase(data), [null, null])", data=case) is None
+
+
+def test_special_features_go_with_what_is_taken_out(script):
+    layout = TokenLayout(size=3, special={0: "start"}, text="a b", offsets=((0, 0), (0, 1), (2, 3)), tokens=("<s>", "a", "b"))
+    pair = ss.Explanation(
+        torch.arange(9.0).reshape(3, 3), torch.ones(3), torch.ones(3) * 2, 0.0, 45.0, layout, layout,
+        left_input="a b", right_input="a b",
+    )  # fmt: skip
+    case = page_data(pair)["cases"][0]
+    predicted = script("predictWithout(readCase(data), [null, [0, 1]])", data=case)
+    assert predicted == pytest.approx(45.0 - 2 - float(pair.matrix[:, 2].sum()))
+
+
 @pytest.mark.parametrize("smooth", [True, False])
 def test_maps_are_the_heatmap_in_the_colours_of_figures(script, e, case, smooth):
     from secondsight.visual.colours import SCALES, overlay

@@ -35,6 +35,7 @@ _SCRIPT_MODULES = (
     "tables",
     "drawing",
     "toolbar",
+    "without",
     "view",
 )
 """The modules of the view's script, each after those whose constants it uses while it is loaded."""

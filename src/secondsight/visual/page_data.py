@@ -30,7 +30,8 @@ def page_data(e: Explanation | Sequence[Explanation], selection: Any = None, box
     Several explanations, for example of several captions, are cases between which the reader switches. Two of one left
     input also get a case for their difference, and a margin the two explanations that it is the difference of. Groups are
     grid cells, or words (sums over their tokens); special features are left out and their share is noted. `selection` and
-    `box` are what is picked at first on the right and on the left side. Matrices are base64 of little-endian float32, row
+    `box` are what is picked at first on the right and on the left side. A case's "carried" is what would go with each group,
+    its effect alone and its interactions with all of the other side, special features included. Matrices are base64 of little-endian float32, row
     by row. `alternatives` are the cases whose similarities the view compares.
     """
     pictures = Pictures()
@@ -96,12 +97,17 @@ def _case(e: Explanation, name: str, pictures: Pictures, selection: Any, box: Bo
     rows = sum_groups(e.matrix.double().cpu(), left_owners, left["groups"])
     matrix = sum_groups(rows.T, right_owners, right["groups"]).T
     effects = (e.left_effects, left_owners, left), (e.right_effects, right_owners, right)
+    sums = (e.matrix.double().sum(1), e.matrix.double().sum(0))
     return {
         "name": name,
         "left": left,
         "right": right,
         "matrix": _encode(matrix),
         "alone": [_encode(sum_groups(v.double().cpu(), owners, side["groups"])) for v, owners, side in effects],
+        "carried": [
+            _encode(sum_groups((v + interactions).cpu(), owners, side["groups"]))
+            for (v, owners, side), interactions in zip(effects, sums, strict=True)
+        ],
         "start": [start_of(e.left_layout, left, box), start_of(e.right_layout, right, selection)],
         "similarity": e.similarity,
         "terms": [[name, value] for name, value in e.terms.labels()],

@@ -39,6 +39,7 @@ export function readCase(data) {
     ...data,
     matrix: floats(data.matrix),
     alone: data.alone.map(floats),
+    carried: data.carried.map(floats),
     groups: [data.left.groups, data.right.groups],
   };
 }
@@ -76,6 +77,15 @@ export function totals(shown, weights) {
     value: total(scores(shown, 0, weights[1]), weights[0]),
     alone: shown.alone.map((values, i) => total(values, weights[i])),
   };
+}
+
+/** The similarity that the explanation predicts without what is picked on either side; null where nothing is. */
+export function predictWithout(shown, weights) {
+  if (!weights[0] && !weights[1]) return null;
+  const lost = weights.map((side, i) => (side ? total(shown.carried[i], side) : 0));
+  // What two picked parts share is lost once.
+  const shared = weights[0] && weights[1] ? totals(shown, weights).value : 0;
+  return shown.similarity - lost[0] - lost[1] + shared;
 }
 
 /** The weights of all groups of several inputs on one side; null where nothing is picked on any of them. */

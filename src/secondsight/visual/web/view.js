@@ -12,10 +12,11 @@ import { makePanel } from "./joined.js";
 import { clamp, hasPicture, isolateQuotes, pictureRatio, readCase, scores, totals } from "./state.js";
 import { WordTable, showTerms } from "./tables.js";
 import { buildToolbar } from "./toolbar.js";
+import { Without } from "./without.js";
 
 class View {
-  constructor(root, data, onChange) {
-    Object.assign(this, { root, data, onChange, cases: data.cases.map(readCase), index: data.shown || 0 });
+  constructor(root, data, { onChange, measure }) {
+    Object.assign(this, { root, data, onChange, measure, cases: data.cases.map(readCase), index: data.shown || 0 });
     this.reading = "interactions";
     this.explained = new Set();
     this.listeners = new AbortController();
@@ -58,6 +59,7 @@ class View {
     this.status = make("p", root, "ss-status");
     this.tools = make("div", root, "ss-tools");
     this.stage = make("div", root, "ss-stage");
+    this.without = new Without(root, this, this.measure);
     this.status.setAttribute("role", "status");
     this.spoken = make("span", root, "ss-spoken");
     this.spoken.setAttribute("aria-live", "polite");
@@ -181,6 +183,7 @@ class View {
     const picked = weights.map(Boolean);
     const all = this.panels.map((panel) => panel.all);
     const names = this.panels.map((panel, i) => (picked[i] ? panel.describe() : panel.all));
+    this.without.show(weights, names);
     this.status.textContent = "";
     const title = make("strong", this.status, "ss-title");
     title.dir = this.status.dir = "ltr";
@@ -233,11 +236,12 @@ class View {
 }
 
 /**
- * Show `data` (see secondsight.visual.page) in `root`. `options.onChange(state)` hears every change; the result has
- * `state()`, `set({case, reading, left, right})`, `picture("svg" | "png")` and `destroy()`.
+ * Show `data` (see secondsight.visual.page) in `root`. `options.onChange(state)` hears every change;
+ * `options.measure(state)` promises the similarity without what is picked. The result has `state()`,
+ * `set({case, reading, left, right})`, `picture("svg" | "png")` and `destroy()`.
  */
 export function view(root, data, options = {}) {
-  return new View(root, data, options.onChange);
+  return new View(root, data, options);
 }
 
 /** The same in a notebook, as anywidget asks for it: what is picked goes to Python and comes from it. */
