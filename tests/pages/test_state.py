@@ -120,7 +120,9 @@ def test_what_is_picked_taken_out(script, e, case):
 
 
 def test_special_features_go_with_what_is_taken_out(script):
-    layout = TokenLayout(size=3, special={0: "start"}, text="a b", offsets=((0, 0), (0, 1), (2, 3)), tokens=("<s>", "a", "b"))
+    layout = TokenLayout(
+        size=3, special={0: "start"}, text="a b", offsets=((0, 0), (0, 1), (2, 3)), tokens=("<s>", "a", "b")
+    )
     pair = ss.Explanation(
         torch.arange(9.0).reshape(3, 3), torch.ones(3), torch.ones(3) * 2, 0.0, 45.0, layout, layout,
         left_input="a b", right_input="a b",

@@ -30,9 +30,9 @@ def page_data(e: Explanation | Sequence[Explanation], selection: Any = None, box
     Several explanations, for example of several captions, are cases between which the reader switches. Two of one left
     input also get a case for their difference, and a margin the two explanations that it is the difference of. Groups are
     grid cells, or words (sums over their tokens); special features are left out and their share is noted. `selection` and
-    `box` are what is picked at first on the right and on the left side. A case's "carried" is what would go with each group,
-    its effect alone and its interactions with all of the other side, special features included. Matrices are base64 of little-endian float32, row
-    by row. `alternatives` are the cases whose similarities the view compares.
+    `box` are what is picked at first on the right and on the left side. A case's "carried" is what would go with each group:
+    its effect alone and its interactions with all of the other side, special features included. Matrices are base64 of
+    little-endian float32, row by row. `alternatives` are the cases whose similarities the view compares.
     """
     pictures = Pictures()
     choices = _named_explanations(e)
