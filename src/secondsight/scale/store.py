@@ -45,7 +45,7 @@ class Store:
         self.facts = _read_facts(self.folder)
         self._parts: dict[str, Part] = {}
         self._places: dict[str, tuple[str, int]] = {}
-        self._embeddings: Tensor | None = None
+        self._columns: dict[str, Tensor] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -58,7 +58,7 @@ class Store:
             for i, key in enumerate(part.table["key"].to_pylist()):
                 # Two simultaneous runs may have written the same row.
                 self._places.setdefault(key, (path.name, i))
-            self._embeddings = None
+            self._columns = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -78,6 +78,13 @@ class Store:
     def keys(self) -> list[str]:
         """All keys, in the order of the parts."""
         return list(self._places)
+
+    def parts(self) -> dict[str, list[str]]:
+        """The keys of each part file, by its name; an entry that several simultaneous runs wrote is in one of them."""
+        keys: dict[str, list[str]] = {}
+        for key, (name, _) in self._places.items():
+            keys.setdefault(name, []).append(key)
+        return keys
 
     def get(self, key: str, default: Any = None) -> Any:
         """The contributions of that key, or `default`."""
@@ -114,17 +121,22 @@ class Store:
     @property
     def embeddings(self) -> Float[Tensor, "entry joint"]:
         """All embeddings in the order of the keys, times their scale (unit vectors where the similarity is a cosine)."""
-        if self._embeddings is None:
-            rows_of: dict[str, list[int]] = {}
-            for part, index in self._places.values():
-                rows_of.setdefault(part, []).append(index)
+        return self._scaled("embedding")
+
+    @property
+    def reference_embeddings(self) -> Float[Tensor, "entry joint"]:
+        """The embeddings of all entries' references in the order of the keys, times the entries' scale."""
+        return self._scaled("reference_embedding")
+
+    def _scaled(self, column: str) -> Float[Tensor, "entry joint"]:
+        if column not in self._columns:
             scaled = []
-            for part, rows in rows_of.items():
-                table = self._parts[part].table
-                embeddings = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-                scaled.append(embeddings[rows] * table["scale"].to_numpy()[rows, None].astype(np.float32))
-            self._embeddings = torch.from_numpy(np.concatenate(scaled) if scaled else np.zeros((0, 0), np.float32))
-        return self._embeddings
+            for name, keys in self.parts().items():
+                table, rows = self._parts[name].table, [self._places[key][1] for key in keys]
+                vectors = table[column].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+                scaled.append(vectors[rows] * table["scale"].to_numpy()[rows, None].astype(np.float32))
+            self._columns[column] = torch.from_numpy(np.concatenate(scaled) if scaled else np.zeros((0, 0), np.float32))
+        return self._columns[column]
 
     def summary(self) -> dict[str, Any]:
         """The number of entries, parts and bytes, the largest residual and the largest rounding."""
