@@ -28,6 +28,8 @@ from secondsight.support.memory import memory_errors_explained
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from secondsight.algebra.edit import Edit
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation(Interactions):
@@ -68,6 +70,28 @@ class Explanation(Interactions):
             )
         pair = super().__sub__(subtracted)
         return pair if pair is NotImplemented else with_inputs(pair, self.left_input, self.right_input)
+
+    def without(
+        self,
+        selection: Any = None,
+        *,
+        left: Any = None,
+        verify: bool = False,
+        how: str = "replaced",
+        model: DualEncoder | str | None = None,
+        inputs: tuple[Any, Any] | None = None,
+    ) -> Edit:
+        """What the pair would be without words, a box or positions of the right side, and of the left one: an `Edit`.
+
+        The number is predicted by linear algebra. `verify` really removes the part and encodes again by `model`, the
+        explained one unless given: `how` "replaced" puts the method's reference in its place (black or mean pixels,
+        padding), "deleted" strikes words from a text, which is tokenised anew, and "layer" replaces the hidden states that
+        enter the explained layer. Special positions, selected by their indices, exist at a layer only. `inputs` are the
+        two inputs where they were model-ready. See docs/edits.md.
+        """
+        from secondsight.edits import edit
+
+        return edit(self, selection, left, verify=verify, how=how, model=model, inputs=inputs)
 
     def plot(self, selection: Any = None, **options: Any) -> Figure:
         """A matplotlib figure: heatmap of a selection of words above, the caption coloured below ([M25] Figure 1)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +130,13 @@ class TokenPairing:
         vectors = [_compared(c).double().cpu() for c in (query, document)]
         positions = [torch.tensor(c.pairing.compared) for c in (query, document) if c.pairing is not None]
         return Assignment(vectors[0] @ vectors[1].T, positions[0], positions[1], self.mean)
+
+    def without(self, weights: Float[Tensor, " feature"]) -> TokenPairing:
+        """The same without tokens of weight 1; `InputError` where none is left to compare."""
+        left = tuple(position for position in self.compared if float(weights[position]) < 1)
+        if not left:
+            raise InputError(f"nothing of the {self.role} is left to compare: take away fewer of its tokens")
+        return replace(self, compared=left)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""

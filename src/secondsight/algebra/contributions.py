@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.algebra.assignment import TokenPairing
-from secondsight.algebra.factors import DenseFactor, Factor, JoinedFactor
+from secondsight.algebra.edit import removed_weights
+from secondsight.algebra.factors import DenseFactor, Factor, JoinedFactor, WeightedFactor
 from secondsight.algebra.interactions import Interactions, joint_facts
 from secondsight.algebra.layout import JoinedLayout, Layout
 from secondsight.algebra.matrix import factored
@@ -93,6 +94,27 @@ class Contributions:
         moved = float((self.embedding.double() - self.reference_embedding.double()).norm())
         missed = float(self.residual.double().norm())
         return missed / moved if moved else missed
+
+    def without(self, selection: Any) -> Contributions:
+        """This input without a part of it, as its contributions predict: g(a) − Σ w_i U_i, with rows (1 − w_i) U_i.
+
+        The selection, or list of selections, weights features as everywhere: words, boxes, indices (which special positions
+        are selected by), None for all visible ones. What these vectors miss stays what it was, and so does `scale`. Token
+        vectors that are taken away are compared no more. Raises `InputError` for a selection that the layout refuses.
+        """
+        weights = removed_weights(self.layout, selection).to(self.embedding)
+        keep = 1 - weights
+        removed = self.rows.push(weights)
+        pairing = None if self.pairing is None else self.pairing.without(weights)
+        return replace(
+            self,
+            factor=self.factor * keep[:, None]
+            if isinstance(self.factor, Tensor)
+            else WeightedFactor(self.factor, keep),
+            embedding=(self.embedding.double() - removed.to(self.embedding.device).double()).to(self.embedding.dtype),
+            deviations=None if self.deviations is None else self.deviations * keep.to(self.deviations)[:, None],
+            pairing=pairing,
+        )
 
     def project(self, direction: Float[Tensor, "*row joint"]) -> Float[Tensor, "*row feature"]:
         """First-order scores of every feature along directions of the joint space: U·d."""

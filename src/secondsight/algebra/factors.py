@@ -101,3 +101,29 @@ class JoinedFactor(Factor):
     def pull(self, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row feature"]:
         """directions · Uᵀ for the features of all parts."""
         return torch.cat([part.pull(directions) * s for part, s in zip(self.parts, self.scales, strict=True)], 1)
+
+
+class WeightedFactor(Factor):
+    """Another factor's vectors, each times a weight of its own."""
+
+    def __init__(self, factor: Factor, weights: Float[Tensor, " feature"]) -> None:
+        self.factor, self.weights, self.shape, self.dtype = factor, weights, factor.shape, factor.dtype
+        self.pull_cost, self.vectors_cost, self.closed_form = factor.pull_cost, factor.vectors_cost, factor.closed_form
+
+    def vectors(self) -> Float[Tensor, "feature joint"]:
+        """w_i U_i."""
+        vectors = self.factor.vectors()
+        return vectors * self.weights.to(vectors)[:, None]
+
+    def total(self) -> Float[Tensor, " joint"]:
+        """Σ_i w_i U_i in double precision."""
+        return self.factor.push(self.weights).double()
+
+    def push(self, weights: Float[Tensor, " feature"]) -> Float[Tensor, " joint"]:
+        """Σ_i w_i v_i U_i for weights v."""
+        return self.factor.push(weights * self.weights.to(weights))
+
+    def pull(self, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row feature"]:
+        """directions · Uᵀ, times the weights."""
+        pulled = self.factor.pull(directions)
+        return pulled * self.weights.to(pulled)

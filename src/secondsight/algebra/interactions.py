@@ -21,6 +21,7 @@ from secondsight.support.files import json_record, load_record, reading, save_re
 
 if TYPE_CHECKING:
     from secondsight.algebra.contributions import Contributions
+    from secondsight.algebra.edit import Edit
     from secondsight.algebra.modes import Modes
 
 _FORMAT = "secondsight-interactions-2"
@@ -211,6 +212,15 @@ class Interactions:
         from secondsight.algebra.difference import difference
 
         return difference(self, subtracted)
+
+    def without(self, selection: Any = None, *, left: Any = None) -> Edit:
+        """What the pair would be without some words, boxes or positions of the right side, and of the left one.
+
+        A prediction by linear algebra, see `secondsight.algebra.edit.predict`; `Explanation.without` verifies it.
+        """
+        from secondsight.algebra.edit import predict
+
+        return predict(self, left, selection)
 
     def special_share(self, name: str | None = None) -> tuple[float, float]:
         """Share of Σ|A| that lies in special rows (left) and special columns (right), in 0 … 1; views hide these.
