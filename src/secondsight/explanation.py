@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from secondsight.algebra.edit import Edit
+    from secondsight.concepts import Concepts
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,6 +99,12 @@ class Explanation(Interactions):
         from secondsight.visual.figures import plot
 
         return plot(self, selection, **options)
+
+    def concepts(self, vocabulary: Any, model: DualEncoder | str | None = None, **options: Any) -> Concepts:
+        """The left side's vectors as sparse sums of the vectors of words; see `secondsight.concepts.concepts`."""
+        from secondsight.concepts import concepts
+
+        return concepts(self, vocabulary, model, **options)
 
     def save(self, path: Any, selection: Any = None, *, box: Box | None = None) -> None:
         """Write .html (self-contained, interactive), .png, .svg or .pdf (the figure), .json or .npz (the numbers).

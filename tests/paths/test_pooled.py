@@ -51,8 +51,12 @@ def block(norm: str, pool: int, gain: bool, residual: bool, masked: bool, joint:
     )
 
 
-def written_out(b: PooledBlock):
-    """The block and its tail as anybody would write them, for a batch of hidden states (node, position, width)."""
+def written_out(b: PooledBlock, part: int | None = None, held: Tensor | None = None):
+    """The block and its tail as anybody would write them, for a batch of hidden states (node, position, width).
+
+    With `held`, only one head, or for `part` = `HEADS` only the residual stream, sees the given states; all else sees those
+    that are held.
+    """
 
     def normed(x: Tensor, n: Norm | None) -> Tensor:
         if n is None:
@@ -65,17 +69,25 @@ def written_out(b: PooledBlock):
     def linear(x: Tensor, a: Affine) -> Tensor:
         return F.linear(x, a.weight, a.bias)
 
-    def head(x: Tensor) -> Tensor:
+    def attention(x: Tensor) -> Tensor:
         h = normed(x, b.norm)
         split = lambda t: t.unflatten(-1, (b.heads, -1)).transpose(-2, -3)  # noqa: E731
         q, k, v = split(linear(h[:, [b.pool]], b.query)), split(linear(h, b.key)), split(linear(h, b.value))
         logits = q @ k.mT / k.shape[-1] ** 0.5
         if b.mask is not None:
             logits = logits + b.mask
-        z = (logits.softmax(-1) @ v).transpose(-2, -3).flatten(-2)[:, 0]
-        y = linear(z, b.out)
+        return (logits.softmax(-1) @ v)[:, :, 0]
+
+    def head(x: Tensor) -> Tensor:
+        z, stream = attention(x), x[:, b.pool]
+        if held is not None:
+            seen = torch.zeros(HEADS, 1, dtype=torch.float64)
+            seen[part : part + 1] = 1
+            z = seen * z + (1 - seen) * attention(held[None])
+            stream = stream if part == HEADS else held[None, b.pool]
+        y = linear(z.flatten(1), b.out)
         y = y if b.gain is None else y * b.gain
-        y = x[:, b.pool] + y if b.residual else y
+        y = stream + y if b.residual else y
         residual, last, project = b.tail.stages[:3]
         norm, mlp = residual.inner.stages
         y = y + linear(F.gelu(linear(normed(y, norm), mlp.first)), mlp.last)
@@ -122,6 +134,24 @@ def test_every_variant_is_the_naive_formula(variant, bias):
         assert close(r.weights @ own.total(r), wanted.sum(0))
     ends = path.value_at(torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert close(ends, head(torch.stack([start, end])))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(str(x) for x in v.values()))
+def test_heads_are_the_naive_formula_with_all_other_heads_held(variant):
+    b = block(**variant)
+    start, end, r = draw(7, WIDTH), draw(7, WIDTH) * 2, rule("gauss-legendre", 3)
+    path = PooledPath(b, b.reference(start), end)
+    by_head = path.vectors_by_head(r)
+    assert by_head.shape == (HEADS + 1, 7, variant["joint"])
+    for part in range(HEADS + 1):
+        wanted = torch.zeros(7, variant["joint"], dtype=torch.float64)
+        for alpha, weight in zip(r.nodes.tolist(), r.weights.tolist(), strict=True):
+            at = start + alpha * (end - start)
+            jacobian = torch.func.jacrev(lambda x, p=part, h=at: written_out(b, p, h)(x[None])[0])(at)
+            wanted += weight * torch.einsum("kpd,pd->pk", jacobian, end - start)
+        assert torch.allclose(by_head[part], wanted, rtol=1e-10, atol=1e-11)
+    assert torch.allclose(by_head.sum(0), path.vectors(r), rtol=1e-11, atol=1e-12)
+    assert torch.allclose(path._by_head_and_node(r), by_head, rtol=1e-11, atol=1e-12)
 
 
 def test_node_by_node_where_memory_is_short():

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secondsight.support.errors import InputError
+
 
 class Factor(ABC):
     """The vectors U (feature, joint) of one input, and products with them that may cost less than U itself.
@@ -40,6 +42,16 @@ class Factor(ABC):
     @abstractmethod
     def pull(self, directions: Float[Tensor, "row joint"]) -> Float[Tensor, "row feature"]:
         """directions · Uᵀ."""
+
+    def vectors_by_head(self) -> Float[Tensor, "head feature joint"]:
+        """U split exactly by the heads of an attention, the last entry what passes none.
+
+        `InputError` where there is no closed form of a last block, whose heads are free.
+        """
+        raise InputError(
+            "heads need the closed form of a last block with one pooled query: explain the pair with "
+            "ss.explain(..., method='last-layer'); stored vectors, and models without that form, have no heads"
+        )
 
 
 class DenseFactor(Factor):
@@ -102,6 +114,10 @@ class JoinedFactor(Factor):
         """directions · Uᵀ for the features of all parts."""
         return torch.cat([part.pull(directions) * s for part, s in zip(self.parts, self.scales, strict=True)], 1)
 
+    def vectors_by_head(self) -> Float[Tensor, "head feature joint"]:
+        """Head by head the features of all parts, which have the same heads."""
+        return torch.cat([part.vectors_by_head() * s for part, s in zip(self.parts, self.scales, strict=True)], 1)
+
 
 class WeightedFactor(Factor):
     """Another factor's vectors, each times a weight of its own."""
@@ -127,3 +143,8 @@ class WeightedFactor(Factor):
         """directions · Uᵀ, times the weights."""
         pulled = self.factor.pull(directions)
         return pulled * self.weights.to(pulled)
+
+    def vectors_by_head(self) -> Float[Tensor, "head feature joint"]:
+        """Head by head w_i U_i."""
+        vectors = self.factor.vectors_by_head()
+        return vectors * self.weights.to(vectors)[:, None]

@@ -22,6 +22,7 @@ from secondsight.support.files import json_record, load_record, reading, save_re
 if TYPE_CHECKING:
     from secondsight.algebra.contributions import Contributions
     from secondsight.algebra.edit import Edit
+    from secondsight.algebra.heads import Heads
     from secondsight.algebra.modes import Modes
 
 _FORMAT = "secondsight-interactions-2"
@@ -204,6 +205,12 @@ class Interactions:
         from secondsight.algebra.modes import modes
 
         return modes(self, k)
+
+    def heads(self) -> Heads:
+        """The pair split by the attention heads of the left side's last block; see `secondsight.algebra.heads`."""
+        from secondsight.algebra.heads import heads
+
+        return heads(self)
 
     def __sub__(self, subtracted: Interactions) -> Interactions:
         """What this model, method or layer sees more than another of the same pair, see `secondsight.algebra.difference`."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from secondsight.algebra.factors import DenseFactor, Factor
 from secondsight.encoders.base import Encoder, check_finite
 from secondsight.paths.line import Path
+from secondsight.paths.pooled import PooledPath
 from secondsight.paths.quadrature import Rule
 from secondsight.support.guard import differentiable, untouched
 
@@ -50,6 +51,13 @@ class PathFactor(Factor):
             return self._computed.pull(directions)
         with self._guarded():
             return self.path.pull(self.rule, directions)
+
+    def vectors_by_head(self) -> Float[Tensor, "head position joint"]:
+        """U split by the heads of the last block, where the path is its closed form; see `PooledPath.vectors_by_head`."""
+        if not isinstance(self.path, PooledPath):
+            return super().vectors_by_head()
+        with self._guarded():
+            return self.path.vectors_by_head(self.rule)
 
     def __reduce__(self) -> tuple[type[DenseFactor], tuple[Tensor]]:
         """Other processes get the vectors, not the model."""

@@ -245,14 +245,45 @@ class PooledPath:
             total += self._vectors(rule.node(number))
         return total
 
-    def _vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
+    def vectors_by_head(self, rule: Rule) -> Float[Tensor, "head position joint"]:
+        """U split exactly by the attention head through which a position moved the output.
+
+        What comes after the heads is linear at every node. The last entry is the residual stream's own move at the pooled
+        position, which passes no head; zero elsewhere and without a residual.
+        """
+        return retry_smaller(lambda: self._by_head(rule), lambda: self._by_head_and_node(rule))
+
+    def _by_head_and_node(self, rule: Rule) -> Float[Tensor, "head position joint"]:
+        total = self._by_head(rule.node(0))
+        for number in range(1, len(rule)):
+            total += self._by_head(rule.node(number))
+        return total
+
+    def _by_head(self, rule: Rule) -> Float[Tensor, "head position joint"]:
         state, block = self._state(rule.nodes), self.block
-        s = state.tangents
-        wc = s.on_bias[..., None]
+        joint = state.embedding.shape[-1]
+        eye = torch.eye(joint, dtype=self.dtype, device=self.delta.device)
+        jacobian = state.tail.backward(eye[:, None] * rule.weights.to(eye)[:, None])  # (joint, node, width)
+        through_out = (jacobian if block.gain is None else jacobian * block.gain) @ block.out.weight
+        by_head = through_out.unflatten(-1, (block.heads, -1)).permute(2, 1, 3, 0)  # (head, node, channel, joint)
+        dz = self._attention_tangents(state.tangents).transpose(1, 2).flatten(2)  # (head, position, node · channel)
+        vectors = dz @ by_head.flatten(1, 2)
+        stream = torch.zeros_like(vectors[:1])
+        if block.residual:
+            stream[0, block.pool] = jacobian.sum(1) @ self.delta[block.pool]
+        return torch.cat([vectors, stream])
+
+    def _attention_tangents(self, s: _Tangents) -> Float[Tensor, "head node position channel"]:
+        """dz of the pooled attention for every position's own move."""
         dz = s.on_start[..., None] * self.start.value[:, None]
         dz = dz.addcmul_(s.on_delta[..., None], self.value[:, None])
-        dz = dz.addcmul_(wc, (self.start.value_bias - s.z)[:, :, None])
-        dz[:, :, block.pool] += s.from_query
+        dz = dz.addcmul_(s.on_bias[..., None], (self.start.value_bias - s.z)[:, :, None])
+        dz[:, :, self.block.pool] += s.from_query
+        return dz
+
+    def _vectors(self, rule: Rule) -> Float[Tensor, "position joint"]:
+        state, block = self._state(rule.nodes), self.block
+        dz = self._attention_tangents(state.tangents)
         dy = self._out(dz.permute(2, 1, 0, 3).flatten(2))  # (position, node, width)
         if block.residual:
             dy[block.pool] += self.delta[block.pool]

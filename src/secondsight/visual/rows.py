@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib import rcParams
 from matplotlib.figure import Figure
@@ -15,8 +15,10 @@ from secondsight.visual.panel import Panel
 from secondsight.visual.saving import printable, with_names
 
 if TYPE_CHECKING:
+    from secondsight.algebra.heads import Heads
     from secondsight.algebra.interactions import Interactions
     from secondsight.algebra.modes import Modes
+    from secondsight.concepts import Concepts
 
 _TITLE, _GAP, _PICTURE = 0.3, 0.12, 2.6
 """Inches of a row's title, of the space between rows, and of the highest picture."""
@@ -43,6 +45,29 @@ def plot_modes(modes: Modes) -> Figure:
     return plot_rows(modes.pair, rows)
 
 
+def plot_concepts(concepts: Concepts, k: int) -> Figure:
+    """A row for each of the k strongest concepts: what it adds, and its map."""
+    rows = [
+        Row(f"{part.name}: {signed(part.similarity)} to the {concepts.pair.quantity}", concepts.values(part.name), None)
+        for part in concepts.parts[:k]
+    ]
+    return plot_rows(concepts.pair, rows)
+
+
+def plot_heads(heads: Heads, k: int, selection: Any) -> Figure:
+    """A row for each of the k strongest heads: its part of the interaction, its map for a selection, and its words."""
+    visible = heads.pair.left_layout.select(None)
+    rows = [
+        Row(
+            f"{part.name}: {signed(part.interaction)} of the interaction",
+            part.toward_left(selection),
+            visible.to(part.matrix) @ part.matrix,
+        )
+        for part in heads.strongest(k)
+    ]
+    return plot_rows(heads.pair, rows)
+
+
 def signed(value: float) -> str:
     """A part of the similarity as figures write it."""
     return f"{value:+.4f}".replace("-", "−")
@@ -56,7 +81,7 @@ def plot_rows(pair: Interactions, rows: Sequence[Row]) -> Figure:
     import matplotlib.pyplot as plt
 
     if not rows:
-        raise InputError("there is nothing to draw: the matrix is zero at all visible positions")
+        raise InputError("there is nothing to draw: the explanation has no such part")
     inputs = getattr(pair, "left_input", None), getattr(pair, "right_input", None)
     panels = [
         (
