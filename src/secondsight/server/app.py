@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from secondsight.methods.uses import method_lines
 from secondsight.model import DualEncoder
 from secondsight.server.examples import check_picture, examples_of
-from secondsight.server.explaining import Result, explain_question
+from secondsight.server.explaining import Result, explain_question, measure_without
 from secondsight.server.guard import Guard
 from secondsight.server.jobs import Busy, Job, Jobs, Tell, until_done
 from secondsight.server.kept import KeptResult, Shelf
@@ -34,10 +34,12 @@ from secondsight.server.questions import (
     Comparison,
     Failure,
     Limits,
+    Measured,
     Models,
     Progress,
     Query,
     Question,
+    Removal,
     check_question,
     check_text,
     web_content,
@@ -135,6 +137,7 @@ class Routes:
         explain.get("/api/explanations/{id}", response_model=Answer)(self.answer)
         explain.get("/api/explanations/{id}/view")(self.view)
         explain.get("/api/explanations/{id}/page", response_class=Response)(self.page)
+        explain.post("/api/explanations/{id}/without", response_model=Measured)(self.without)
         about.get("/api/about")(self.about)
         about.get("/api/examples/{name}", response_class=Response)(self.example)
         search.post("/api/search")(self.search)
@@ -231,6 +234,17 @@ class Routes:
         """The same as one HTML file to keep."""
         headers = {"content-disposition": 'attachment; filename="explanation.html"'}
         return Response(render_page_data(self._result(id).view), media_type="text/html; charset=utf-8", headers=headers)
+
+    async def without(self, id: str, removal: Removal, request: Request) -> dict[str, Any]:
+        """The similarity without a box or some words: as the explanation predicts it, and as the model finds it."""
+        if removal.left is None and removal.right is None:
+            raise Problem(422, "give left or right: a box or the numbers of words to take out")
+        result = self._result(id)
+        if not isinstance(result, Result):
+            raise Problem(404, "this explanation was computed before the app was started: explain the pair again")
+        return await self._computed(
+            lambda tell: measure_without(result, removal, self.models, self.limits, tell), request
+        )
 
     def about(self) -> dict[str, Any]:
         """Models, methods, examples for each model, limits, and how far the folder of photographs is."""

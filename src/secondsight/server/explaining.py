@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from secondsight.algebra.interactions import Interactions
-from secondsight.explanation import Explanation, explain_prepared
+from secondsight.algebra.layout import Layout
+from secondsight.explanation import Explanation, explain_prepared, with_inputs
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.server.questions import Checked, Limits, Models, decode
+from secondsight.server.jobs import Tell
+from secondsight.server.questions import Checked, Limits, Models, Removal, decode
 from secondsight.support.errors import InputError
 from secondsight.support.progress import listening
 from secondsight.visual.page_data import page_data
@@ -21,13 +23,21 @@ _MAX_PAIRS = 20_000_000
 """Feature pairs of one explanation; each takes eight bytes several times over."""
 
 
+_LARGEST_KEPT = 8 * 2**20
+"""Bytes of the pictures of a question that are kept, so that parts can be taken out of them later."""
+
+
 @dataclass(frozen=True)
 class Result:
-    """Everything that later requests read; they run in other threads, and only the worker may use a model."""
+    """Everything that later requests read; they run in other threads, and only the worker may use a model.
+
+    `question` is what was asked, unless its pictures are too large to be kept.
+    """
 
     interactions: list[Interactions]
     warnings: list[str]
     view: dict[str, Any]
+    question: Checked | None = None
 
     @property
     def explanations(self) -> list[dict[str, Any]]:
@@ -56,7 +66,43 @@ def explain_question(question: Checked, models: Models, limits: Limits, tell: Ca
         "captions": [text for text in question.right if isinstance(text, str)],
         "example": question.example,
     }
-    return Result(interactions, list(dict.fromkeys(sentences)), view)
+    packed = sum(len(raw) for raw in (question.left, *question.right))
+    return Result(interactions, list(dict.fromkeys(sentences)), view, question if packed <= _LARGEST_KEPT else None)
+
+
+def measure_without(result: Result, removal: Removal, models: Models, limits: Limits, tell: Tell) -> dict[str, float]:
+    """Take parts out of an explained pair and encode it again: words are struck from a text, a box takes the reference."""
+    question = result.question
+    if question is None:
+        raise InputError("the picture was too large to be kept: explain a smaller one to take parts out of it")
+    if removal.case >= len(result.interactions):
+        raise InputError(f"there is no caption {removal.case}: the explanation has {len(result.interactions)}")
+    pair = result.interactions[removal.case]
+    inputs = (decode(question.left, "image", limits), decode(question.right[removal.case], "other_image", limits))
+    parts = [
+        _part(layout, chosen)
+        for layout, chosen in ((pair.left_layout, removal.left), (pair.right_layout, removal.right))
+    ]
+    model = models.get(question.model, tell)
+    tell("encoding without it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were told when the pair was explained
+        shown = with_inputs(pair, *inputs)
+        edit = shown.without(parts[1], left=parts[0], verify=True, how="deleted", model=model)
+    assert edit.measured is not None  # asked for
+    return {"similarity": edit.before, "predicted": edit.predicted, "measured": edit.measured}
+
+
+def _part(layout: Layout, chosen: Sequence[float] | None) -> Any:
+    """A box of a picture, or the features of words of a text."""
+    if chosen is None:
+        return None
+    if not layout.words:
+        return tuple(chosen)
+    outside = [number for number in chosen if number % 1 or not 0 <= number < len(layout.words)]
+    if outside:
+        raise InputError(f"there is no word {outside[0]:g}: the text has {len(layout.words)}")
+    return [feature for number in chosen for feature in layout.words[int(number)].features]
 
 
 def _concerns_user(warning: warnings.WarningMessage) -> bool:

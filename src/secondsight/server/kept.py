@@ -16,7 +16,7 @@ from secondsight.support.files import atomic, ensure_folder
 
 log = logging.getLogger("secondsight.server")
 
-_FORMAT = "secondsight-app-1"
+_FORMAT = "secondsight-app-2"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{16}")
 

@@ -93,6 +93,24 @@ class Comparison(BaseModel):
     rank: Literal["similarity", "above-usual"] = "above-usual"
 
 
+class Removal(BaseModel):
+    """Parts of an explained pair to take out: a box of a picture, x0, y0, x1, y1, or the numbers of words of a text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    case: Annotated[int, Field(ge=0)] = Field(0, description="which caption of the explanation")
+    left: Annotated[list[float], Field(min_length=1)] | None = None
+    right: Annotated[list[float], Field(min_length=1)] | None = None
+
+
+class Measured(BaseModel):
+    """A similarity with nothing taken out, without the parts as the explanation predicts it, and as the model finds it."""
+
+    similarity: float
+    predicted: float
+    measured: float
+
+
 class Failure(BaseModel):
     """What went wrong, in one sentence."""
 

@@ -232,11 +232,17 @@ async function open(id) {
   if (state.requested !== id) return;
   if (state.view) state.view.destroy();
   $("view").hidden = false;
-  state.view = view($("view"), data);
+  state.view = view($("view"), data, { measure: (shown) => measure(id, shown) });
   state.opened = id;
   $("download").href = `/api/explanations/${encodeURIComponent(id)}/page`;
   $("warnings").textContent = data.warnings.length ? ` · ${data.warnings.join("; ")}` : "";
   describe(data.question);
+}
+
+// The similarity without what is picked, encoded anew.
+async function measure(id, { case: index, left, right }) {
+  const address = `/api/explanations/${encodeURIComponent(id)}/without`;
+  return (await request(address, { case: index, left, right })).measured;
 }
 
 // Without leave to copy, the address is shown and selected.
