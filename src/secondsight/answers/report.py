@@ -40,7 +40,8 @@ class Case:
     """An example of a claim: a photograph under a map, the caption with its words' scores, and a line of facts.
 
     `heat` (height, width) has the photograph's size; None shows the photograph itself. `words` are (text, score) pieces that
-    give the caption when they are joined; a score of None stays uncoloured. Both may be left out.
+    give the caption when they are joined; a score of None stays uncoloured. Both may be left out. `others` are boxes of other
+    objects, drawn in orange.
     """
 
     photo: Image.Image | None = None
@@ -48,6 +49,7 @@ class Case:
     boxes: Sequence[Box] = ()
     words: Sequence[tuple[str, float | None]] = ()
     facts: str = ""
+    others: Sequence[Box] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +160,7 @@ def _card(case: Case) -> dict[str, Any]:
     source = ""
     if case.photo is not None:
         buffer = io.BytesIO()
-        small_picture(case.photo, case.heat, case.boxes, CASE_WIDTH).save(buffer, "JPEG", quality=88)
+        small_picture(case.photo, case.heat, case.boxes, CASE_WIDTH, case.others).save(buffer, "JPEG", quality=88)
         source = base64.b64encode(buffer.getvalue()).decode()
     limit = limit_of([score for _, score in case.words if score is not None])
     return {"source": source, "words": [_word(text, score, limit) for text, score in case.words], "facts": case.facts}

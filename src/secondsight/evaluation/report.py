@@ -165,21 +165,32 @@ def thumbnail(run: Run, record: Record) -> Image.Image | None:
 
 
 def small_picture(
-    photo: Image.Image, heat: np.ndarray | None = None, boxes: Sequence[Box | list[float]] = (), width: int = THUMBNAIL
+    photo: Image.Image,
+    heat: np.ndarray | None = None,
+    boxes: Sequence[Box | list[float]] = (),
+    width: int = THUMBNAIL,
+    others: Sequence[Box | list[float]] = (),
 ) -> Image.Image:
-    """A photograph `width` pixels wide, under the colours of a map of its size if there is one, with boxes on it."""
+    """A photograph `width` pixels wide, under the colours of a map of its size if there is one, with boxes on it.
+
+    Those of `others` are orange.
+    """
     image = photo if heat is None else Image.fromarray(map_over_photo(photo, heat))
     scale = width / image.width
     image = image.resize((width, max(round(image.height * scale), 1)), Image.Resampling.LANCZOS)
+    for box in others:
+        _draw_box(image, box, scale, (255, 150, 0))
     for box in boxes:
         _draw_box(image, box, scale)
     return image
 
 
-def _draw_box(image: Image.Image, box: Box | list[float], scale: float) -> None:
+def _draw_box(
+    image: Image.Image, box: Box | list[float], scale: float, colour: tuple[int, int, int] = (255, 255, 255)
+) -> None:
     corners = [corner * scale for corner in box]
     draw = ImageDraw.Draw(image)
-    draw.rectangle(corners, outline=(255, 255, 255), width=4)
+    draw.rectangle(corners, outline=colour, width=4)
     draw.rectangle(corners, outline=(0, 0, 0), width=2)
 
 

@@ -1,0 +1,108 @@
+"""`secondsight audit`: what a model confuses, ignores and over-uses on a whole collection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from secondsight.cli.common import (
+    Device,
+    Precision,
+    Quiet,
+    out,
+    plain_errors,
+    print_written,
+    progress_line,
+    spinner,
+)
+from secondsight.support.errors import InputError
+
+if TYPE_CHECKING:
+    from secondsight.answers import Answer
+
+
+def audit(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the report, its tables and the stores.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments. May be left out for stores."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Default: builtin.")] = None,
+    store_image: Annotated[
+        Path | None, typer.Option(help="A store of images of decompose, in place of a model.")
+    ] = None,
+    store_text: Annotated[Path | None, typer.Option(help="The store of their captions.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="NAME or NAME:OPTION=VALUE,…; default: last-layer, or token vectors where there are."),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="The expected share of false claims in a section.")] = 0.05,
+    limit: Annotated[int | None, typer.Option(help="The first captions only.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    device: Device = None,
+    precision: Precision = None,
+    quiet: Quiet = False,
+) -> None:
+    """What a model confuses, ignores and over-uses on a data set, as sentences with their cases; continues where it stopped."""
+    with plain_errors():
+        _check_options(data, model, method, limit, store_image, store_text)
+        with spinner("loading libraries"):
+            from secondsight.answers import open_collection
+            from secondsight.answers.audit import audit as run
+            from secondsight.answers.audit import audit_collection
+            from secondsight.answers.audit.run import check_alpha
+            from secondsight.encoders.registry import load
+            from secondsight.methods import method_of_text
+            from secondsight.scale.place import move_model
+        check_alpha(alpha)
+        explainer = None if method is None else method_of_text(method)
+        progress = _progress(quiet)
+        if store_image is not None and store_text is not None:
+            collection = open_collection(store_image, store_text, data)
+            answer = audit_collection(collection, out_dir, alpha=alpha, seed=seed, progress=progress)
+        else:
+            with spinner(f"loading {model or 'builtin'}"):
+                dual = move_model(load(model or "builtin"), device, precision)
+            answer = run(
+                data or "", dual, out_dir, method=explainer, limit=limit, alpha=alpha, seed=seed, progress=progress
+            )
+        if not quiet:
+            _print(answer)
+
+
+def _check_options(
+    data: str | None,
+    model: str | None,
+    method: str | None,
+    limit: int | None,
+    store_image: Path | None,
+    store_text: Path | None,
+) -> None:
+    """Refuse what cannot work before any model loads."""
+    if (store_image is None) != (store_text is None):
+        raise InputError("--store-image and --store-text belong together: give both")
+    if store_image is None and data is None:
+        raise InputError("nothing to look at: give --data, or --store-image and --store-text")
+    unused = next((name for name, value in (("model", model), ("method", method), ("limit", limit)) if value), None)
+    if store_image is not None and unused is not None:
+        raise InputError(f"stores were made by one model, method and number of captions: leave out --{unused}")
+
+
+def _progress(quiet: bool) -> Callable[[str, int, int], None]:
+    write = progress_line(quiet)
+    return lambda doing, done, whole: write(f"{doing}: {done} of {whole}    ", done >= whole)
+
+
+def _print(answer: Answer) -> None:
+    """Every section's claims, and where the report is."""
+    for section in answer.sections:
+        out.print(Text(section.title, "bold"))
+        for claim in section.claims:
+            out.print(Text(f"  {claim.sentence}"), soft_wrap=True)
+        if not section.claims:
+            out.print(Text(f"  {section.nothing}", "dim"), soft_wrap=True)
+    print_written(answer.out / "report.html")

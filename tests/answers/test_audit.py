@@ -1,0 +1,61 @@
+"""The audit as a whole: its report, from Python and from the command line."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import secondsight as ss
+from secondsight.answers.audit import audit
+from secondsight.cli import app
+from secondsight.data import Scenes
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ss.load("scenes")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["audit", *map(str, arguments)])
+
+
+def test_an_audit_writes_its_report_and_is_the_same_again(model, tmp_path):
+    first = audit(Scenes(12, seed=3), model, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "12 captions of 12 images" in page
+    assert all(claim.sentence[:20].split("“")[0] in page for claim in first.claims)
+    summary = (tmp_path / "out" / "summary.json").read_text()
+    again = audit(Scenes(12, seed=3), model, tmp_path / "out")
+    assert [claim.sentence for claim in again.claims] == [claim.sentence for claim in first.claims]
+    assert (tmp_path / "out" / "summary.json").read_text() == summary
+
+
+def test_the_command_prints_claims_and_where_the_report_is(tmp_path):
+    result = run("--data", "scenes:noto/8", "--model", "scenes", "--limit", 6, "--out", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    assert "All words with boxes together" in result.stdout
+    assert str(tmp_path / "a" / "report.html") in result.stdout.replace("\n", "")
+    facts = json.loads((tmp_path / "a" / "summary.json").read_text())["facts"]
+    assert facts["looked at"] == "6 captions of 6 images"
+    stores = tmp_path / "a" / "stores"
+    options = ("--store-image", stores / "image", "--store-text", stores / "text", "--data", "scenes:noto/8")
+    result = run(*options, "--out", tmp_path / "b", "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (tmp_path / "b" / "grounding.csv").read_text() == (tmp_path / "a" / "grounding.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "give --data, or --store-image and --store-text"),
+        (["--store-image", "a", "--data", "scenes:noto/5"], "belong together: give both"),
+        (["--store-image", "a", "--store-text", "b", "--model", "scenes"], "leave out --model"),
+        (["--data", "scenes:noto/5", "--alpha", "2"], "must lie between 0 and 1"),
+        (["--data", "scenes:nowhere/5", "--model", "scenes"], "unknown style"),
+    ],
+)
+def test_bad_options_end_in_a_sentence(options, sentence, tmp_path):
+    result = run(*options, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.stderr.split())
