@@ -30,6 +30,9 @@ MOST_CASES = 6
 CASE_WIDTH = 200
 """The width of a case's picture in pixels."""
 
+LEAST_WIDTH = 260
+"""The width of a case with its text in pixels."""
+
 _TEMPLATES = TEMPLATES.overlay(
     loader=ChoiceLoader([PackageLoader("secondsight.evaluation"), PackageLoader("secondsight.answers")])
 )
@@ -41,7 +44,7 @@ class Case:
 
     `heat` (height, width) has the photograph's size; None shows the photograph itself. `words` are (text, score) pieces that
     give the caption when they are joined; a score of None stays uncoloured. Both may be left out. `others` are boxes of other
-    objects, drawn in orange.
+    objects, drawn in orange; `width` is the picture's in pixels.
     """
 
     photo: Image.Image | None = None
@@ -50,6 +53,7 @@ class Case:
     words: Sequence[tuple[str, float | None]] = ()
     facts: str = ""
     others: Sequence[Box] = ()
+    width: int = CASE_WIDTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +164,11 @@ def _card(case: Case) -> dict[str, Any]:
     source = ""
     if case.photo is not None:
         buffer = io.BytesIO()
-        small_picture(case.photo, case.heat, case.boxes, CASE_WIDTH, case.others).save(buffer, "JPEG", quality=88)
+        small_picture(case.photo, case.heat, case.boxes, case.width, case.others).save(buffer, "JPEG", quality=88)
         source = base64.b64encode(buffer.getvalue()).decode()
     limit = limit_of([score for _, score in case.words if score is not None])
-    return {"source": source, "words": [_word(text, score, limit) for text, score in case.words], "facts": case.facts}
+    words = [_word(text, score, limit) for text, score in case.words]
+    return {"source": source, "words": words, "facts": case.facts, "width": max(case.width, LEAST_WIDTH)}
 
 
 def _word(text: str, score: float | None, limit: float) -> Any:

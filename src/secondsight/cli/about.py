@@ -44,6 +44,7 @@ def experiments() -> None:
                 "paper": "Use this when you repeat the published study: its models on your data, beside its numbers.",
                 "scenes-paper": "Use this when you have no data: all experiments in a drawn world, where the right answer "
                 "is known.",
+                "retrieval": "Use this when texts should find images: recall both ways, and why each miss is one.",
                 "--data": "\n  ".join(kind.help for kind in KINDS.values()),
             }
         )

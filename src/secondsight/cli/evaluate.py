@@ -76,7 +76,10 @@ class Request:
 
 def evaluate(
     name: Annotated[
-        str, typer.Argument(help="See: secondsight experiments; or methods, paper, scenes-paper.", metavar="NAME")
+        str,
+        typer.Argument(
+            help="See: secondsight experiments; or methods, paper, scenes-paper, retrieval.", metavar="NAME"
+        ),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for records, tables, figures and the report.")],
     data: Annotated[
@@ -120,6 +123,8 @@ def evaluate(
         )  # fmt: skip
         if name == "scenes-paper":
             _scenes_paper(request)
+        elif name == "retrieval":
+            _retrieval(request)
         elif not data:
             raise InputError(f"{name!r} needs data: give --data; see: secondsight experiments")
         elif name == "paper":
@@ -150,6 +155,39 @@ def _scenes_paper(request: Request) -> None:
     if not request.quiet:
         out.print(plain_table("what holds in the scenes' world", table.drop(columns=["source", "cases"])))
         print_written(request.out_dir / "findings.html")
+
+
+def _retrieval(request: Request) -> None:
+    from secondsight.answers import open_collection
+    from secondsight.answers.retrieval import retrieval
+    from secondsight.encoders.registry import load
+
+    request.check_single_data()
+    for option, values in (("model", request.models), ("method", request.methods)):
+        if len(values) > 1:
+            raise InputError(f"'retrieval' looks at one {option}: give one --{option}")
+    if request.layers:
+        raise InputError("'retrieval' takes the layer with its method: --method NAME:layer=LAYER")
+    options, data = dict(request.options), request.data[0] if request.data else None
+    stores = [options.pop(side, None) for side in ("images", "texts")]
+    unknown = sorted(set(options) - {"k", "explained", "alpha"})
+    if unknown:
+        raise InputError(f"'retrieval' has no option {unknown[0]!r}; it has k, explained, alpha, images, texts")
+    common: dict[str, Any] = dict(limit=request.limit, seed=request.seed, progress=request.progress(), **options)
+    if all(stores):
+        answer = retrieval(open_collection(stores[0], stores[1], data), None, request.out_dir, **common)
+    elif any(stores) or data is None:
+        raise InputError("'retrieval' needs --data, or two stores: --option images=STORE --option texts=STORE")
+    else:
+        method = request.parsed_methods()[0][1] if request.methods else None
+        (model_name,) = request.models or ["builtin"]
+        with spinner(f"loading {model_name}"):
+            model = load(model_name)
+        answer = retrieval(data, model, request.out_dir, method=method, **common)
+    if not request.quiet:
+        for claim in answer.claims:
+            out.print(claim.sentence, soft_wrap=True, markup=False, highlight=False)
+        print_written(request.out_dir / "report.html")
 
 
 def _paper(request: Request) -> None:
@@ -195,7 +233,7 @@ def _experiment(request: Request) -> None:
 
     name = request.name
     if name not in EXPERIMENTS:
-        studies = "methods, paper, scenes-paper"
+        studies = "methods, paper, scenes-paper, retrieval"
         raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, {studies}")
     request.check_single_data()
     methods, layers = request.parsed_methods(), request.parsed_layers()

@@ -68,6 +68,7 @@ def decompose(
     workers: int | None = None,
     truncate: bool = True,
     part: int = PART,
+    side: Side | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Write the contributions of every input of `source` to the store `out`; continues where an earlier run stopped.
@@ -75,10 +76,11 @@ def decompose(
     `dtype` is "float16", "int8" or "float32". `batch` inputs go through the model together; None takes as many as fit into
     `max_memory` bytes (None: a quarter of the free memory). `workers` processes read and prepare inputs (None: by the number
     of cores). Inputs that cannot be used are listed in the report, never fatal. Memory does not grow with the number of
-    inputs. Raises `InputError` for a store of another model or method.
+    inputs. `side` is the model's side that encodes them, by default the one for what is searched, such as documents. Raises
+    `InputError` for a store of another model or method.
     """
     method = model.storable(method)
-    side = model.collection_side(source.kind)
+    side = model.collection_side(source.kind) if side is None else side
     store = create_store(out, model, method, side.index, dtype)
     sweep(store.folder)
     todo = [i for i, key in enumerate(source.keys) if key not in store]

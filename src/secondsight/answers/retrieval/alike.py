@@ -1,0 +1,76 @@
+"""Where the winner is as right as the right entry, or nearly: by the captions, and by the annotated objects."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from secondsight.answers.collection import Collection
+from secondsight.answers.retrieval.misses import COMMON
+from secondsight.answers.retrieval.ranks import Direction, Ranks
+from secondsight.scale.search import Searchable
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The classes of objects that every photograph shows, and those that every caption names."""
+
+    shown: dict[str, set[str]] = field(default_factory=dict)
+    named: dict[str, set[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, collection: Collection) -> Annotations:
+        """Those of a collection's data; empty where the data is not at hand."""
+        annotations = cls()
+        for number, (image, text) in enumerate(collection.pairs if collection.data is not None else ()):
+            example = collection.example(number)
+            named = {phrase.label for phrase in example.phrases}
+            annotations.named.setdefault(text, set()).update(named)
+            annotations.shown.setdefault(image, set()).update({region.label for region in example.regions} | named)
+        return annotations
+
+    def same_objects(self, text: str, image: str) -> bool:
+        """Whether the photograph shows every object that the caption names, as at most a tenth of the photographs do."""
+        named = self.named.get(text, set())
+        if not named or not named <= self.shown.get(image, set()):
+            return False
+        return sum(named <= shown for shown in self.shown.values()) <= COMMON * len(self.shown)
+
+
+class Likeness:
+    """Says of a miss whether captions or annotations make the winner as right as the right entry."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.annotations = Annotations.of(collection)
+        self._captions: dict[str, list[str]] = {}
+        for image, text in collection.pairs:
+            self._captions.setdefault(image, []).append(text)
+
+    def __call__(self, direction: Direction, number: int, ranks: Ranks) -> str | None:
+        """ "same input", "word order", "same objects", or None."""
+        query, winner = direction.query_keys[number], direction.entry_keys[int(ranks.winner[number])]
+        right = [direction.entry_keys[row] for row in direction.relevant[number]]
+        if direction.name == "text→image":
+            text, image = query, winner
+            rivals = _texts(direction.queries, [query]), _texts(direction.queries, self._captions[winner])
+        else:
+            text, image = winner, query
+            rivals = _texts(direction.entries, [winner]), _texts(direction.entries, right)
+        (first,), others = rivals
+        if not first:
+            return None
+        if first.casefold() in (other.casefold() for other in others):
+            return "same input"
+        if _words(first) in (_words(other) for other in others):
+            return "word order"
+        return "same objects" if self.annotations.same_objects(text, image) else None
+
+
+def _texts(store: Searchable, keys: Iterable[str]) -> list[str]:
+    return [store[key].layout.text or "" for key in keys]
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\w+", text.casefold()))

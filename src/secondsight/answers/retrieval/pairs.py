@@ -1,0 +1,98 @@
+"""Pairs of a query and its document, from a table of two columns, decomposed into two stores."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from secondsight.answers.collection import Collection, Progress
+from secondsight.data.grounded import read_rows
+from secondsight.methods import Method
+from secondsight.model import DualEncoder, Side
+from secondsight.scale.decompose import Report, decompose
+from secondsight.scale.sources import Source
+from secondsight.scale.store import open_store
+from secondsight.support.errors import InputError
+from secondsight.support.files import brief
+
+PREFIX = "pairs:"
+
+
+def collect_pairs(
+    file: str | Path,
+    model: DualEncoder,
+    out: str | os.PathLike[str],
+    method: Method | type[Method] | str | None = None,
+    *,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Collection:
+    """Decompose a file's queries and documents into the stores OUT/query and OUT/document, and open them together.
+
+    FILE is JSONL, CSV or TSV with the columns "query" and "document"; equal documents are one document, which then has
+    several queries, and equal queries one query. In the collection documents take the place of images. `limit` bounds the
+    number of pairs; the default method is "grounded", of each word alone. Raises `InputError` for a file of another form and
+    for models that have no side for both.
+    """
+    rows = _read(Path(file))[:limit]
+    document_side, query_side = sides(model)
+    documents, queries = (_named([row[column] for row in rows], column[0]) for column in ("document", "query"))
+    stored = model.storable(("grounded" if model.factorises else None) if method is None else method)
+    problems: dict[str, str] = {}
+    for name, side, named in (("document", document_side, documents), ("query", query_side, queries)):
+        source = Source("text", list(named.values()), list(named).__getitem__)
+        report = decompose(
+            source, model, Path(out) / name, stored, side=side, progress=_told(name, progress)
+        )  # fmt: skip
+        problems |= report.problems
+    stores = open_store(Path(out) / "document"), open_store(Path(out) / "query")
+    pairs = [(documents[row["document"]], queries[row["query"]]) for row in rows]
+    usable = [pair for pair in dict.fromkeys(pairs) if pair[0] in stores[0] and pair[1] in stores[1]]
+    if not usable:
+        raise InputError(f"no pair of {str(file)!r} could be used: {next(iter(problems.values()), 'it has none')}")
+    return Collection(*stores, usable, problems=problems)
+
+
+def sides(model: DualEncoder) -> tuple[Side, Side]:
+    """The side of documents and the side of queries; `InputError` unless both take texts."""
+    texts = [side for side in (model.left, model.right) if side.kind == "text"]
+    if not texts or (not model.factorises and len(texts) < 2):
+        raise InputError(f"{model.name!r} does not compare two texts: pairs of texts need a model of texts")
+    document = model.collection_side("text")
+    return document, next((side for side in texts if side.index != document.index), document)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    rows = _json_lines(path) if path.suffix == ".jsonl" else read_rows(path, "\t" if path.suffix == ".tsv" else ",")
+    usable = [row for row in rows if all(isinstance(row.get(c), str) and row[c].strip() for c in ("query", "document"))]
+    if not usable:
+        raise InputError(f"{str(path)!r} has no row with a query and a document: it needs columns of these names")
+    return usable
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"{str(path)!r} does not exist") from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise InputError(f"{str(path)!r} cannot be read as JSON, an object a line ({brief(problem)})") from None
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _named(texts: list[str], letter: str) -> dict[str, str]:
+    """Every text once, with its key: the letter and the number of the row in which it comes first, from 1."""
+    named: dict[str, str] = {}
+    for number, text in enumerate(texts, 1):
+        named.setdefault(text, f"{letter}{number}")
+    return named
+
+
+def _told(name: str, progress: Progress | None) -> Any:
+    def tell(report: Report) -> None:
+        if progress is not None:
+            progress(f"decomposing {name}", report.done + report.skipped, report.whole)
+
+    return tell
