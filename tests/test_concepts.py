@@ -78,10 +78,10 @@ def test_planted_words_are_found():
     weights = torch.zeros(6, 6, dtype=torch.float64)
     weights[0, 1], weights[3, 4], weights[3, 0] = 2.0, 1.0, 0.5
     split = concepts(planted(weights, words, 8), words, penalty=0.01)
-    assert torch.allclose(split.weights[1:], (weights - 0.02).clamp(min=0), atol=1e-9)
+    assert torch.allclose(split.weights[1:], (weights - 0.01 * weights.amax(1, keepdim=True)).clamp(min=0), atol=1e-9)
     assert split.rest_share < 1e-3
     check_sums(split)
-    # The largest weight decides on the penalty: from 1 on no concept is left.
+    # A feature's largest weight decides on its penalty: from 1 on no concept is left.
     assert concepts(planted(weights, words, 8), words, penalty=1.0).parts == ()
 
 
@@ -97,6 +97,8 @@ def test_maps_and_selections():
     assert [word for word, _ in split.within((0, 0, 30, 30))] == ["cat"]
     assert [word for word, _ in split.within((60, 30, 90, 60))] == ["sky"]
     assert [word for word, _ in split.within()] == ["cat", "sky"]
+    both = dict(split.within((0, 0, 15, 30)))
+    assert both == {"cat": pytest.approx(0.5 * (2.0 - 0.1 * 2.0))}
     assert {part.name for part in split.parts} == {"cat", "sky"}
     assert "rest" in repr(split)
     with pytest.raises(InputError, match="'zebra' is not in the vocabulary; its words are 'dog'"):

@@ -99,6 +99,7 @@ class Concepts:
     pair: Interactions
     vocabulary: Vocabulary
     weights: Float[Tensor, "left word"]
+    penalty: float
 
     def __repr__(self) -> str:
         strongest = ", ".join(f"{part.name} {part.similarity:+.4f}" for part in self.parts[:3])
@@ -159,9 +160,15 @@ class Concepts:
         return self.weights[:, number] * float(self.vocabulary.vectors[number] @ sum(self._directions))
 
     def within(self, selection: Any = None) -> list[tuple[str, float]]:
-        """(word, weight) of the concepts in a selection of the left side (box, span, indices; None: all), heaviest first."""
-        sums = self.pair.left_layout.select(selection).double() @ self.weights
-        entries = zip(self.vocabulary.words, sums.tolist(), strict=True)
+        """(word, weight) of what a selection of the left side (box, span, indices; None: all visible) is called, by weight.
+
+        The vectors of its features are added up, cells by their covered share, and the sum is decomposed like one vector: that
+        names an object more often than the sum of its cells' weights, each of which is a part of it.
+        """
+        selected = self.pair.left_layout.select(selection).double()
+        vector = selected @ _left(self.pair).vectors.double().cpu()
+        weights = _sparse_weights(vector[None], self.vocabulary.vectors, self.penalty)[0]
+        entries = zip(self.vocabulary.words, weights.tolist(), strict=True)
         return sorted(((word, value) for word, value in entries if value), key=lambda entry: -entry[1])
 
     def plot(self, k: int = 4) -> Figure:
@@ -196,9 +203,9 @@ def concepts(
 
     `vocabulary` is a list of words, or a `Vocabulary` that was encoded before; `model` the model of the pair, by default the
     one of its name; `template` and `center` as in `Vocabulary.encode`. The weights solve
-    min_c ½‖U_i − Σ_w c_w t_w‖² + λ Σ_w c_w, c ≥ 0, for every visible feature by coordinate descent (Lasso, Tibshirani 1996;
-    for embeddings SpLiCE, Bhalla et al., 2024), with λ = `penalty` · max_iw U_i·t_w: the same for all features, so that weak
-    ones have no concepts, and from 1 on none has. Needs scikit-learn.
+    min_c ½‖U_i − Σ_w c_w t_w‖² + λ_i Σ_w c_w, c ≥ 0, for every visible feature by coordinate descent (Lasso, Tibshirani
+    1996; for embeddings SpLiCE, Bhalla et al., 2024), with λ_i = `penalty` · max_w U_i·t_w: from 1 on no feature has a
+    concept. Needs scikit-learn.
 
     Raises `InputError` for pairs without contributions, of late interaction, or of another model, and for lists of words that
     `Vocabulary.encode` refuses.
@@ -219,7 +226,7 @@ def concepts(
         )
     weights = torch.zeros(len(vectors), len(vocabulary.words), dtype=torch.float64)
     weights[visible] = _sparse_weights(vectors[visible], vocabulary.vectors, penalty)
-    return Concepts(pair, vocabulary, weights)
+    return Concepts(pair, vocabulary, weights, penalty)
 
 
 def _sparse_weights(
@@ -229,18 +236,15 @@ def _sparse_weights(
         from sklearn.decomposition import sparse_encode
     except ImportError as missing:
         raise InputError("concepts need scikit-learn: pip install 'secondsight[eval]'") from missing
-    largest = float((vectors @ words.T).max()) if len(vectors) else 0.0
-    if not largest > 0:
-        return torch.zeros(len(vectors), len(words), dtype=torch.float64)
-    weights = sparse_encode(
-        vectors.numpy() / largest,
-        words.numpy(),
-        algorithm="lasso_cd",
-        alpha=penalty,
-        positive=True,
-        max_iter=_ITERATIONS,
-    )
-    return torch.from_numpy(weights).double() * largest
+    weights = torch.zeros(len(vectors), len(words), dtype=torch.float64)
+    largest = (vectors @ words.T).amax(1, keepdim=True)
+    # A vector that points away from every word has no concept.
+    named = largest[:, 0] > 0
+    if bool(named.any()):
+        scaled, options = (vectors[named] / largest[named]).numpy(), {"positive": True, "max_iter": _ITERATIONS}
+        solved = sparse_encode(scaled, words.numpy(), algorithm="lasso_cd", alpha=penalty, **options)
+        weights[named] = torch.from_numpy(solved).double() * largest[named]
+    return weights
 
 
 def _left(pair: Interactions) -> Contributions:

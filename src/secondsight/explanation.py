@@ -26,6 +26,7 @@ from secondsight.support.files import shortened
 from secondsight.support.memory import memory_errors_explained
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from secondsight.algebra.edit import Edit
@@ -106,8 +107,27 @@ class Explanation(Interactions):
 
         return concepts(self, vocabulary, model, **options)
 
+    def to_pandas(self, *, special: bool = True) -> pd.DataFrame:
+        """The matrix as a long table, a row for every left and right feature; see `secondsight.exports.tables.to_pandas`."""
+        from secondsight.exports.tables import to_pandas
+
+        return to_pandas(self, special=special)
+
+    def to_coco(self, selections: Sequence[Any] | None = None, **options: Any) -> dict[str, Any]:
+        """Regions matched with words, in COCO's format; see `secondsight.exports.regions.to_coco`."""
+        from secondsight.exports.regions import to_coco
+
+        return to_coco(self, selections, **options)
+
+    def to_fiftyone(self, selection: Any = None, **options: Any) -> dict[str, Any]:
+        """A heatmap and regions as labels of FiftyOne; see `secondsight.exports.fiftyone_labels.to_fiftyone`."""
+        from secondsight.exports.fiftyone_labels import to_fiftyone
+
+        return to_fiftyone(self, selection, **options)
+
     def save(self, path: Any, selection: Any = None, *, box: Box | None = None) -> None:
-        """Write .html (self-contained, interactive), .png, .svg or .pdf (the figure), .json or .npz (the numbers).
+        """Write .html (self-contained, interactive), .png, .svg or .pdf (the figure), .json or .npz (the numbers),
+        .csv or .parquet (the table).
 
         `selection` of the right side and `box` of the left image are what the page or figure shows first. Raises
         `InputError` for other endings.
@@ -121,12 +141,18 @@ class Explanation(Interactions):
             from secondsight.visual.page import save_page
 
             save_page(self, path, selection, box)
+        elif suffix in (".csv", ".parquet"):
+            from secondsight.exports.tables import save_table
+
+            save_table(self, path)
         elif suffix in (".png", ".svg", ".pdf"):
             from secondsight.visual.figures import save_figure
 
             save_figure(self, path, selection, box)
         else:
-            raise InputError(f"cannot write {str(path)!r}: the name must end in .html, .png, .svg, .pdf, .json or .npz")
+            raise InputError(
+                f"cannot write {str(path)!r}: the name must end in .html, .png, .svg, .pdf, .json, .npz, .csv or .parquet"
+            )
 
     def widget(self, selection: Any = None, *, box: Box | None = None) -> Any:
         """The interactive view as a notebook widget that tells Python what is picked: see `secondsight.visual.widget.View`.
