@@ -13,6 +13,9 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+MOST_OUTLIERS = 20
+"""Values of a few thousand that may be outliers; of more, a hundredth."""
+
 FEWEST = 5
 """Images below which a mean is not tested: its p-value is 1."""
 
@@ -73,3 +76,40 @@ def _one_sided(means: pd.DataFrame, distance: Float[np.ndarray, " group"]) -> Fl
     p = stats.t.sf(distance / error, np.maximum(images - 1, 1))
     p = np.where(constant, np.where(distance > 0, 0.5**images, 1.0), p)
     return np.where(images < FEWEST, 1.0, p)
+
+
+def outlier_p(values: Any) -> Float[np.ndarray, " entry"]:
+    """p of "this value belongs to the upper tail of the others", for every value; 1 for all but the largest few.
+
+    A skewed distribution always has large values. A gamma distribution (the normal one where there is no skew to the right) is
+    laid through the values' 10, 50 and 90 % points, which outliers hardly move, and values are put as −log of its upper tail:
+    if it is right they are exponential above any edge. As it never is quite right, their slope is taken from the values below
+    the largest few (a hundredth, of few values a twentieth); the excess of each of these over them, in units of that slope of r
+    spacings, then follows F(2, 2r) (Rényi 1953). A tail heavier than an exponential one is outliers to this test.
+
+    Equal values are one test; below 20 values all are 1. The p-values below 1 are those for `q_values`.
+    """
+    x, place = np.unique(np.asarray(values, dtype=np.float64).round(9), return_inverse=True)
+    candidates = max(len(x) // 100, min(len(x) // 20, MOST_OUTLIERS))
+    spacings = 4 * candidates
+    p = np.ones(len(x))
+    if candidates:
+        surprise = _surprise(x)
+        tail = surprise[-(candidates + spacings) :] - surprise[-(candidates + spacings) - 1]
+        edge = tail[spacings - 1]
+        # Those above the edge are known to be above it: a censored sample.
+        slope = (tail[:spacings].sum() + candidates * edge) / spacings
+        p[-candidates:] = stats.f.sf((tail[spacings:] - edge) / slope, 2, 2 * spacings)
+    return p[place]
+
+
+def _surprise(x: Float[np.ndarray, " value"]) -> Float[np.ndarray, " value"]:
+    """−log of the upper tail of the gamma distribution through the 10, 50 and 90 % points of sorted values."""
+    low, middle, high = np.quantile(x, [0.1, 0.5, 0.9])
+    skews = np.linspace(0, 3, 61)
+    points = np.stack([stats.pearson3.ppf(share, skews) for share in (0.1, 0.5, 0.9)])
+    lopsided = (points[2] + points[0] - 2 * points[1]) / (points[2] - points[0])
+    skew = np.interp((high + low - 2 * middle) / (high - low), lopsided, skews)
+    standard_low, standard_middle, standard_high = stats.pearson3.ppf([0.1, 0.5, 0.9], skew)
+    z = (x - middle) * (standard_high - standard_low) / (high - low) + standard_middle
+    return -np.log(np.maximum(stats.pearson3.sf(z, skew), 1e-300))
