@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from secondsight.cli import about, audit, evaluate, explain, finetune, scale, search, serve
+from secondsight.cli import about, audit, evaluate, explain, finetune, gate, scale, search, serve
 from secondsight.cli.common import out
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     explain.compare: 'secondsight compare photo.jpg "a cup" --method grounded --method occlusion --out methods.png',
     evaluate.evaluate: "secondsight evaluate pointing --data coco:coco#val2017 --limit 50 --out results",
     audit.audit: "secondsight audit --data coco:coco#val2017 --out audit",
+    gate.gate: "secondsight gate scenes scenes --pairs scenes:noto/40 --out gate",
     finetune.finetune: "secondsight finetune --data coco:coco#train2017 --model scenes --out tuned",
     finetune.scenes: "secondsight scenes --out world --n 100",
     scale.decompose: "secondsight decompose --data photos:photos --out store",

@@ -96,8 +96,17 @@ def sign_flip_p(differences: Any, groups: Any, *, draws: int = 9999, seed: int =
     if 2 ** len(sums) <= draws:
         signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
         return float((np.abs(signs @ sums) >= observed).mean())
-    signs = 1 - 2 * np.random.default_rng(seed).integers(0, 2, (draws, len(sums)))
-    return float((1 + (np.abs(signs @ sums) >= observed).sum()) / (1 + draws))
+    generator, extreme = np.random.default_rng(seed), 1
+    for block in _blocks(draws, len(sums)):
+        signs = 1 - 2 * generator.integers(0, 2, (block, len(sums)))
+        extreme += int((np.abs(signs @ sums) >= observed).sum())
+    return extreme / (1 + draws)
+
+
+def _blocks(rows: int, width: int) -> list[int]:
+    """Numbers of rows of about four million entries each, `rows` together."""
+    most = max(4_000_000 // width, 1)
+    return [min(most, rows - start) for start in range(0, rows, most)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
