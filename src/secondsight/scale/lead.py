@@ -100,12 +100,12 @@ class Lead:
             Part(f"“{part.name}”" if id(part) in words else self._spoken(part.name), sign * part.value)
             for part in self.by_word
         ]
-        because = _largest([part for part in reasons if part.value > 0])
-        against = _largest([part for part in reasons if part.value < 0])
+        because = largest([part for part in reasons if part.value > 0])
+        against = largest([part for part in reasons if part.value < 0])
         text = f"{first} leads {second} by {abs(self.value):.4f}"
         if because:
-            text += f", because of {_listed(because)}"
-        return f"{text}; against it {_listed(against)}" if against else text
+            text += f", because of {listed(because)}"
+        return f"{text}; against it {listed(against)}" if against else text
 
     def _spoken(self, name: str) -> str:
         special = self.margin.right_layout.special.values()
@@ -135,7 +135,7 @@ def _named_parts(layout: Layout, values: Float[Tensor, " feature"], whole: str, 
     if layout.words:
         scores = word_scores(layout, values)
     elif isinstance(layout, GridLayout):
-        scores = list(zip(NINTHS, _ninths(layout, values), strict=True))
+        scores = list(zip(NINTHS, ninths(layout, values), strict=True))
     else:
         scores = [(whole, float(values.sum()))]
     parts = [Part(name, value, entry) for name, value in scores]
@@ -143,7 +143,7 @@ def _named_parts(layout: Layout, values: Float[Tensor, " feature"], whole: str, 
     return [*parts, Part("special positions", outside, entry)]
 
 
-def _ninths(layout: GridLayout, values: Float[Tensor, " feature"]) -> list[float]:
+def ninths(layout: GridLayout, values: Float[Tensor, " feature"]) -> list[float]:
     """Per-feature values summed by the ninth of the original picture in which a cell's centre lies."""
     boxes = layout.cell_boxes().double()
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -153,10 +153,12 @@ def _ninths(layout: GridLayout, values: Float[Tensor, " feature"]) -> list[float
     return [float(v) for v in sums]
 
 
-def _largest(parts: list[Part], most: int = 3) -> list[Part]:
+def largest(parts: Sequence[Part], most: int = 3) -> list[Part]:
+    """The largest parts, largest first, without those that are small beside the first."""
     ordered = sorted(parts, key=lambda part: -abs(part.value))
     return [part for part in ordered[:most] if abs(part.value) >= max(_SMALL * abs(ordered[0].value), 5e-5)]
 
 
-def _listed(parts: list[Part]) -> str:
+def listed(parts: Sequence[Part]) -> str:
+    """Parts for a sentence: each with its name and signed value."""
     return ", ".join(f"{part.name} {part.value:+.4f}" for part in parts)

@@ -1,0 +1,133 @@
+"""Zero-shot classification: how often a model is right, and why it is wrong where it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from secondsight.answers.collection import Progress
+from secondsight.answers.report import Answer, write_answer
+from secondsight.answers.zero_shot.cases import Cases, why
+from secondsight.answers.zero_shot.classes import TEMPLATE, Classifier, Names, check_templates, class_names, fill
+from secondsight.answers.zero_shot.margins import explain_margins
+from secondsight.answers.zero_shot.sections import sections
+from secondsight.data.grounded import GroundedDataset
+from secondsight.data.labelled import LabelledData, LabelledImage, open_labelled
+from secondsight.evaluation.report import parquet, write_bytes
+from secondsight.methods import IntegratedJacobian, Method
+from secondsight.model import DualEncoder
+from secondsight.scale.decompose import Report, decompose
+from secondsight.scale.sources import Source
+from secondsight.scale.store import open_store
+from secondsight.support.errors import InputError
+
+__all__ = ["TEMPLATE", "Classifier", "zero_shot"]
+
+Decompose = Callable[..., Report]
+"""`secondsight.scale.decompose`, or one with the same arguments that uses a cluster."""
+
+
+def zero_shot(
+    data: str | Path | GroundedDataset | LabelledData,
+    model: DualEncoder,
+    out: str | os.PathLike[str],
+    method: Method | type[Method] | str | None = None,
+    *,
+    classes: Names | Sequence[str] | str | Path | None = None,
+    templates: str | Path | Sequence[str] = (TEMPLATE,),
+    articles: bool = False,
+    alpha: float = 0.05,
+    dtype: str = "float16",
+    limit: int | None = None,
+    engine: Decompose = decompose,
+    progress: Progress | None = None,
+) -> Answer:
+    """Classify labelled images by the prompts of their classes, and explain every answer in parts that add up exactly.
+
+    `data` are labelled images, see `open_labelled`; `classes` are names, names with the words that prompts use for them, or a
+    file of them, by default those of the data; `templates` are prompts with {} in the place of the word, or the `Path` of a
+    file of them, taken literally unless `articles` sets "a" or "an". The default method attributes the last image layer and
+    the prompts' token embeddings, where a class's word is not yet mixed into the end token. `alpha` is the false discovery
+    rate of what is claimed beyond chance.
+
+    The report and its tables are written to `out`, beside the stores of images (in `dtype`) and prompts, from which a stopped
+    call goes on. "records" of the answer, also records.parquet, has each image's answer, margin and parts. Raises
+    `InputError` for data, classes or templates that cannot be used, or a model without an image and a text side.
+    """
+    labelled = open_labelled(data).first(limit)
+    if not model.factorises:
+        raise InputError(
+            f"{model.name!r} matches token by token, and a class has one direction: use a model with one embedding"
+        )
+    names, filled = class_names(classes, labelled), check_templates(templates)
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha={alpha!r} must lie between 0 and 1")
+    prompts = {name: [fill(t, word, articles) for t in filled for word in words] for name, words in names.items()}
+    texts = list(dict.fromkeys(prompt.text for of_class in prompts.values() for prompt in of_class))
+    folder, used_method = Path(out), model.storable(_method(model) if method is None else method)
+    sources = {
+        "text": Source("text", texts, texts.__getitem__),
+        "image": Source("image", labelled.keys, _Images(labelled)),
+    }
+    reports = {}
+    for kind, source in sources.items():
+        options: dict[str, Any] = dict(progress=_told(kind, progress))
+        if kind == "text":
+            reports[kind] = decompose(
+                source, model, folder / kind, used_method, dtype="float32", truncate=False, **options
+            )
+        else:
+            reports[kind] = engine(source, model, folder / kind, used_method, dtype=dtype, **options)
+    for text, reason in reports["text"].problems.items():
+        raise InputError(f"the prompt {text!r} cannot be used: {reason}")
+    classifier, images = Classifier(prompts, open_store(folder / "text")), open_store(folder / "image")
+    margins = explain_margins(
+        labelled, images, classifier, progress and (lambda done, whole: progress("explaining", done, whole))
+    )
+    margins.records["why"] = [why(record) for record in margins.records.to_dict("records")]
+    facts = {
+        "data": f"{labelled.name}, {len(margins.records)} images of {len(set(labelled.labels))} classes",
+        "classes": len(names),
+        "templates": "; ".join(filled),
+        "model": model.name,
+        "similarity": model.measure,
+        "method": images.facts["method"]["name"],
+        "largest part of a margin that is not attributed": f"{margins.records['not attributed'].abs().max():.1e}",
+    }
+    answer = write_answer(
+        folder,
+        "zero-shot classification",
+        "Images are given the class whose prompts they are closest to. Which words and regions decide, and what is decided "
+        "before the picture is seen? records.parquet has every image with all its parts.",
+        sections(margins, Cases(labelled, images, classifier), alpha),
+        facts,
+        {**labelled.problems, **reports["image"].problems},
+    )
+    write_bytes(folder / "records.parquet", parquet(margins.records))
+    answer["records"] = margins.records
+    return answer
+
+
+def _method(model: DualEncoder) -> Method:
+    """The last layer of images and the token embeddings of texts, in the order of the model's sides."""
+    last, embeddings = -1, "grounded"
+    return IntegratedJacobian(layer=(embeddings, last) if model.left.kind == "text" else (last, embeddings))
+
+
+class _Images:
+    """Reads labelled images as inputs of a model; a class, so that it can be sent to other processes."""
+
+    def __init__(self, data: LabelledData) -> None:
+        self.data = data
+
+    def __call__(self, index: int) -> Any:
+        image: LabelledImage = self.data[index]
+        return image.image
+
+
+def _told(kind: str, progress: Progress | None) -> Callable[[Report], None] | None:
+    if progress is None:
+        return None
+    return lambda report: progress(f"decomposing {kind}s", report.done + report.skipped, report.whole)
