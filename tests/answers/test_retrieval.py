@@ -15,8 +15,9 @@ from secondsight.__main__ import main
 from secondsight.algebra.layout import GridLayout, TokenLayout
 from secondsight.answers import Collection, collect, open_collection
 from secondsight.answers.retrieval import retrieval
+from secondsight.answers.retrieval.alike import Likeness
 from secondsight.answers.retrieval.misses import explain_miss
-from secondsight.answers.retrieval.ranks import directions, ranks_of
+from secondsight.answers.retrieval.ranks import Ranks, directions, ranks_of
 from secondsight.answers.retrieval.tables import winner_table
 from secondsight.data import ListedDataset, Scenes
 
@@ -292,3 +293,28 @@ def test_bad_calls_end_in_a_sentence(arguments, problem, tmp_path, monkeypatch, 
         main()
     assert ended.value.code == 2
     assert problem in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("rival", "says"),
+    [
+        ("A red dog chases two cats", "same input"),
+        ("two cats chases a red dog", "word order"),
+        ("red dogs and a cat", "same words"),
+        ("a blue car", None),
+    ],
+)
+def test_captions_say_whether_the_winner_is_as_right(rival, says):
+    texts = {"right/0": "a red dog chases two cats", "winner/0": rival}
+    texts |= {f"other{i}/0": f"a tree of kind {i}" for i in range(20)}
+    pairs = [(key.split("/")[0], key) for key in texts]
+    everything = collection(
+        {image: picture(torch.zeros(4, 3)) for image, _ in pairs},
+        {key: caption(torch.zeros(len(text.split()), 3), text.split()) for key, text in texts.items()},
+        pairs,
+    )
+    forward, backward = directions(everything)
+    won = Ranks(np.full(22, 2), np.arange(22), np.full(22, 1))
+    assert Likeness(everything)(forward, 0, won) == says
+    if says != "same words":  # counted by the words of the winner
+        assert Likeness(everything)(backward, 0, won) == says

@@ -11,7 +11,6 @@ import numpy as np
 from secondsight.answers.collection import Collection, Progress, collect
 from secondsight.answers.report import Answer, write_answer
 from secondsight.answers.retrieval.alike import Likeness
-from secondsight.answers.retrieval.cases import Photographs
 from secondsight.answers.retrieval.misses import Miss, explain_miss
 from secondsight.answers.retrieval.pairs import PREFIX, collect_pairs
 from secondsight.answers.retrieval.ranks import ABOVE, PLAIN, Direction, Ranks, directions, ranks_of
@@ -68,12 +67,11 @@ def retrieval(
             by[ABOVE] = ranks_of(way, above_usual=True)
         rankings.append(by)
         misses.append(_explained(way, by, likeness, explained, seed, progress))
-    photographs = Photographs(collection)
     sections = [recall_section(ways, rankings, depths, alpha, seed)]
     for way, by, of_way in zip(ways, rankings, misses, strict=True):
-        sections.append(miss_section(way, by[PLAIN], of_way, photographs))
-    sections.append(word_section(misses, photographs))
-    sections.append(winner_section(ways, [by[PLAIN] for by in rankings], misses, alpha, photographs))
+        sections.append(miss_section(way, by[PLAIN], of_way, collection))
+    sections.append(word_section(misses, collection))
+    sections.append(winner_section(ways, [by[PLAIN] for by in rankings], misses, alpha, collection))
     sections += class_section(ways, [by[PLAIN] for by in rankings], likeness.annotations, alpha, seed)
     return write_answer(
         Path(out),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from secondsight.algebra.layout import Layout, word_scores
+from secondsight.algebra.layout import Layout
 from secondsight.answers.collection import Collection
+from secondsight.answers.pictures import photograph, scored_pieces
 from secondsight.answers.report import Case
 from secondsight.answers.retrieval.misses import Miss
-from secondsight.inputs.images import open_image
 
 HEIGHT = 240
 """The height of two photographs beside each other, in pixels."""
@@ -23,23 +23,7 @@ GAP = 6
 Pieces = list[tuple[str, float | None]]
 
 
-class Photographs:
-    """The photographs of a collection by key; None where the data is not at hand."""
-
-    def __init__(self, collection: Collection) -> None:
-        self.collection = collection
-        self.numbers: Mapping[str, int] = {
-            image: number for number, (image, _) in reversed(list(enumerate(collection.pairs)))
-        }
-
-    def __call__(self, key: str) -> Image.Image | None:
-        """The photograph of an image's key."""
-        if self.collection.data is None or key not in self.numbers:
-            return None
-        return open_image(self.collection.example(self.numbers[key]).image)
-
-
-def case_of(miss: Miss, photographs: Photographs) -> Case:
+def case_of(miss: Miss, collection: Collection) -> Case:
     """A miss as a case. Red speaks for the winner and blue for the right one, in every picture and word."""
     margin = miss.lead.margin
     first, second = (hit.entry.layout for hit in (miss.lead.first, miss.lead.second))
@@ -49,35 +33,27 @@ def case_of(miss: Miss, photographs: Photographs) -> Case:
         f"(rank {miss.rank}); {miss.reason}: {miss.sentence()}"
     )
     if first.modality == "image":
-        photos = photographs(miss.winner), photographs(miss.right)
+        photos = photograph(collection, miss.winner), photograph(collection, miss.right)
         columns = margin.matrix.double().sum(0) + margin.right_effects.double()
         words = coloured(margin.right_layout, columns)
         if photos[0] is None or photos[1] is None:
             return Case(words=words, facts=facts)
         heats = [layout.heatmap(part).numpy() for layout, part in zip((first, second), values, strict=True)]
         photo, heat = beside([photos[0], photos[1]], heats)
-        return Case(photo, heat, words=words, facts=f"left the winner, right the right one: {facts}", width=2 * HEIGHT)
+        return Case(photo, heat, words=words, facts=f"On the left the {facts}", width=2 * HEIGHT)
     words = [("winner: ", None), *coloured(first, values[0]), (" · right: ", None), *coloured(second, values[1])]
     if miss.by_query_words:
         columns = margin.matrix.double().sum(0) + margin.right_effects.double()
         words = [("query: ", None), *coloured(margin.right_layout, columns), (" · ", None), *words]
         return Case(words=words, facts=facts)
-    query = photographs(miss.query)
+    query = photograph(collection, miss.query)
     shown = None if query is None else margin.right_layout.heatmap(margin.toward_right(None)).double().numpy()
     return Case(query, shown, words=words, facts=facts, width=HEIGHT)
 
 
 def coloured(layout: Layout, values: Float[Tensor, " feature"]) -> Pieces:
-    """A text in pieces: its words with their values, and what is between them."""
-    text, pieces, end = layout.text, [], 0
-    scores = word_scores(layout, values) if layout.words else []
-    for word, (name, score) in zip(layout.words, scores, strict=True):
-        if text is None:
-            pieces += [(name, score), (" ", None)]
-            continue
-        pieces += [(text[end : word.start], None), (name, score)]
-        end = word.end
-    return [piece for piece in [*pieces, ((text or "")[end:], None)] if piece[0]]
+    """A text in pieces, each word with its value."""
+    return scored_pieces(layout, {word: float(values[list(word.features)].sum()) for word in layout.words})
 
 
 def beside(photos: Iterable[Image.Image], heats: Iterable[np.ndarray]) -> tuple[Image.Image, np.ndarray]:

@@ -26,6 +26,7 @@ REASONS: dict[str, str] = {
     "not explained": "most of the lead is missed by the explanation",
     "word order": "the winner's caption has the same words in another order",
     "same objects": "the winner shows every object that is named, as few others do (annotations)",
+    "same words": "the captions of the winner have at least half of the words, by their rarity, as few others have",
     "usual similarity": "most of the lead is there for every query: the winner is closer to all of them",
     "entry alone": "more of the lead is what the two have alone, against an empty query, than what the words add",
     "special positions": "more of the lead is at special positions, such as the end of the text, than at words",
@@ -51,8 +52,8 @@ class Miss:
     """A query whose right entry is not first, with the lead of the winner over the right one.
 
     `lead_value` = `words` + `alone` + `special` + `unexplained`, exactly. `usual` is by how much the winner is closer to
-    all queries; None for token vectors. `alike` is "same input", "word order" or "same objects" where captions and
-    annotations say so.
+    all queries; None for token vectors. `alike` is what captions and annotations say, of the reasons that begin
+    with "same" or "word".
     """
 
     direction: Direction
@@ -172,8 +173,9 @@ class Miss:
             "not explained": f"the explanation misses {self.unexplained:+.4f} of {lead}",
             "word order": f"the same words in another order; most by {word}",
             "same objects": f"both show every object that is named; most by {word}",
-            "usual similarity": f"the winner is closer to every {query} by {usual:+.4f}, of a lead of {lead}",
-            "entry alone": f"the two {entry}s alone, whatever the {query}: {self.alone:+.4f} of {lead}",
+            "same words": f"the winner's captions have most of the words too; most by {word}",
+            "usual similarity": f"the winner is closer to every {query} by {usual:+.4f}, of a lead of {lead}; then by {word}",
+            "entry alone": f"the two {entry}s alone, against an empty {query}: {self.alone:+.4f} of {lead}; then by {word}",
             "special positions": f"special positions of the text: {self.special:+.4f} of {lead}",
             "missing word": f"the right {entry} gains nothing from {word}"
             if self.by_query_words

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
+from secondsight.answers.collection import Collection
 from secondsight.answers.report import MOST_CASES, Case, Claim, Section
 from secondsight.answers.retrieval.alike import Annotations
-from secondsight.answers.retrieval.cases import Photographs, case_of
+from secondsight.answers.retrieval.cases import case_of
 from secondsight.answers.retrieval.misses import REASONS, Miss
 from secondsight.answers.retrieval.ranks import (
     ABOVE,
@@ -82,7 +84,7 @@ def _change_claim(way: Direction, row: pd.Series, alpha: float) -> Claim:
     return Claim(sentence, numbers=_plain(row))
 
 
-def miss_section(way: Direction, plain: Ranks, misses: Sequence[Miss], photographs: Photographs) -> Section:
+def miss_section(way: Direction, plain: Ranks, misses: Sequence[Miss], collection: Collection) -> Section:
     """The reasons of one direction's misses, each with its largest leads."""
     query, entry = way.nouns
     title = f"Why a {query} misses its {entry}"
@@ -106,13 +108,13 @@ def miss_section(way: Direction, plain: Ranks, misses: Sequence[Miss], photograp
         if row.reason == "usual similarity":
             back = sum(m.rank_above_usual == 1 for m in of_reason)
             sentence = f"{sentence[:-1]}; above usual, {back} of them have the right one first."
-        cases = [case_of(miss, photographs) for miss in of_reason[:MOST_CASES]]
+        cases = [case_of(miss, collection) for miss in of_reason[:MOST_CASES]]
         claims.append(Claim(sentence, cases, {"direction": way.name, "reason": row.reason, "misses": int(row.misses)}))
     tables = {f"reasons {way.name}": reasons, f"misses {way.name}": miss_table(misses)}
     return Section(title, about, claims, tables)
 
 
-def word_section(misses: Sequence[Sequence[Miss]], photographs: Photographs) -> Section:
+def word_section(misses: Sequence[Sequence[Miss]], collection: Collection) -> Section:
     """The words that add most to wrong leads."""
     claims: list[Claim] = []
     tables = {}
@@ -121,9 +123,9 @@ def word_section(misses: Sequence[Sequence[Miss]], photographs: Photographs) -> 
             continue
         way, table = of_way[0].direction, word_table(of_way)
         tables[f"words {way.name}"] = table
-        for row in table.head(WORDS_TOLD).to_dict("records"):
+        for row in table[table["top word of"] > 0].head(WORDS_TOLD).to_dict("records"):
             with_word = [(part.part, miss) for miss in of_way for part in miss.words if part.word == row["word"]]
-            cases = [case_of(miss, photographs) for _, miss in sorted(with_word, key=lambda scored: -scored[0])[:3]]
+            cases = [case_of(miss, collection) for _, miss in sorted(with_word, key=lambda scored: -scored[0])[:3]]
             claims.append(
                 Claim(
                     f"{way.name}: “{row['word']}” adds {row['sum of leads']:.3f} to the leads of {row['misses']} wrong "
@@ -145,7 +147,7 @@ def winner_section(
     plain: Sequence[Ranks],
     misses: Sequence[Sequence[Miss]],
     alpha: float,
-    photographs: Photographs,
+    collection: Collection,
 ) -> Section:
     """The entries that win wrongly more often than by chance."""
     claims: list[Claim] = []
@@ -156,6 +158,8 @@ def winner_section(
             continue
         tables[f"wrong winners {way.name}"] = table
         groups = f"{direction_group(way)}s"
+        if "usual similarity" in table:
+            claims.append(_usual_claim(way, winner_table(way, ranking, winners_only=False), alpha, len(ways)))
         significant = table[table["q"] <= alpha]
         for row in significant.head(WINNERS_TOLD).to_dict("records"):
             usual = ""
@@ -168,7 +172,7 @@ def winner_section(
                 f"{way.name}: {way.nouns[1]} {row['winner']} wins wrongly for {row['wrong wins']} {way.nouns[0]}s of "
                 f"{row[groups]} {groups}; by chance {row['expected']:.1f} are expected (q {row['q']:.1g}).{usual}"
             )
-            cases = _winner_cases(way, row["winner"], of_way, photographs)
+            cases = _winner_cases(way, row["winner"], of_way, collection)
             claims.append(Claim(sentence, cases, {**row, "direction": way.name}))
     about = (
         f"Entries that come first where something else is right. Chance takes every wrong entry as equally likely, so that a "
@@ -184,9 +188,28 @@ def winner_section(
     )
 
 
-def _winner_cases(way: Direction, winner: str, misses: Sequence[Miss], photographs: Photographs) -> list[Case]:
+def _usual_claim(way: Direction, table: pd.DataFrame, alpha: float, tests: int) -> Claim:
+    """Whether entries that are closer to all queries win wrongly more often; p is Bonferroni's for so many tests."""
+    counts = table[f"{direction_group(way)}s"]
+    constant = counts.nunique() < 2 or table["usual similarity"].nunique() < 2
+    rho, p = (0.0, 1.0) if constant else spearmanr(table["usual similarity"], counts)
+    p = min(float(p) * tests, 1.0)
+    queries, entries = (f"{noun}s" for noun in way.nouns)
+    says = f"{entries} that are closer to all {queries} win wrongly {'more' if rho > 0 else 'less'} often"
+    says = (
+        says
+        if p <= alpha
+        else f"no relation is seen between how close {entries} are to all {queries} and how often they win"
+    )
+    numbers = {"direction": way.name, "rho": float(rho), "p": float(p), "entries": len(table)}
+    return Claim(
+        f"{way.name}: {says} (Spearman's ρ {rho:+.2f}, p {p:.2g}, over {len(table)} {entries}).", numbers=numbers
+    )
+
+
+def _winner_cases(way: Direction, winner: str, misses: Sequence[Miss], collection: Collection) -> list[Case]:
     won = sorted((miss for miss in misses if miss.winner == winner), key=lambda miss: -miss.lead_value)
-    return [case_of(miss, photographs) for miss in won[:3]]
+    return [case_of(miss, collection) for miss in won[:3]]
 
 
 def class_section(

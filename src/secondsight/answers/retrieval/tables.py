@@ -94,7 +94,7 @@ def word_table(misses: Sequence[Miss]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def winner_table(direction: Direction, plain: Ranks) -> pd.DataFrame:
+def winner_table(direction: Direction, plain: Ranks, *, winners_only: bool = True) -> pd.DataFrame:
     """How often every entry wins wrongly, against chance: every wrong entry as likely.
 
     Counted are photographs (or documents) with at least one query that it wins, as queries of one are not independent. The
@@ -127,7 +127,8 @@ def winner_table(direction: Direction, plain: Ranks) -> pd.DataFrame:
         table["usual similarity"] = usual
         table["usual rank"] = pd.Series(usual).rank(ascending=False, method="min").astype(int)
         table["hub"] = usual > usual.mean() + HUB_DEVIATIONS * usual.std()
-    table = table[table["wrong wins"] > 0]
+    if winners_only:
+        table = table[table["wrong wins"] > 0]
     return table.sort_values([group, "wrong wins"], ascending=False, kind="stable", ignore_index=True)
 
 
