@@ -1,6 +1,7 @@
 """Stores of vectors with a known structure, in which tests plant an ignored word, a hub or a word that rests on a region."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -13,6 +14,12 @@ from secondsight.scale.store import create_store, write_part
 
 NOUNS = ("cat", "dog", "boat", "tree", "house", "car", "bird", "cup")
 GRID = (3, 3)
+
+
+@cache
+def _model():
+    """Any model: a store names the one it was made by."""
+    return ss.load("scenes")
 
 
 @dataclass
@@ -40,9 +47,8 @@ class World:
         generator = np.random.default_rng(self.seed)
         directions = np.linalg.qr(generator.normal(size=(self.joint, self.joint)))[0][: len(NOUNS)]
         nouns = [generator.choice(len(NOUNS), 2, replace=False) for _ in range(self.images)]
-        model = ss.load("scenes")
         for side, kind in enumerate(("image", "text")):
-            create_store(folder / kind, model, ss.IntegratedJacobian(), side, "float32")
+            create_store(folder / kind, _model(), ss.IntegratedJacobian(), side, "float32")
         images = [self.image(generator, directions, nouns[i], i in self.hubs) for i in range(self.images)]
         texts = [self.text(generator, directions, nouns[i]) for i in range(self.images) for _ in range(self.captions)]
         self._write(folder / "image", [f"{i:04d}" for i in range(self.images)], images)
