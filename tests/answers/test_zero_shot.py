@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from typer.testing import CliRunner
 
 import models
 import secondsight as ss
 from secondsight.answers.zero_shot import classes, margins, tables, zero_shot
+from secondsight.cli import app
 from secondsight.data import Scenes
 from secondsight.data.labelled import LabelledData, LabelledImage, open_labelled
 from secondsight.scale.lead import NINTHS
@@ -238,3 +240,31 @@ def test_articles_are_set_where_asked_for():
     assert filled.text == "An apple is an apple."
     assert [filled.text[start:end] for start, end in filled.spans] == ["apple", "apple"]
     assert classes.fill("an {}", "cup", articles=True).text == "a cup"
+
+
+def test_the_command_writes_the_report(tmp_path):
+    for name, colour in COLOURS.items():
+        (tmp_path / "data" / name.replace(" ", "_")).mkdir(parents=True)
+        picture(colour, 3).save(tmp_path / "data" / name.replace(" ", "_") / "a.png")
+    command = ["evaluate", "zero-shot", "--model", "scenes", "--method", "last-layer", "--out", str(tmp_path / "out")]
+    command += [
+        "--data",
+        f"folder:{tmp_path / 'data'}",
+        "--option",
+        "template=a {} in a shop",
+        "--option",
+        "template={}",
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "of 3 images get their class" in result.output
+    assert open_store(tmp_path / "out" / "text").keys()[:2] == ["a bowl in a shop", "bowl"]
+    for wrong, message in (
+        (["--option", "prompt=x"], "has no option 'prompt'; it has template"),
+        (["--option", "templates=x.txt"], "give templates=FILE or template=TEXT, not both"),
+        (["--layer", "2"], "takes the layers with its method"),
+        (["--data", "folder:x"], "looks at one data"),
+    ):
+        result = CliRunner().invoke(app, command + wrong)
+        assert result.exit_code == 2
+        assert message in result.output

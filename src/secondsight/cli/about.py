@@ -45,6 +45,8 @@ def experiments() -> None:
                 "scenes-paper": "Use this when you have no data: all experiments in a drawn world, where the right answer "
                 "is known.",
                 "retrieval": "Use this when texts should find images: recall both ways, and why each miss is one.",
+                "zero-shot": "Use this when images have classes: accuracy by prompts, and why wrong answers are wrong; --data "
+                "folder:DIR with a folder per class, labels:FILE.csv or .jsonl with image and label, or objects with boxes.",
                 "--data": "\n  ".join(kind.help for kind in KINDS.values()),
             }
         )

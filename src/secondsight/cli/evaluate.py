@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from secondsight.cli.common import (
     progress_line,
     spinner,
 )
+from secondsight.cli.zero_shot import run_zero_shot
 from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Request:
     actors: int
     gpus: float
     quiet: bool
+    assignments: Sequence[str] = ()
 
     def progress(self) -> Callable[[str, int, int], None]:
         """A function that shows how many records of a setting are done."""
@@ -78,7 +80,7 @@ def evaluate(
     name: Annotated[
         str,
         typer.Argument(
-            help="See: secondsight experiments; or methods, paper, scenes-paper, retrieval.", metavar="NAME"
+            help="See: secondsight experiments; or methods, paper, scenes-paper, retrieval, zero-shot.", metavar="NAME"
         ),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for records, tables, figures and the report.")],
@@ -119,7 +121,7 @@ def evaluate(
         request = Request(
             name, out_dir, data or [], model or [], method or [], layer or [], limit, seed, rule,
             parse_options(option or []),
-            engine, address, actors, gpus, quiet,
+            engine, address, actors, gpus, quiet, option or [],
         )  # fmt: skip
         if name == "scenes-paper":
             _scenes_paper(request)
@@ -129,6 +131,8 @@ def evaluate(
             raise InputError(f"{name!r} needs data: give --data; see: secondsight experiments")
         elif name == "paper":
             _paper(request)
+        elif name == "zero-shot":
+            run_zero_shot(request)
         elif name == "methods":
             _methods(request)
         else:
@@ -233,7 +237,7 @@ def _experiment(request: Request) -> None:
 
     name = request.name
     if name not in EXPERIMENTS:
-        studies = "methods, paper, scenes-paper, retrieval"
+        studies = "methods, paper, scenes-paper, retrieval, zero-shot"
         raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, {studies}")
     request.check_single_data()
     methods, layers = request.parsed_methods(), request.parsed_layers()
