@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 import secondsight as ss
+from families import FAMILIES
 from models import clip, pixels, resnet, small, tokens
 from secondsight import InputError
 from secondsight.paths.pooled import PooledPath
@@ -43,6 +44,15 @@ def test_heads_of_both_sides_add_up_to_the_pair():
     image = explained(left=pixels(seed=3), right=pixels(seed=4))
     check_sums(image)
     check_sums(image.T)
+
+
+@pytest.mark.parametrize("family", ["hf-siglip", "hf-joined-vit-bert", "st-roberta-cls-dot"])
+def test_probes_and_blocks_that_norm_at_their_end(family):
+    """SigLIP's pooling probe, and the blocks of BERT, which norm after their sums."""
+    example = FAMILIES[family](torch.float64)
+    e = ss.explain(example.model, example.left[0], example.right[0], EXACT)
+    check_sums(e)
+    check_sums(e.T)
 
 
 def test_attention_pools_have_no_stream():

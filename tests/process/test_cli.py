@@ -27,7 +27,7 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 def explained(tmp_path_factory, builtin):
     del builtin  # skips where its weights are not installed
     folder = tmp_path_factory.mktemp("out")
-    names = [n for e in ("html", "png", "npz", "svg") for n in ("--out", f"e.{e}")]
+    names = [n for e in ("html", "png", "npz", "svg", "csv") for n in ("--out", f"e.{e}")]
     result = run("explain", PHOTO, CAPTION, "--select", "coffee", *names, "--json", "e.json", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder, result
@@ -43,7 +43,7 @@ def test_it_prints_the_words_the_terms_and_the_error(explained):
 
 def test_it_writes_the_requested_files(explained):
     folder, _ = explained
-    assert sorted(p.name for p in folder.iterdir()) == ["e.html", "e.json", "e.npz", "e.png", "e.svg"]
+    assert sorted(p.name for p in folder.iterdir()) == ["e.csv", "e.html", "e.json", "e.npz", "e.png", "e.svg"]
     assert Image.open(folder / "e.png").width > 1000
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 
-_ENDINGS = (".html", ".png", ".svg", ".pdf", ".json", ".npz")
+_ENDINGS = (".html", ".png", ".svg", ".pdf", ".json", ".npz", ".csv", ".parquet")
 
 Photo = Annotated[
     str,
@@ -86,7 +86,8 @@ Scale = Annotated[str, typer.Option(help="The number to explain: similarity, or 
 Files = Annotated[
     list[Path] | None,
     typer.Option(
-        "--out", help="Write .html, .png, .svg, .pdf or .npz; may be repeated. For many photographs: a folder."
+        "--out",
+        help="Write .html, .png, .svg, .pdf, .npz, .csv or .parquet; may be repeated. For many photographs: a folder.",
     ),
 ]
 Formats = Annotated[
