@@ -40,7 +40,8 @@ class ObjectWorld:
 
     Cells of an object, and those of no object, point along a direction of their class or background, words along that of
     their class. `rests` maps a class to the only other region, class or background, that its words point at besides their
-    own; words of `lost` classes point nowhere. With `noise` alone nothing points anywhere. `grid` is the side of the grid.
+    own; words of `lost` classes point nowhere, and with `exchangeable` nothing does. Two classes that are given `together`
+    are in every fifth picture. `grid` is the side of the grid.
     """
 
     count: int = 60
@@ -48,6 +49,7 @@ class ObjectWorld:
     noise: float = 0.05
     rests: dict = field(default_factory=dict)
     lost: tuple = ()
+    together: tuple = ()
     exchangeable: bool = False
     grid: int = 4
     joint: int = 24
@@ -60,6 +62,8 @@ class ObjectWorld:
         images, texts, pairs, examples = {}, {}, [], []
         for number in range(self.count):
             names = [str(name) for name in generator.choice(NAMES, 2, replace=False)]
+            if self.together and number % 5 == 0:
+                names = list(self.together)
             places = [PLACES[place] for place in generator.choice(3, 2, replace=False)]
             background = str(generator.choice(BACKGROUNDS))
             image, key = f"{number:03d}", f"{number:03d}/0"

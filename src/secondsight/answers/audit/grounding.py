@@ -207,4 +207,6 @@ def _case(collection: Collection, row: pd.Series) -> Case:
     phrase = next(phrase for phrase in example.phrases if phrase.span == span)
     layout = image_layout(collection.images[row["image"]].layout)
     facts = f"“{row['word']}”: {row['share']:.0%} in the box, chance {row['chance']:.0%}; image {row['image']}"
-    return map_case(collection, number, span, covered_share(layout, phrase.boxes), phrase.boxes, facts)
+    return map_case(
+        collection, collection.pairs[number], span, covered_share(layout, phrase.boxes), phrase.boxes, facts
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secondsight.answers.audit.grounding import grounding_section
+from secondsight.answers.audit.spurious import spurious_section
 from secondsight.answers.audit.words import words_section
 from secondsight.answers.collection import Collection, Progress, collect
 from secondsight.answers.report import Answer, Section, write_answer
@@ -55,7 +56,7 @@ def audit_collection(
     """The audit of stores that are there already, see `audit`."""
     check_alpha(alpha)
     options: dict[str, Any] = dict(alpha=alpha, seed=seed, progress=progress)
-    makers = [grounding_section] if collection.has_boxes else []
+    makers = [grounding_section, spurious_section] if collection.has_boxes else []
     # Token vectors that are matched one by one have no words whose parts add up over all images.
     if len(collection.images) > 1 and collection.texts[collection.pairs[0][1]].pairing is None:
         makers.append(words_section)
