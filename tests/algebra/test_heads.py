@@ -88,6 +88,15 @@ def test_parts_are_read_like_interactions():
     assert figure.texts[0].get_text().startswith(f"{strongest[0].name}: ")
 
 
+def test_heads_of_sides_without_a_part_and_of_margins():
+    """What is made of lazy sides has their heads."""
+    first, second = explained(), explained(right=tokens(9, 4, 30))
+    left, right = first.left_contributions, first.right_contributions
+    check_sums(left.without([3, 4]) @ right)
+    assert not (left.without([3, 4]) @ right).heads()[0].matrix[3:5].any()
+    check_sums((right - second.right_contributions) @ left)
+
+
 def test_nobody_pays_for_heads_who_does_not_ask(monkeypatch):
     def refuse(*_):
         raise AssertionError("heads were computed")
