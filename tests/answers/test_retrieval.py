@@ -203,17 +203,20 @@ def test_what_entries_have_alone_is_told_from_words():
     assert miss.alone == pytest.approx(12)
 
 
-def test_an_entry_that_wins_everywhere_is_significant_and_no_other():
-    images = {f"i{i}": picture(torch.eye(20)[[i] * 4]) for i in range(20)}
-    images["i0"] = picture(torch.ones(4, 20))
-    texts = {f"i{i}/0": caption(torch.eye(20)[[i, i, i]] * 0.9) for i in range(20)}
-    for i in range(12):
-        texts[f"i{i}/0"] = caption(torch.eye(20)[[(i + 1) % 20] * 3])
+def test_an_entry_that_wins_everywhere_is_significant_and_a_hub():
+    n = 60
+    size = 0.8 + 0.4 * torch.rand(n, generator=torch.Generator().manual_seed(0))
+    images = {f"i{i}": picture(torch.eye(n)[[i] * 4] * size[i]) for i in range(n)}
+    images["i0"] = picture(torch.ones(4, n))
+    texts = {f"i{i}/0": caption(torch.eye(n)[[i] * 3]) for i in range(n)}
     direction = directions(collection(images, texts, [(key.split("/")[0], key) for key in texts]))[0]
-    table = winner_table(direction, ranks_of(direction))
-    assert list(table[table["q"] <= 0.05]["winner"]) == ["i0"]
+    ranking = ranks_of(direction)
+    table = winner_table(direction, ranking)
+    assert list(table["winner"][table["q"] <= 0.05]) == ["i0"]
     assert bool(table.set_index("winner").loc["i0", "hub"])
-    assert table["wrong wins"].sum() == int((ranks_of(direction).rank > 1).sum())
+    assert table["wrong wins"].sum() == int((ranking.rank > 1).sum()) > 20
+    whole = winner_table(direction, ranking, winners_only=False)
+    assert (len(whole), int(whole["hub"].sum())) == (n, 1)
 
 
 def test_the_report_of_a_data_set_says_why(world, collected, tmp_path):

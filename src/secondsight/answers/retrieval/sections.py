@@ -153,7 +153,7 @@ def winner_section(
     claims: list[Claim] = []
     tables = {}
     for way, ranking, of_way in zip(ways, plain, misses, strict=True):
-        table = winner_table(way, ranking)
+        table = winner_table(way, ranking, alpha)
         if not len(table):
             continue
         tables[f"wrong winners {way.name}"] = table
@@ -177,7 +177,7 @@ def winner_section(
     about = (
         f"Entries that come first where something else is right. Chance takes every wrong entry as equally likely, so that a "
         f"photograph that resembles many others is told as well; the false discovery rate is at most {alpha:g}. A hub's mean "
-        "similarity to all queries is two standard deviations above that of the others."
+        "similarity to all queries is an outlier of the others', as in secondsight audit."
     )
     return Section(
         "Which entries win wrongly",

@@ -12,8 +12,7 @@ from scipy.stats import poisson
 from secondsight.answers.retrieval.alike import Annotations
 from secondsight.answers.retrieval.misses import REASONS, Miss
 from secondsight.answers.retrieval.ranks import Direction, Ranks, direction_group, intervals
-from secondsight.answers.significance import q_values
-from secondsight.scale.usual import HUB_DEVIATIONS
+from secondsight.answers.significance import outlier_p, q_values
 
 
 def miss_table(misses: Sequence[Miss]) -> pd.DataFrame:
@@ -94,11 +93,12 @@ def word_table(misses: Sequence[Miss]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def winner_table(direction: Direction, plain: Ranks, *, winners_only: bool = True) -> pd.DataFrame:
+def winner_table(direction: Direction, plain: Ranks, alpha: float = 0.05, *, winners_only: bool = True) -> pd.DataFrame:
     """How often every entry wins wrongly, against chance: every wrong entry as likely.
 
     Counted are photographs (or documents) with at least one query that it wins, as queries of one are not independent. The
-    upper tail of a Poisson distribution gives p, the false discovery rate of all entries q. `hub` as in `search`.
+    upper tail of a Poisson distribution gives p, the false discovery rate of all entries q. `hub`: the usual similarity is an
+    outlier at the false discovery rate `alpha`, as in the audit.
     """
     wrong = np.flatnonzero(plain.rank > 1).tolist()
     group = f"{direction_group(direction)}s"
@@ -126,7 +126,9 @@ def winner_table(direction: Direction, plain: Ranks, *, winners_only: bool = Tru
         usual = direction.usual.numpy()
         table["usual similarity"] = usual
         table["usual rank"] = pd.Series(usual).rank(ascending=False, method="min").astype(int)
-        table["hub"] = usual > usual.mean() + HUB_DEVIATIONS * usual.std()
+        outlying = outlier_p(usual)
+        table["hub"] = False
+        table.loc[outlying < 1, "hub"] = q_values(outlying[outlying < 1]) <= alpha
     if winners_only:
         table = table[table["wrong wins"] > 0]
     return table.sort_values([group, "wrong wins"], ascending=False, kind="stable", ignore_index=True)
