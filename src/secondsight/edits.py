@@ -69,7 +69,7 @@ class Removal:
 
         Raises `InputError` for special positions where they do not exist.
         """
-        return torch.stack([self._weights(layout, part) for part in several(selection)]).amax(0)
+        return torch.stack([self._weights(layout, part) for part in several(selection)]).sum(0).clamp(max=1)
 
     def _weights(self, layout: Layout, selection: Any) -> Tensor:
         weights = layout.select(selection)

@@ -17,7 +17,7 @@ from secondsight.evaluation import EXPERIMENTS, evaluate
 from secondsight.evaluation.experiments.sanity import shuffle_weights
 from secondsight.evaluation.setting import settings
 
-BY_EMBEDDINGS = {"faithfulness", "perturbation"}
+BY_EMBEDDINGS = {"edits", "faithfulness", "perturbation"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model does not know")
 

@@ -66,8 +66,8 @@ def several(selection: Any) -> list[Any]:
 
 
 def removed_weights(layout: Layout, selection: Any) -> Float[Tensor, " feature"]:
-    """What a selection, or each of a list of them, takes away of every feature, 0 … 1; of two that overlap the larger."""
-    return torch.stack([layout.select(part) for part in several(selection)]).amax(0)
+    """What a selection, or all of a list of them, take away of every feature, 0 … 1."""
+    return torch.stack([layout.select(part) for part in several(selection)]).sum(0).clamp(max=1)
 
 
 def predict(pair: Interactions, left: Any = None, right: Any = None) -> Edit:

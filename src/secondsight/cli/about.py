@@ -16,6 +16,7 @@ USES = {
     "compare": "Use this when you have two checkpoints, methods or layers: which points at objects better, class by class?",
     "cost": "Use this when time matters: seconds for each pair, and how many runs of the model that is.",
     "discrimination": "Use this when captions name two things: does each word light up its own object and not the other?",
+    "edits": "Use this when you ask if scores can be trusted: do they predict what really taking words and boxes away does?",
     "failures": "Use this when you want to see where your model goes wrong: its worst cases, to look at and sort.",
     "faithfulness": "Use this when you ask if an explanation is true to the model: does it predict what hiding parts does?",
     "hard-negatives": "Use this when you want to know what one wrong word in a caption changes, and where.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ from secondsight.cli.common import (
     spinner,
     warn,
 )
+from secondsight.cli.edits import How, check_edit, edited
 from secondsight.cli.many import explain_pairs, is_many, read_pairs
 from secondsight.support.errors import InputError
 
@@ -90,6 +92,17 @@ Files = Annotated[
         help="Write .html, .png, .svg, .pdf, .npz, .csv or .parquet; may be repeated. For many photographs: a folder.",
     ),
 ]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(help="Words of the caption to leave out: what the number would be, as predicted; may be repeated."),
+]
+WithoutBox = Annotated[
+    list[str] | None,
+    typer.Option(help="x0,y0,x1,y1 of the photo to leave out, with or without words; may be repeated."),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Really leave that out and encode again: the measured number as well.")
+]
 Formats = Annotated[
     list[str] | None,
     typer.Option("--format", help="Endings of the files in that folder; may be repeated; default: html."),
@@ -104,6 +117,10 @@ def explain(
     against: Against = None,
     select: Select = None,
     box: BoxText = None,
+    without: Without = None,
+    without_box: WithoutBox = None,
+    verify: Verify = False,
+    how: How = "replaced",
     method: MethodName = "grounded",
     layer: Layer = None,
     quadrature: Quadrature = None,
@@ -124,7 +141,8 @@ def explain(
     with plain_errors():
         many = is_many(photo)
         if many:
-            _check_many(photo, out_file, json_file, formats, box or against)
+            _check_many(photo, out_file, json_file, formats, box or against or without or without_box)
+        check_edit([*(without or []), *(without_box or [])], verify)
         region = None if box is None else parse_box(box)
         json_to_terminal = str(json_file) == "-"
         files = [*(out_file or []), *([] if json_file is None or json_to_terminal else [json_file])]
@@ -159,12 +177,17 @@ def explain(
             # Both fail on bad input, so they come before anything is printed or written.
             selection = _selection(select, e)
             scores = _word_scores(e, region)
+            edit = edited(e, dual, without, without_box, verify=verify, how=how)
+            if edit is not None:
+                e = replace(e, about={**e.about, "edit": edit.to_json()})
             for path in files:
                 e.save(path, selection, box=region)
         if json_to_terminal:
             print(json.dumps(e.to_json(), ensure_ascii=False))
         elif not quiet:
             _print(e, selection, region, scores, select, box)
+            if edit is not None:
+                out.print(edit.sentence, soft_wrap=True)
             for path in files:
                 print_written(path)
 
@@ -186,7 +209,7 @@ def _check_many(
             f"{photo!r} is a folder or a list: give one folder for the files of its photographs, --out FOLDER"
         )
     if json_file is not None or single:
-        raise InputError("--json, --box and --against are for one pair: with many, use --format json")
+        raise InputError("--json, --box, --against and --without are for one pair: with many, use --format json")
     for ending in formats or []:
         if f".{ending}" not in _ENDINGS:
             raise InputError(f"unknown --format {ending!r}; known: {', '.join(e[1:] for e in _ENDINGS)}")

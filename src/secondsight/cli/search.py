@@ -14,6 +14,7 @@ import typer
 from rich.text import Text
 
 from secondsight.cli.common import Device, check_writable, err, out, plain_errors, print_written, spinner
+from secondsight.cli.edits import How, check_edit, parsed_selections, print_places
 from secondsight.cli.scale import StoreFolder
 from secondsight.support.errors import InputError
 
@@ -44,6 +45,14 @@ def search(
         typer.Option(help="Your own ordinary captions, one a line, or a folder of photographs if the query is one."),
     ] = None,
     compare: Annotated[str | None, typer.Option(help="Two ranks, such as 1,2: why the first leads the second.")] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Words of the query to leave out; may be repeated. For a photograph x0,y0,x1,y1."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Really leave --without out and encode again: ranks by both.")
+    ] = False,
+    how: How = "deleted",
     explain: Annotated[int | None, typer.Option(help="A rank: explain that hit anew; writes --out.", min=1)] = None,
     data: Annotated[
         str | None, typer.Option(help="What the store was made of, such as photos:FOLDER, to show its photographs.")
@@ -56,12 +65,15 @@ def search(
     with plain_errors():
         ranks = None if compare is None else _parse_ranks(compare)
         _check_options(rank, ranks, explain, out_file)
+        check_edit(without, verify)
         with spinner("loading libraries"):
+            from secondsight.algebra.edit import described
             from secondsight.encoders.registry import load
             from secondsight.scale import open_store
             from secondsight.scale import search as best_matches
             from secondsight.scale.place import move_model
-            from secondsight.scale.query import query_of, query_side
+            from secondsight.scale.query import edited_query, query_of, query_side
+            from secondsight.scale.search import edited_ranking
         opened = open_store(store)
         with spinner(f"loading {model}"):
             dual = move_model(load(model), device, precision)
@@ -76,8 +88,14 @@ def search(
             raise InputError("a late-interaction model has no usual similarities: use --rank similarity")
         used_rank = rank or ("similarity" if ordinary is None else "above-usual")
         most = max(k, *(ranks or ()), explain or 0)
-        hits = best_matches(opened, query_of(opened, dual, query), most, rank=used_rank, ordinary=ordinary)
+        removed = None if without is None else parsed_selections(without, by_text)
+        encoded = query_of(opened, dual, query)
+        hits = best_matches(opened, encoded, most, without=removed, rank=used_rank, ordinary=ordinary)
         _print_hits(hits[:k], used_rank)
+        if removed is not None:
+            measured = edited_query(opened, dual, query, removed, how)[1] if verify else None
+            places = edited_ranking(opened, encoded, removed, k, measured=measured, rank=used_rank, ordinary=ordinary)
+            print_places(places, described(encoded.layout, removed))
         if ranks is not None:
             _print_lead(_hit(hits, ranks[0]).compare(_hit(hits, ranks[1])))
         _write_page(opened, dual, hits, query, ranks, explain, data, out_file)

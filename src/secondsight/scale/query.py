@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from secondsight.algebra.contributions import Contributions
+from secondsight.edits import HOW, Removal, shortened_text
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.inputs.kinds import possible_kinds
 from secondsight.methods import method_named
+from secondsight.methods.base import one_of
 from secondsight.model import DualEncoder, Side
 from secondsight.support.errors import InputError
 
@@ -22,6 +24,28 @@ def query_of(store: Store, model: DualEncoder, raw: Any) -> Contributions:
     side = query_side(store, model, raw)
     method = method_named(store.facts["method"]["name"], **_options(store))
     return replace(side.contributions([raw], method)[0], space=store.facts["space"])
+
+
+def edited_query(
+    store: Store, model: DualEncoder, raw: Any, without: Any, how: str = "deleted"
+) -> tuple[Contributions, Contributions]:
+    """A raw query's contributions, and the query really encoded again without a part of it.
+
+    `how` "deleted" strikes words from a text, "replaced" and "layer" put the method's reference in their place, see
+    `secondsight.edits`; a photograph's boxes are always replaced. Of a replaced query only the embedding is measured, its
+    vectors are those that `query.without` leaves. Raises `InputError` for late interaction unless words are deleted.
+    """
+    one_of("how", how, HOW)
+    query = query_of(store, model, raw)
+    side = query_side(store, model, raw)
+    if how == "deleted" and side.kind == "text":
+        return query, query_of(store, model, shortened_text(query.layout, without))
+    if query.pairing is not None:
+        raise InputError('token vectors of a query depend on its whole text: verify with how="deleted"')
+    removal = Removal(side, side.encoder.prepare(raw), query.outcome, "layer" if how == "layer" else "replaced")
+    embedding = removal.embeddings(removal.weights(query.layout, without)[None])[0].to(query.embedding)
+    scale = 1 / float(embedding.double().norm()) if side.cosine else query.scale
+    return query, replace(query.without(without), embedding=embedding, scale=scale)
 
 
 def query_side(store: Store, model: DualEncoder, raw: Any) -> Side:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -101,12 +101,15 @@ def search(
     query: Contributions,
     k: int = 10,
     *,
+    without: Any = None,
     rank: str = "similarity",
     ordinary: OrdinaryQueries | None = None,
     index: Any = None,
 ) -> list[Hit]:
     """The `k` entries that match a query best, explained; no encoder is needed.
 
+    `without` takes words (or another selection) out of the query: entries are then ranked as `query.without` predicts, and
+    `edited_ranking` says where they stood before, and where they really stand.
     With `ordinary` queries every hit says how close its entry usually is, and `rank` "above-usual" takes that off: entries
     that are close to every query then no longer come first. The ranking is exact unless `index` is given: an approximate
     index over `entries.embeddings` with faiss's method `search(vectors, k)`, which returns similarities and row numbers.
@@ -123,6 +126,7 @@ def search(
     keys = entries.keys()
     if not keys:
         raise InputError("there are no entries to search: decompose some inputs first")
+    query = query if without is None else query.without(without)
     if query.pairing is not None and (ordinary is not None or index is not None):
         raise InputError(
             "token vectors are ranked by their best matches, one entry after the other: leave out ordinary= and index="
@@ -143,6 +147,67 @@ def search(
         entry.check_same_space(query)
         hits.append(Hit(keys[row], entry.similarity_to(query), entry, query, usual_of_entry, taken_off))
     return sorted(hits, key=lambda hit: -hit.score)
+
+
+class Place(NamedTuple):
+    """Where an entry stands in a ranking of all entries: its rank, from 1, and the score that ranks it."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True)
+class EditedPlace:
+    """Where an entry stands for the whole query, as predicted for the query without a part, and as measured, if it was."""
+
+    key: str
+    before: Place
+    predicted: Place
+    measured: Place | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        names = ("before", "predicted", "measured")
+        places = {name: getattr(self, name) for name in names}
+        return {"key": self.key} | {name: place and place._asdict() for name, place in places.items()}
+
+
+def edited_ranking(
+    entries: Searchable,
+    query: Contributions,
+    without: Any,
+    k: int = 10,
+    *,
+    measured: Contributions | None = None,
+    rank: str = "similarity",
+    ordinary: OrdinaryQueries | None = None,
+) -> list[EditedPlace]:
+    """The best `k` entries for a query without a part, as `search(…, without=…)` ranks them, and their places otherwise.
+
+    `measured` is the query encoded again without the part, see `secondsight.scale.query.edited_query`; entries that are
+    among the best `k` by it, or were before, are appended. Raises `InputError` as `search` does.
+    """
+    search(entries, query, 1, without=without, rank=rank, ordinary=ordinary)  # refuses what cannot be searched
+    keys, taken_off = entries.keys(), ordinary if rank == "above-usual" else None
+    queries = [query, query.without(without), *([] if measured is None else [measured])]
+    places = [_places(entries, keys, one if taken_off is None else taken_off.taken_off(one)) for one in queries]
+    predicted = places[1]
+    shown = {row for ranking in places for row, place in enumerate(ranking) if place.rank <= k}
+    ordered = sorted(shown, key=lambda row: predicted[row].rank)
+    return [EditedPlace(keys[row], *(ranking[row] for ranking in places)) for row in ordered]
+
+
+def _places(entries: Searchable, keys: Sequence[str], query: Contributions) -> list[Place]:
+    """The place of every entry, in their order; equal scores keep that order."""
+    if query.pairing is None:
+        embeddings = entries.embeddings
+        direction = (query.embedding.cpu() * query.scale).to(embeddings)
+        scores = torch.cat([embeddings[i : i + _BLOCK] @ direction for i in range(0, len(embeddings), _BLOCK)])
+    else:
+        scores = torch.tensor([entries[key].similarity_to(query) for key in keys])
+    ranks = torch.empty(len(scores), dtype=torch.long)
+    ranks[scores.argsort(descending=True, stable=True)] = torch.arange(1, len(scores) + 1)
+    return [Place(rank, score) for rank, score in zip(ranks.tolist(), scores.tolist(), strict=True)]
 
 
 def _best_matching(entries: Iterable[Contributions], query: Contributions, k: int) -> list[int]:

@@ -183,6 +183,38 @@ def lines(
 
 
 @with_style
+def calibration(panels: Mapping[str, Mapping[str, tuple[Any, Any]]], x: str, y: str) -> Figure:
+    """A panel for every name with (predicted, measured) points of each kind, on common axes, and the line of equality."""
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(0.6 + 2.1 * columns, 0.7 + 2.1 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    points = [[np.asarray(v, float) for v in pair] for panel in panels.values() for pair in panel.values()]
+    # The measured values set the scale: predictions far from them are drawn at the edge.
+    reach = 1.5 * max(float(np.abs(np.concatenate([v for _, v in points])).max()), 1e-6)
+    shown = np.concatenate([[0.0], *(np.clip(np.concatenate(pair), -reach, reach) for pair in points)])
+    margin = 0.06 * float(np.ptp(shown))
+    limits = float(shown.min()) - margin, float(shown.max()) + margin
+    kinds = list(dict.fromkeys(kind for panel in panels.values() for kind in panel))
+    colours = dict(zip(kinds, _colours(len(kinds)), strict=True))
+    for axes, (name, panel) in zip(grid, panels.items(), strict=False):
+        axes.axline((0, 0), slope=1, color="#888888", linewidth=0.8)
+        for kind, (predicted, values) in panel.items():
+            axes.scatter(
+                np.clip(predicted, -reach, reach), values, s=6, alpha=0.6, linewidths=0, color=colours[kind], label=kind
+            )
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        axes.set_title(fill(printable(name), 34), loc="left")
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    figure.supxlabel(x, fontsize=8)
+    figure.supylabel(y, fontsize=8)
+    handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), frameon=False, loc="outside upper left", ncols=len(handles))
+    return figure
+
+
+@with_style
 def stacked_counts(table: pd.DataFrame) -> Figure:
     """A stacked bar for every row: how many failures were in each column's category."""
     figure, axes = _axes(6.4, 1.2 + 0.4 * len(table))

@@ -6,6 +6,7 @@ from secondsight.evaluation.experiments.collage import Collage
 from secondsight.evaluation.experiments.compare import Compare
 from secondsight.evaluation.experiments.cost import Cost
 from secondsight.evaluation.experiments.discrimination import Discrimination
+from secondsight.evaluation.experiments.edits import Edits
 from secondsight.evaluation.experiments.failures import Failures
 from secondsight.evaluation.experiments.faithfulness import Faithfulness
 from secondsight.evaluation.experiments.hard_negatives import HardNegatives
@@ -21,6 +22,7 @@ __all__ = [
     "Compare",
     "Cost",
     "Discrimination",
+    "Edits",
     "Experiment",
     "Failures",
     "Faithfulness",
