@@ -148,6 +148,11 @@ class _Test:
         changes = by_group(self.changes[pairs], self.codes[pairs]) - beyond
         return minimum_effect_p(changes, self.tolerance, self.alpha, self.draws, self.seed)
 
+    def usual(self, left_out: set[int]) -> float:
+        """The mean change of the images of all other pairs; 0 where there is none."""
+        pairs = np.array(sorted(set(range(len(self.changes))) - left_out), dtype=int)
+        return float(by_group(self.changes[pairs], self.codes[pairs]).mean()) if len(pairs) else 0.0
+
     def same_way(self, pairs: np.ndarray, sign: float, beyond: float = 0.0) -> bool:
         """Whether these pairs moved that way by more than the tolerance beyond `beyond`, at the level alpha."""
         return self.p(pairs, beyond) <= self.alpha and (float(self.changes[pairs].mean()) - beyond) * sign > 0
@@ -170,15 +175,13 @@ def explain_away(moves: Sequence[Move], test: _Test) -> list[Move]:
         sign, pairs = math.copysign(1.0, move.change), set(move.subject.spans)
         others = set().union(*named[sign].values())
         rest = np.array(sorted(pairs - others), dtype=int)
-        if pairs & others and not test.same_way(rest, sign):
+        usual = test.usual(pairs | others) if move.subject.kind == "words" else 0.0
+        if not test.same_way(np.array(sorted(pairs)), sign, usual):
+            marked[index] = replace(move, explained="as other pairs")
+        elif pairs & others and not test.same_way(rest, sign, usual):
             culprit = max(named[sign], key=lambda name: len(named[sign][name] & pairs))
             marked[index] = replace(move, explained=f"through {culprit}")
-        elif move.subject.kind == "words":
-            without = np.array(sorted(set(range(len(test.changes))) - pairs - others), dtype=int)
-            usual = by_group(test.changes[without], test.codes[without]).mean() if len(without) else 0.0
-            if not test.same_way(rest, sign, usual):
-                marked[index] = replace(move, explained="as other pairs")
-        else:
+        elif move.subject.kind == "classes":
             named[sign][move.subject.name] = pairs
     return marked
 

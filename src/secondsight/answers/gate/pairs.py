@@ -122,8 +122,10 @@ def collect_pairs(
     used = model.storable(method)
     if isinstance(pairs, TextPairs) and (model.left.kind, model.right.kind) != ("text", "text"):
         model = model.pair("text", "text")
-    space = store_facts(model, used, 1, "float16")["space"]
-    folder = Path(out) / f"{_digest(pairs, limit)}-{space}"
+    facts = store_facts(model, used, 1, "float16")
+    # The name too: a store refuses a model of another name, even with the same weights.
+    origin = hashlib.sha256(f"{facts['model']} {facts['space']}".encode()).hexdigest()[:12]
+    folder = Path(out) / f"{_digest(pairs, limit)}-{origin}"
     if isinstance(pairs, TextPairs):
         return _collect_texts(pairs, model, folder, used, limit, progress)
     return collect(pairs, model, folder, used, limit=limit, progress=progress)

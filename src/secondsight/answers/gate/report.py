@@ -11,7 +11,7 @@ import pandas as pd
 from secondsight.answers.gate.cases import Cases
 from secondsight.answers.gate.compare import Comparison
 from secondsight.answers.gate.moves import Move, by_group
-from secondsight.answers.gate.summary import summarise, title_of
+from secondsight.answers.gate.summary import SINGULAR, summarise, title_of
 from secondsight.answers.report import Answer, Claim, Section, write_answer
 from secondsight.evaluation.report import write_bytes
 from secondsight.evaluation.statistics import bootstrap_interval
@@ -186,7 +186,7 @@ def sentence(move: Move, compared: Comparison) -> str:
     if move.subject.kind == "whole":
         did = "did not move beyond chance and tolerance" if verdict == "same" else f"got {verdict}"
         return f"The pairs altogether {did}: the mean advantage {change} {numbers} over {move.images} images ({p})."
-    kind = {"classes": "class", "words": "word"}[move.subject.kind]
+    kind = SINGULAR[move.subject.kind]
     return (
         f"Pairs with the {kind} “{move.subject.name}” got {verdict}: their mean advantage {change} {numbers} over "
         f"{move.images} images ({p}). Its own words carry {move.carried[1]:.2f} of it now, and carried {move.carried[0]:.2f}."

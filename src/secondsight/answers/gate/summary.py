@@ -22,6 +22,9 @@ EXAMPLES = 3
 """Pairs that the summary shows in words."""
 
 
+SINGULAR = {"whole": "", "classes": "class", "words": "word"}
+
+
 def title_of(compared: Comparison) -> str:
     """The verdict in one line."""
     worse = [move for move in compared.moved("worse") if move.subject.kind in compared.fail_on]
@@ -66,7 +69,7 @@ def _table(compared: Comparison, moved: Sequence[Move]) -> str:
     rows = [
         {
             "moved": one_line(move.subject.name, 40),
-            "kind": move.subject.kind,
+            "kind": SINGULAR[move.subject.kind],
             "images": move.images,
             "before": f"{move.before:.2f}",
             "after": f"{move.after:.2f}",
