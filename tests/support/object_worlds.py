@@ -24,7 +24,7 @@ class MemoryStore(dict):
     def __init__(self, entries, side):
         super().__init__(entries)
         self.facts = {"model": "planted", "method": {"name": "none", "options": {}}, "space": "planted", "side": side}
-        self.folder = Path(side)
+        self.folder = Path("/nonexistent", side)
 
     @property
     def embeddings(self):
@@ -32,6 +32,9 @@ class MemoryStore(dict):
 
     def keys(self):
         return list(super().keys())
+
+    def parts(self):
+        return {"part": self.keys()}
 
 
 @dataclass
@@ -55,17 +58,18 @@ class ObjectWorld:
     joint: int = 24
 
     def collection(self):
-        generator = np.random.default_rng(self.seed)
+        # The same pictures at every grid.
+        content, generator = np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
         regions = (*NAMES, *BACKGROUNDS)
-        basis = np.linalg.qr(generator.normal(size=(self.joint, self.joint)))[0]
+        basis = np.linalg.qr(content.normal(size=(self.joint, self.joint)))[0]
         directions = dict(zip(regions, basis, strict=False))
         images, texts, pairs, examples = {}, {}, [], []
         for number in range(self.count):
-            names = [str(name) for name in generator.choice(NAMES, 2, replace=False)]
+            names = [str(name) for name in content.choice(NAMES, 2, replace=False)]
             if self.together and number % 5 == 0:
                 names = list(self.together)
-            places = [PLACES[place] for place in generator.choice(3, 2, replace=False)]
-            background = str(generator.choice(BACKGROUNDS))
+            places = [PLACES[place] for place in content.choice(3, 2, replace=False)]
+            background = str(content.choice(BACKGROUNDS))
             image, key = f"{number:03d}", f"{number:03d}/0"
             images[image] = self.image(generator, directions, names, places, background)
             texts[key] = self.text(generator, directions, names[0])

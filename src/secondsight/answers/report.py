@@ -109,11 +109,13 @@ def write_answer(
     sections: Sequence[Section],
     facts: Mapping[str, Any],
     problems: Mapping[str, str] = {},
+    *,
+    in_short: int = 0,
 ) -> Answer:
     """Write report.html, summary.json, and every table as CSV and Parquet into the folder `out`.
 
     `facts` say what was looked at (data, model, method, options), as plain values; `problems` are inputs that could not be
-    used, with the reason.
+    used, with the reason. The page begins with the first `in_short` of the `strongest_claims`.
     """
     folder = ensure_folder(out)
     answer = Answer(sections, folder)
@@ -139,9 +141,20 @@ def write_answer(
         facts=facts,
         problems=problems,
         sections=[_shown(section, drawings) for section in sections],
+        in_short=strongest_claims(sections)[:in_short],
     )
     write_bytes(folder / "report.html", page.encode())
     return answer
+
+
+def strongest_claims(sections: Sequence[Section]) -> list[tuple[int, int, str]]:
+    """(section, claim, sentence) of all claims: each section's first, then each one's second, and so on."""
+    claims = [
+        (rank, number, claim.sentence)
+        for number, section in enumerate(sections)
+        for rank, claim in enumerate(section.claims)
+    ]
+    return [(number, rank, sentence) for rank, number, sentence in sorted(claims)]
 
 
 def _shown(section: Section, drawings: Mapping[str, bytes]) -> dict[str, Any]:

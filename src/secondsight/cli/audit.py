@@ -31,7 +31,9 @@ def audit(
         str | None,
         typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments. May be left out for stores."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Default: builtin.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Default: builtin. Given twice, an earlier model and the one to audit.")
+    ] = None,
     store_image: Annotated[
         Path | None, typer.Option(help="A store of images of decompose, in place of a model.")
     ] = None,
@@ -65,18 +67,20 @@ def audit(
             collection = open_collection(store_image, store_text, data)
             answer = audit_collection(collection, out_dir, alpha=alpha, seed=seed, progress=progress)
         else:
-            with spinner(f"loading {model or 'builtin'}"):
-                dual = move_model(load(model or "builtin"), device, precision)
+            names = model or ["builtin"]
+            with spinner(f"loading {' and '.join(names)}"):
+                *before, dual = [move_model(load(name), device, precision) for name in names]
             answer = run(
-                data or "", dual, out_dir, method=explainer, limit=limit, alpha=alpha, seed=seed, progress=progress
-            )
+                data or "", dual, out_dir, against=before[0] if before else None, method=explainer, limit=limit,
+                alpha=alpha, seed=seed, progress=progress,
+            )  # fmt: skip
         if not quiet:
             _print(answer)
 
 
 def _check_options(
     data: str | None,
-    model: str | None,
+    model: list[str] | None,
     method: str | None,
     limit: int | None,
     store_image: Path | None,
@@ -87,6 +91,8 @@ def _check_options(
         raise InputError("--store-image and --store-text belong together: give both")
     if store_image is None and data is None:
         raise InputError("nothing to look at: give --data, or --store-image and --store-text")
+    if model is not None and len(model) > 2:
+        raise InputError(f"an audit compares two models, not {len(model)}: give --model once or twice")
     unused = next((name for name, value in (("model", model), ("method", method), ("limit", limit)) if value), None)
     if store_image is not None and unused is not None:
         raise InputError(f"stores were made by one model, method and number of captions: leave out --{unused}")

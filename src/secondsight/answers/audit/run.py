@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from secondsight.answers.audit.changes import changes_section
+from secondsight.answers.audit.clusters import clusters_section
 from secondsight.answers.audit.grounding import grounding_section
+from secondsight.answers.audit.hubs import hubs_section
 from secondsight.answers.audit.spurious import spurious_section
 from secondsight.answers.audit.words import words_section
 from secondsight.answers.collection import Collection, Progress, collect
 from secondsight.answers.report import Answer, Section, write_answer
+from secondsight.data import open_data
 from secondsight.data.grounded import GroundedDataset
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
@@ -19,8 +22,12 @@ from secondsight.support.errors import InputError
 
 ABOUT = (
     "What the model confuses, ignores and over-uses, as sentences; click one to see its cases. Red cells and words raise the "
-    "similarity, blue ones lower it."
+    "similarity, blue ones lower it; white boxes are the word's own object, orange ones another. "
+    "All tables lie beside this page as CSV and Parquet."
 )
+
+IN_SHORT = 5
+"""Claims at the head of the report."""
 
 
 def audit(
@@ -28,6 +35,7 @@ def audit(
     model: DualEncoder,
     out: str | os.PathLike[str],
     *,
+    against: DualEncoder | None = None,
     method: Method | type[Method] | str | None = None,
     limit: int | None = None,
     alpha: float = 0.05,
@@ -36,19 +44,25 @@ def audit(
 ) -> Answer:
     """Decompose a data set into stores under OUT, look for what is wrong, and write OUT/report.html with its tables.
 
-    Claims of a section have a false discovery rate of at most `alpha`. Without boxes, sections that need them are left out.
-    Continues where an earlier call stopped. Raises `InputError` for unusable data or options.
+    With `against`, an earlier model, the report begins with what changed since. Claims of a section have a false discovery
+    rate of at most `alpha` each kind. Without boxes, sections that need them are left out. Continues where an earlier call
+    stopped. Raises `InputError` for unusable data or options.
     """
     check_alpha(alpha)
     folder = Path(out)
-    collection = collect(data, model, folder / "stores", method, limit=limit, progress=progress)
-    return audit_collection(collection, folder, alpha=alpha, seed=seed, progress=progress)
+    dataset = open_data(data) if isinstance(data, str | Path) else data
+    before = None
+    if against is not None:
+        before = collect(dataset, against, folder / "stores-before", method, limit=limit, progress=progress)
+    collection = collect(dataset, model, folder / "stores", method, limit=limit, progress=progress)
+    return audit_collection(collection, folder, against=before, alpha=alpha, seed=seed, progress=progress)
 
 
 def audit_collection(
     collection: Collection,
     out: str | os.PathLike[str],
     *,
+    against: Collection | None = None,
     alpha: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
@@ -56,25 +70,35 @@ def audit_collection(
     """The audit of stores that are there already, see `audit`."""
     check_alpha(alpha)
     options: dict[str, Any] = dict(alpha=alpha, seed=seed, progress=progress)
+    # Token vectors that are matched one by one have no parts that add up over all images.
+    additive = len(collection.images) > 1 and collection.texts[collection.pairs[0][1]].pairing is None
+    sections: list[Section] = []
+    if against is not None:
+        sections.append(changes_section(against, collection, **options))
     makers = [grounding_section, spurious_section] if collection.has_boxes else []
-    # Token vectors that are matched one by one have no words whose parts add up over all images.
-    if len(collection.images) > 1 and collection.texts[collection.pairs[0][1]].pairing is None:
-        makers.append(words_section)
-    sections = [maker(collection, **options) for maker in makers]
-    return write_answer(Path(out), "audit", ABOUT, sections, facts_of(collection, alpha, sections), collection.problems)
+    if additive:
+        makers += (
+            [words_section, hubs_section] if collection.has_boxes else [words_section, clusters_section, hubs_section]
+        )
+    if not makers and not sections:
+        raise InputError("a late-interaction model is audited by boxes alone: give --data with annotated objects")
+    sections += [maker(collection, **options) for maker in makers]
+    facts = facts_of(collection, against, alpha)
+    return write_answer(Path(out), "audit", ABOUT, sections, facts, collection.problems, in_short=IN_SHORT)
 
 
-def facts_of(collection: Collection, alpha: float, sections: Sequence[Section]) -> dict[str, Any]:
+def facts_of(collection: Collection, against: Collection | None, alpha: float) -> dict[str, Any]:
     """What was looked at, for the head of the report."""
     method = collection.images.facts["method"]
     options = ", ".join(f"{name}={value}" for name, value in method["options"].items())
+    before = {} if against is None else {"compared with": against.images.facts["model"]}
     return {
         "data": collection.data.name if collection.data is not None else f"stores {collection.images.folder.parent}",
         "model": collection.images.facts["model"],
+        **before,
         "method": f"{method['name']} ({options})" if options else method["name"],
         "looked at": f"{len(collection)} captions of {len(collection.images)} images",
-        "alpha": f"{alpha:g}: of the claims of a section at most this share is false on average",
-        "claims": sum(len(section.claims) for section in sections),
+        "alpha": f"{alpha:g}: of the claims of one kind, at most this share is false on average",
     }
 
 
