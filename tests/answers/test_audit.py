@@ -1,14 +1,17 @@
 """The audit as a whole: its report, from Python and from the command line."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 import secondsight as ss
+from secondsight.answers import Case, Claim, Section, write_answer
 from secondsight.answers.audit import audit
 from secondsight.cli import app
-from secondsight.data import Scenes
+from secondsight.data import ListedDataset, Scenes
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +48,39 @@ def test_the_command_prints_claims_and_where_the_report_is(tmp_path):
     assert (tmp_path / "b" / "grounding.csv").read_text() == (tmp_path / "a" / "grounding.csv").read_text()
 
 
+def test_two_models_are_compared_first(model, tmp_path):
+    answer = audit(Scenes(6, seed=3), model, tmp_path / "out", against=model)
+    assert answer.sections[0].title == "What changed"
+    assert answer.sections[0].claims == []
+    assert "compared with: scenes" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_without_boxes_words_and_clusters_are_left(model, tmp_path):
+    data = ListedDataset("plain", [replace(e, phrases=(), regions=()) for e in Scenes(10, seed=3)])
+    answer = audit(data, model, tmp_path / "out")
+    titles = [section.title for section in answer.sections]
+    assert titles[0] == "Words"
+    assert "Grounding" not in titles
+    assert len(titles) == 3
+
+
+def test_the_page_begins_with_the_first_claims_of_each_section(tmp_path):
+    sections = [
+        Section("A", "?", [Claim("a one."), Claim("a two.")]),
+        Section("B", "?", [Claim("b one."), Claim("b two.", [Case(facts="f")])]),
+    ]
+    write_answer(tmp_path, "t", "?", sections, {}, in_short=3)
+    head = (tmp_path / "report.html").read_text().split("In short")[1].split("</ul>")[0]
+    assert re.findall(r'#claim-(\d-\d)">(.*?)</a>', head) == [("0-0", "a one."), ("1-0", "b one."), ("0-1", "a two.")]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ([], "give --data, or --store-image and --store-text"),
         (["--store-image", "a", "--data", "scenes:noto/5"], "belong together: give both"),
         (["--store-image", "a", "--store-text", "b", "--model", "scenes"], "leave out --model"),
+        (["--data", "scenes:noto/5", *["--model", "scenes"] * 3], "give --model once or twice"),
         (["--data", "scenes:noto/5", "--alpha", "2"], "must lie between 0 and 1"),
         (["--data", "scenes:nowhere/5", "--model", "scenes"], "unknown style"),
     ],

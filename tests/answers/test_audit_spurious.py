@@ -87,7 +87,7 @@ def test_a_word_that_rests_on_every_object_is_no_pair():
 def test_nothing_is_claimed_beyond_alpha_in_a_clean_world(world):
     false = 0
     for seed in range(20):
-        _, cases = measured(ObjectWorld(40, seed=seed, noise=0.3, **world))
+        _, cases = measured(ObjectWorld(30, seed=seed, noise=0.3, **world))
         table = spurious_table(cases)
         false += bool((table["q"] <= 0.05).any())
     # Two readings at 5 % each: more than five of twenty seeds have a chance of one in a hundred.

@@ -25,7 +25,7 @@ ABOUT = (
     "of the visible image that the boxes fill: a map that knows nothing would put that much there. PGA is how often the "
     "strongest cell lies in a box. Intervals are bootstrapped over images; q-values, corrected for the number of classes, are "
     f"for “more than chance” and “less than chance” (Wilcoxon's signed ranks); classes below {FEWEST} images are only "
-    "in the table."
+    "in the table. In the cases, words are coloured by what they put into the boxes."
 )
 
 _CASES = ["pair", "image", "word", "class", "start", "end", "share", "chance", "hit"]
@@ -147,14 +147,14 @@ def _claims(collection: Collection, cases: pd.DataFrame, classes: pd.DataFrame, 
         _claim(collection, cases, row, "below", "“{0}” does not rest on its object: {1}.")
         for _, row in below.head(MOST_CLAIMS).iterrows()
     ]
-    if len(neither):
-        claims.append(_undecided(collection, cases, neither))
     for _, row in above.head(2).iterrows():
         claims.append(
             _claim(collection, cases, row, "above", "“{0}” rests on its object, but least of those that do: {1}.")
         )
     for _, row in above.iloc[2:].tail(1).iterrows():
         claims.append(_claim(collection, cases, row, "above", "“{0}” is grounded best: {1}."))
+    if len(neither):
+        claims.append(_undecided(collection, cases, neither))
     return claims
 
 
@@ -180,12 +180,18 @@ def _claim(collection: Collection, cases: pd.DataFrame, row: pd.Series, kind: st
 
 def _undecided(collection: Collection, cases: pd.DataFrame, neither: pd.DataFrame) -> Claim:
     """One claim for all classes of which nothing can be said."""
-    listed = [f"“{row['class']}” ({row['share']:.0%}, chance {row['chance']:.0%})" for _, row in neither.iterrows()]
+    listed = [
+        f"“{row['class']}” ({row['share']:.0%}, chance {row['chance']:.0%}, {row['images']} images)"
+        for _, row in neither.iterrows()
+    ]
     rest = f" and {len(listed) - MOST_CASES} more" if len(listed) > MOST_CASES else ""
-    sentence = f"No sign that these rest on their objects, or beside them: {', '.join(listed[:MOST_CASES])}{rest}."
+    sentence = (
+        f"These images do not decide whether words rest on their objects: {', '.join(listed[:MOST_CASES])}{rest}."
+    )
     shown: list[Case] = []
     for name in neither["class"].head(MOST_CASES):
-        shown += shown_cases(collection, cases[cases["class"] == name], lambda case: case["share"], False, 1)
+        most = max(MOST_CASES // len(neither), 1)
+        shown += shown_cases(collection, cases[cases["class"] == name], lambda case: case["share"], False, most)
     return Claim(sentence, shown, {"kind": "undecided", "classes": list(neither["class"])})
 
 

@@ -90,7 +90,10 @@ def audit_collection(
 def facts_of(collection: Collection, against: Collection | None, alpha: float) -> dict[str, Any]:
     """What was looked at, for the head of the report."""
     method = collection.images.facts["method"]
-    options = ", ".join(f"{name}={value}" for name, value in method["options"].items())
+    # The options that people choose; store.json has all.
+    options = ", ".join(
+        f"{name} {method['options'][name]}" for name in ("layer", "budget") if name in method["options"]
+    )
     before = {} if against is None else {"compared with": against.images.facts["model"]}
     return {
         "data": collection.data.name if collection.data is not None else f"stores {collection.images.folder.parent}",
