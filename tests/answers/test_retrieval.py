@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from math import comb
 
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ from secondsight.answers import Collection, collect, open_collection
 from secondsight.answers.retrieval import retrieval
 from secondsight.answers.retrieval.alike import Likeness
 from secondsight.answers.retrieval.misses import explain_miss
-from secondsight.answers.retrieval.ranks import Ranks, directions, ranks_of
+from secondsight.answers.retrieval.ranks import Ranks, change_table, directions, ranks_of
 from secondsight.answers.retrieval.tables import winner_table
 from secondsight.data import ListedDataset, Scenes
+from secondsight.evaluation.statistics import bootstrap_interval
+from secondsight.scale import open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model does not know")
 
@@ -254,6 +257,10 @@ def test_pairs_of_texts_are_ranked_as_the_host_ranks_them(tmp_path):
     assert (recall["queries"], recall["entries"]) == (4, 3)
     assert recall["recall@1"] == pytest.approx(np.mean(np.array(expected) == 1))
     assert recall["median rank"] == np.median(expected)
+    file.write_text(json.dumps({"query": "a cup", "document": "another cup"}))
+    edited = retrieval(f"pairs:{file}", ss.wrap(host), tmp_path / "out", k=(1,))
+    assert list(edited["recall"]["entries"]) == [1] * 4
+    assert len(open_store(tmp_path / "out" / "stores" / "document")) == 4
 
 
 def test_token_vectors_are_ranked_by_their_best_matches(tmp_path):
@@ -321,3 +328,27 @@ def test_captions_say_whether_the_winner_is_as_right(rival, says):
     assert Likeness(everything)(forward, 0, won) == says
     if says != "same words":  # counted by the words of the winner
         assert Likeness(everything)(backward, 0, won) == says
+
+
+def test_changes_are_tested_as_mcnemar_tests_them_where_each_photograph_has_one_query():
+    direction = directions(random_collection(40, captions=1))[0]
+    generator = np.random.default_rng(0)
+    before, after = generator.integers(1, 4, (2, 40))
+    by = {name: Ranks(rank, rank, rank) for name, rank in (("similarity", before), ("above usual", after))}
+    (row,) = change_table(direction, by, [1], 0.05, 0).to_dict("records")
+    better, worse = int(((before > 1) & (after == 1)).sum()), int(((before == 1) & (after > 1)).sum())
+    few = min(better, worse)
+    exact = min(1, 2 * sum(comb(better + worse, i) for i in range(few + 1)) / 2 ** (better + worse))
+    assert row["p"] == pytest.approx(exact)
+    assert row["change"] == pytest.approx((better - worse) / 40)
+    expected = bootstrap_interval((after == 1) * 1.0 - (before == 1), direction.groups, seed=1)
+    assert (row["low"], row["high"]) == pytest.approx(expected, abs=0.06)
+
+
+def test_queries_of_one_photograph_are_one_case_of_the_test():
+    direction = directions(random_collection(6, captions=3))[0]
+    before, after = np.full(18, 2), np.array([1] * 9 + [2] * 9)  # all captions of three photographs are found
+    by = {name: Ranks(rank, rank, rank) for name, rank in (("similarity", before), ("above usual", after))}
+    (row,) = change_table(direction, by, [1], 0.05, 0).to_dict("records")
+    assert (row["photographs better"], row["photographs worse"]) == (3, 0)
+    assert row["p"] == pytest.approx(2 / 2**3)

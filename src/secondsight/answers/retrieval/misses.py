@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from secondsight.answers.retrieval.ranks import Direction, Ranks
+from secondsight.answers.retrieval.ranks import Direction, Ranks, plural
 from secondsight.scale.lead import Lead
 from secondsight.scale.search import Hit
 
@@ -175,7 +175,7 @@ class Miss:
             "same objects": f"both show every object that is named; most by {word}",
             "same words": f"the winner's captions have most of the words too; most by {word}",
             "usual similarity": f"the winner is closer to every {query} by {usual:+.4f}, of a lead of {lead}; then by {word}",
-            "entry alone": f"the two {entry}s alone, against an empty {query}: {self.alone:+.4f} of {lead}; then by {word}",
+            "entry alone": f"the {plural(entry)} alone, against an empty {query}: {self.alone:+.4f} of {lead}; then by {word}",
             "special positions": f"special positions of the text: {self.special:+.4f} of {lead}",
             "missing word": f"the right {entry} gains nothing from {word}"
             if self.by_query_words

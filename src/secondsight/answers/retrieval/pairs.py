@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -83,10 +84,13 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _named(texts: list[str], letter: str) -> dict[str, str]:
-    """Every text once, with its key: the letter and the number of the row in which it comes first, from 1."""
+    """Every text once, with its key: the letter, the row in which it comes first, from 1, and a digest of the text.
+
+    With the digest a store is not taken for that of an edited file.
+    """
     named: dict[str, str] = {}
     for number, text in enumerate(texts, 1):
-        named.setdefault(text, f"{letter}{number}")
+        named.setdefault(text, f"{letter}{number}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
     return named
 
 

@@ -182,6 +182,11 @@ def direction_group(direction: Direction) -> str:
     return next(noun for noun in direction.nouns if noun in ("photograph", "document"))
 
 
+def plural(noun: str) -> str:
+    """Several of what `Direction.nouns` call one."""
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+
+
 def _embeddings(store: Searchable, keys: Sequence[str]) -> Float[Tensor, "entry joint"]:
     rows = {key: row for row, key in enumerate(store.keys())}
     return store.embeddings[[rows[key] for key in keys]].double()

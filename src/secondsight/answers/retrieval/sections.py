@@ -20,6 +20,7 @@ from secondsight.answers.retrieval.ranks import (
     Ranks,
     change_table,
     direction_group,
+    plural,
     recall_table,
 )
 from secondsight.answers.retrieval.tables import class_table, miss_table, reason_table, winner_table, word_table
@@ -45,10 +46,12 @@ def recall_section(
         tables["recall above usual"] = changes
     for way in ways:
         row = recall[(recall["direction"] == way.name) & (recall["ranked by"] == PLAIN)].iloc[0]
+        depth = k[0]
+        share, low, high = (row[f"recall@{depth}{end}"] for end in ("", " low", " high"))
         sentence = (
-            f"{way.name}: {row[f'recall@{k[0]}']:.1%} of {len(way.query_keys)} {way.nouns[0]}s find their {way.nouns[1]} among "
-            f"the first {k[0]} of {len(way.entry_keys)} ({1 - alpha:.0%} interval {row[f'recall@{k[0]} low']:.1%} to "
-            f"{row[f'recall@{k[0]} high']:.1%}); the median rank is {row['median rank']:g}."
+            f"{way.name}: {share:.1%} of {len(way.query_keys)} {plural(way.nouns[0])} find their {way.nouns[1]} among the "
+            f"first {depth} of {len(way.entry_keys)} ({1 - alpha:.0%} interval {low:.1%} to {high:.1%}); the median rank is "
+            f"{row['median rank']:g}."
         )
         claims.append(Claim(sentence.replace("among the first 1 of", "first among"), numbers=_plain(row)))
         if len(changes) and way.name in set(changes["direction"]):
@@ -72,7 +75,7 @@ def _change_claim(way: Direction, row: pd.Series, alpha: float) -> Claim:
     numbers = f"{abs(row['change']) * 100:.1f} points ({row['low'] * 100:+.1f} to {row['high'] * 100:+.1f})"
     if row["p adjusted"] <= alpha:
         sentence = (
-            f"{way.name}: above usual, {verb} {way.nouns[0]}s find theirs {row['recall']}: by {numbers}, "
+            f"{way.name}: above usual, {verb} {plural(way.nouns[0])} find theirs {row['recall']}: by {numbers}, "
             f"adjusted p {row['p adjusted']:.2g}."
         )
     else:
@@ -169,7 +172,7 @@ def winner_section(
                     f" Its usual similarity has rank {rank} of {len(way.entry_keys)}{', a hub' if row['hub'] else ''}."
                 )
             sentence = (
-                f"{way.name}: {way.nouns[1]} {row['winner']} wins wrongly for {row['wrong wins']} {way.nouns[0]}s of "
+                f"{way.name}: {way.nouns[1]} {row['winner']} wins wrongly for {row['wrong wins']} {plural(way.nouns[0])} of "
                 f"{row[groups]} {groups}; by chance {row['expected']:.1f} are expected (q {row['q']:.1g}).{usual}"
             )
             cases = _winner_cases(way, row["winner"], of_way, collection)
@@ -194,7 +197,7 @@ def _usual_claim(way: Direction, table: pd.DataFrame, alpha: float, tests: int) 
     constant = counts.nunique() < 2 or table["usual similarity"].nunique() < 2
     rho, p = (0.0, 1.0) if constant else spearmanr(table["usual similarity"], counts)
     p = min(float(p) * tests, 1.0)
-    queries, entries = (f"{noun}s" for noun in way.nouns)
+    queries, entries = (plural(noun) for noun in way.nouns)
     says = f"{entries} that are closer to all {queries} win wrongly {'more' if rho > 0 else 'less'} often"
     says = (
         says
