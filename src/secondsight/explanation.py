@@ -82,6 +82,7 @@ class Explanation(Interactions):
         how: str = "replaced",
         model: DualEncoder | str | None = None,
         inputs: tuple[Any, Any] | None = None,
+        seed: int = 0,
     ) -> Edit:
         """What the pair would be without words, a box or positions of the right side, and of the left one: an `Edit`.
 
@@ -89,11 +90,11 @@ class Explanation(Interactions):
         explained one unless given: `how` "replaced" puts the method's reference in its place (black or mean pixels,
         padding), "deleted" strikes words from a text, which is tokenised anew, and "layer" replaces the hidden states that
         enter the explained layer. Special positions, selected by their indices, exist at a layer only. `inputs` are the
-        two inputs where they were model-ready. See docs/edits.md.
+        two inputs where they were model-ready, `seed` that of a noise reference. See docs/edits.md.
         """
         from secondsight.edits import edit
 
-        return edit(self, selection, left, verify=verify, how=how, model=model, inputs=inputs)
+        return edit(self, selection, left, verify=verify, how=how, model=model, inputs=inputs, seed=seed)
 
     def plot(self, selection: Any = None, **options: Any) -> Figure:
         """A matplotlib figure: heatmap of a selection of words above, the caption coloured below ([M25] Figure 1)."""

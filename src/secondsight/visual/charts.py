@@ -187,7 +187,7 @@ def calibration(panels: Mapping[str, Mapping[str, tuple[Any, Any]]], x: str, y: 
     """A panel for every name with (predicted, measured) points of each kind, on common axes, and the line of equality."""
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(0.6 + 2.1 * columns, 0.7 + 2.1 * rows), layout="constrained")
+    figure = Figure(figsize=(0.6 + 2.1 * columns, 2.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
     points = [[np.asarray(v, float) for v in pair] for panel in panels.values() for pair in panel.values()]
     # The measured values set the scale: predictions far from them are drawn at the edge.
@@ -207,10 +207,9 @@ def calibration(panels: Mapping[str, Mapping[str, tuple[Any, Any]]], x: str, y: 
         axes.set_title(fill(printable(name), 34), loc="left")
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    figure.supxlabel(x, fontsize=8)
-    figure.supylabel(y, fontsize=8)
-    handles = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), frameon=False, loc="outside upper left", ncols=len(handles))
+    for number, axes in enumerate(grid[: len(panels)]):
+        axes.set(xlabel=x, ylabel=y if number % columns == 0 else "")
+    grid[0].legend(frameon=False, loc="upper left", handletextpad=0.1, borderaxespad=0.2)
     return figure
 
 

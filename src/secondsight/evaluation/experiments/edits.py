@@ -32,6 +32,10 @@ _GRID = 8
 """Cells a side of the grid whose random sets are removed: the same for every model and layer."""
 
 
+_ROUNDING = 1e-5
+"""Predicted changes that vary by less than this share of the measured ones are all the same."""
+
+
 class Edits(Experiment):
     """Does the explanation predict what really removing a part does? Predicted against measured change of the similarity.
 
@@ -188,10 +192,13 @@ def _with_changes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _slope(predicted: np.ndarray, measured: np.ndarray) -> float:
-    """The slope of the least-squares line of measured on predicted changes: 1 is calibrated; NaN where none is predicted."""
-    centred = predicted - predicted.mean()
+    """The slope of the least-squares line of measured on predicted changes: 1 is calibrated.
+
+    NaN where predictions differ by no more than rounding.
+    """
+    centred, changes = predicted - predicted.mean(), measured - measured.mean()
     spread = float(centred @ centred)
-    return float(centred @ (measured - measured.mean())) / spread if spread > 0 else float("nan")
+    return float(centred @ changes) / spread if spread > _ROUNDING**2 * float(changes @ changes) else float("nan")
 
 
 def _of_rows(statistic: Callable[[np.ndarray, np.ndarray], float], *columns: np.ndarray) -> Callable[[Any], float]:
