@@ -262,15 +262,16 @@ def test_the_command_says_by_its_exit_code_whether_it_passed(tmp_path, monkeypat
 
 
 def test_a_model_that_lost_its_pictures_fails_the_command(tmp_path, monkeypatch):
-    def broken(name):
-        model = ss.load("scenes") if name == "scenes" else original("scenes")
+    original = registry.load
+
+    def load_or_break(name):
+        model = original("scenes")
         if name == "broken":
             with torch.no_grad():
-                model.left.encoder.module.conv1.weight.normal_(0, 0.05, generator=torch.manual_seed(0))
+                model.left.encoder.module.conv1.weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(0))
         return model
 
-    original = registry.load
-    monkeypatch.setattr(registry, "load", broken)
+    monkeypatch.setattr(registry, "load", load_or_break)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["gate", "scenes", "broken", "--pairs", "scenes:noto/16"])
     assert result.exit_code == 1, result.output
