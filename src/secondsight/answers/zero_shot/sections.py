@@ -80,7 +80,7 @@ def _confusion(row: Mapping[str, Any], alpha: float) -> str:
     if row["q"] == row["q"]:
         chance += f", q = {row['q']:.2g}" if row["q"] < alpha else f", q = {row['q']:.2g}: perhaps chance"
     return (
-        f"“{row['class']}” is taken for “{row['taken for']}” {row['times']} times of {row['images']} ({chance}): "
+        f"“{row['class']}” is taken for “{row['taken for']}” {_times(row['times'])} of {row['images']} ({chance}): "
         f"{row['lead']:+.4f} on average, {_share(row['caption alone'], row['lead'])} in the captions alone (whatever the "
         f"picture). {named_parts({n: row[n] for n in BY_WORD}, row['taken for'], row['class'], False)}."
     )
@@ -144,9 +144,10 @@ def _agreement(classes: pd.DataFrame) -> Claim:
 def _overanswered(row: Mapping[str, Any]) -> str:
     missed = row["images"] - row["right"]
     return (
-        f"“{row['class']}” is answered {row['answered']} times for {row['images']} images: {row['answered wrongly']} times "
-        f"wrongly, and missed {missed} times (q = {row['q']:.2g}). On pictures of other classes it is "
-        f"{row['on other pictures']:+.4f} from the mean class; the captions alone say {row['caption alone']:+.4f}."
+        f"“{row['class']}” is answered {_times(row['answered'])} for {_count(row['images'], 'image')}: "
+        f"{_times(row['answered wrongly'])} wrongly, and missed {_times(missed)} (q = {row['q']:.2g}). On pictures of other "
+        f"classes it is {row['on other pictures']:+.4f} from the mean class; the captions alone say "
+        f"{row['caption alone']:+.4f}."
     )
 
 
@@ -194,12 +195,20 @@ def _where(row: Mapping[str, Any], p: float, name: str) -> str:
     share, area = row["outside the object"], row["area outside"]
     return (
         f"{_capital(row['answers'])}: {share:.0%} of what speaks for the answer lies outside the object, and {area:.0%} of "
-        f"the area{test}; {row['images']} images."
+        f"the area{test}; {_count(row['images'], 'image')}."
     )
 
 
 def _interval(row: pd.Series) -> str:
     return f"{row['share']:.1%} (95 %: {row['low']:.1%} to {row['high']:.1%})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _capital(text: str) -> str:
