@@ -84,7 +84,7 @@ def test_a_class_that_rests_on_all_but_its_object_is_below_chance():
 def test_noise_is_claimed_in_no_more_than_alpha_of_the_seeds():
     false = 0
     for seed in range(20):
-        table = grounding_table(grounding_cases(ObjectWorld(60, seed=seed, exchangeable=True).collection()))
+        table = grounding_table(grounding_cases(ObjectWorld(40, seed=seed, exchangeable=True).collection()))
         false += bool((table[["q above", "q below"]] <= 0.05).any().any())
     # Two kinds of claims at 5 % each: more than five of twenty seeds have a chance of one in a hundred.
     assert false <= 5

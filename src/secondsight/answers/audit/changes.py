@@ -117,8 +117,10 @@ def _common(before: Collection, after: Collection) -> tuple[Collection, Collecti
     """Both with the pairs that both have, in one order."""
     shared = set(before.pairs) & set(after.pairs)
     pairs = [pair for pair in after.pairs if pair in shared]
-    if len(pairs) < 2 or len({image for image, _ in pairs}) < 2:
+    if not pairs:
         raise InputError("the two models have no pairs in common: decompose the same data with both")
+    if len({image for image, _ in pairs}) < 2:
+        raise InputError("two models are compared over images, and there is only one: look at more")
     first, second = (replace(collection, pairs=pairs) for collection in (before, after))
     return first, second
 
