@@ -52,7 +52,7 @@ def decompose_with_ray(
     `address` is the cluster's ("auto" the one that this machine belongs to); None starts Ray on this machine. `model` is a
     name that every worker loads, or the model itself, which is sent to them. Raises `InputError` where there is no cluster.
     """
-    _connect(address)
+    connect(address)
     dual = move_model(load(model), None, precision) if isinstance(model, str) else model
     method = dual.storable(method)
     side = dual.collection_side(source.kind)
@@ -80,7 +80,7 @@ def decompose_with_ray(
         "device": device or ("cuda" if gpus else None),
         "precision": precision,
     }
-    results = _by_actors(prepared, _Decomposer, {"options": options}, part, actors, gpus, cpus)
+    results = by_actors(prepared, _Decomposer, {"options": options}, part, actors, gpus, cpus)
     for row in results.iter_rows():
         report.done += int(row["done"])
         report.problems.update(json.loads(row["problems"]))
@@ -148,7 +148,7 @@ def explain_with_ray(
 
     if name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}")
-    _connect(address)
+    connect(address)
     opened, experiment = open_data(data), EXPERIMENTS[name](**options)
     indices: list[int] = []
     for index in range(len(opened)):
@@ -170,7 +170,7 @@ def explain_with_ray(
         "cache": str(Path(out).absolute() / "pairs"),
         "device": device or ("cuda" if gpus else None),
     }
-    batches = _by_actors(rows, _Explainer, {"options": arguments}, part, actors, gpus, cpus)
+    batches = by_actors(rows, _Explainer, {"options": arguments}, part, actors, gpus, cpus)
     explained = 0
     for row in batches.iter_rows():
         explained += int(row["captions"])
@@ -202,7 +202,7 @@ class _Explainer:
         return {"captions": [len(batch["index"])]}
 
 
-def _by_actors(
+def by_actors(
     rows: Any, actor: type, arguments: dict[str, Any], part: int, actors: int, gpus: float, cpus: float
 ) -> Any:
     """Rows processed by a pool of actors, `part` rows per call."""
@@ -216,7 +216,8 @@ def _by_actors(
     )
 
 
-def _connect(address: str | None) -> None:
+def connect(address: str | None) -> None:
+    """Join the cluster at an address, or start Ray on this machine; raises `InputError` where there is no cluster."""
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)

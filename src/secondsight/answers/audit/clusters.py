@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -116,23 +117,22 @@ def word_shares(caption: Contributions, regions: np.ndarray, members: np.ndarray
 
 
 def word_cluster_table(shares: pd.DataFrame) -> pd.DataFrame:
-    """Words and clusters of the rows of `ClusterMeasure`, those whose share is most above chance first.
+    """Words and clusters that enough images have together, those whose share is most above chance first.
 
-    `share` and `chance` are means over the images that have the word and a region of the cluster, `lift` is their ratio,
-    `low` … `high` the interval of share − chance; `attribution` is the word's, as a multiple of the average content word's. `q`
-    is over all rows of enough images, and 1 for others.
+    `shares` are the rows of `ClusterMeasure`. `share` and `chance` are means over the images that have the word and a region of
+    the cluster, `lift` is their ratio, `low` … `high` the interval of share − chance; `attribution` is the word's, as a
+    multiple of the average content word's. `q` is over all rows.
     """
     shares = shares.assign(over=shares["share"] - shares["chance"])
     means = image_means(shares, ["word", "cluster"], "over")
+    means = means[means["images"] >= FEWEST]
     sides = shares.groupby(["word", "cluster"])[["share", "chance"]].mean()
     of_words = shares.drop_duplicates(["word", "image"]).groupby("word")["attribution"].mean()
     table = means[["images"]].join(sides).reset_index()
     table["lift"] = table["share"] / table["chance"].where(table["chance"] > 0)
     table["low"], table["high"] = means["low"].to_numpy(), means["high"].to_numpy()
     table["attribution"] = table["word"].map(of_words / of_words.mean())
-    tested = (table["images"] >= FEWEST).to_numpy()
-    table["q"] = 1.0
-    table.loc[tested, "q"] = q_values(above_p(means)[tested])
+    table["q"] = q_values(above_p(means))
     return table.iloc[np.argsort(-means["mean"].to_numpy(), kind="stable")].reset_index(drop=True)
 
 
@@ -140,7 +140,7 @@ def clusters_section(
     collection: Collection, *, alpha: float = 0.05, seed: int = 0, progress: Progress | None = None
 ) -> Section:
     """The section on words and clusters of regions, with a false discovery rate of at most `alpha`."""
-    folder = partial_folder(collection, "clusters", [seed, MOST_REGIONS])
+    folder = clusters_folder(collection, seed)
     clusters = region_clusters(collection, folder, seed=seed, progress=progress)
     measure = ClusterMeasure(collection, clusters)
     shares = _summed(by_part(collection, folder, measure, "measuring words in clusters", progress))
@@ -158,6 +158,11 @@ def clusters_section(
         {"words and clusters": table, "clusters": cluster_table(collection, clusters, claimed)},
         nothing="No word rests on one kind of region more than the other words do.",
     )
+
+
+def clusters_folder(collection: Collection, seed: int) -> Path:
+    """Where the clusters and the partial tables of `clusters_section` are kept."""
+    return partial_folder(collection, "clusters", [seed, MOST_REGIONS])
 
 
 def cluster_table(collection: Collection, clusters: RegionClusters, claimed: pd.DataFrame) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from secondsight.support.files import atomic, ensure_folder
 MOST_REGIONS = 100_000
 """Regions that are clustered; of more, equally many of every image are drawn."""
 
-MOST_CLUSTERS = 64
-"""Clusters of as many regions as are clustered; of fewer regions, a quarter of their number's root."""
+MOST_CLUSTERS = 128
+"""Clusters of as many regions as are clustered; of fewer regions, half of the root of their number."""
 
 TYPICAL = 6
 """Most typical regions that are kept of each cluster, of different images."""
@@ -106,7 +106,7 @@ def _fitted(
         from sklearn.cluster import MiniBatchKMeans
     except ModuleNotFoundError as problem:
         raise InputError("clusters of regions need scikit-learn: pip install 'secondsight[eval]'") from problem
-    count = min(MOST_CLUSTERS, max(2, int(len(vectors) ** 0.5 / 4)))
+    count = min(MOST_CLUSTERS, max(2, int(len(vectors) ** 0.5 / 2)))
     means = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096).fit(vectors).cluster_centers_
     means = means.astype(np.float32)
     centres = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
