@@ -17,7 +17,7 @@ from PIL import Image
 
 import secondsight as ss
 from secondsight.algebra.layout import TokenLayout
-from secondsight.data import Scenes
+from secondsight.data import ListedDataset, Scenes
 from secondsight.methods import base as methods_base
 from sides import InMemory
 from stores import random_contributions
@@ -189,6 +189,31 @@ def test_a_run_goes_on_where_it_stopped(model, world, tmp_path):
     assert (again.done, again.skipped) == (23, 17)
     assert names < {p.name for p in (tmp_path / "s").glob("part-*")}
     assert list(open_store(tmp_path / "s")) == list(source.keys)
+
+
+@pytest.mark.parametrize("edited", ["a bird\na dog\n", "a bird\na cat\na dog\n"], ids=["changed", "inserted"])
+def test_an_edited_text_is_no_text_that_is_stored_already(model, tmp_path, edited):
+    file = tmp_path / "t.txt"
+    file.write_text("a cat\na dog\n")
+    decompose(open_source(file, "text"), model, tmp_path / "s")
+    written = {p.name: p.read_bytes() for p in (tmp_path / "s").iterdir()}
+    file.write_text(edited)
+    with pytest.raises(ss.InputError, match=r"the text '1' was another one .* is 'a bird' now: decompose into another"):
+        decompose(open_source(file, "text"), model, tmp_path / "s")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "s").iterdir()} == written
+    file.write_text("a cat\na dog\na bird\n")
+    assert decompose(open_source(file, "text"), model, tmp_path / "s").done == 1
+    store = open_store(tmp_path / "s")
+    assert [store[key].layout.text for key in ("1", "2", "3")] == ["a cat", "a dog", "a bird"]
+    assert "text_digest" not in store["1"].about
+
+
+def test_an_edited_caption_of_a_data_set_is_refused(model, world, tmp_path):
+    captions = [world[0], world[1]]
+    decompose(of_data(ListedDataset("before", captions), "text"), model, tmp_path / "s")
+    captions[1] = replace(captions[1], caption="something else", phrases=(), negatives=())
+    with pytest.raises(ss.InputError, match="is 'something else' now"):
+        decompose(of_data(ListedDataset("after", captions), "text"), model, tmp_path / "s")
 
 
 def test_broken_inputs_are_listed_and_the_others_are_there(model, tmp_path):

@@ -17,10 +17,11 @@ from secondsight.encoders.base import Encoder
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import Method
 from secondsight.model import DualEncoder, Side
-from secondsight.scale.rows import is_finite
+from secondsight.scale.rows import is_finite, with_digest
 from secondsight.scale.sources import Source
 from secondsight.scale.store import Store, create_store, write_part
 from secondsight.support.errors import InputError
+from secondsight.support.files import one_line
 from secondsight.support.memory import free_memory, out_of_memory
 
 PART = 256
@@ -77,20 +78,20 @@ def decompose(
     `max_memory` bytes (None: a quarter of the free memory). `workers` processes read and prepare inputs (None: by the number
     of cores). Inputs that cannot be used are listed in the report, never fatal. Memory does not grow with the number of
     inputs. `side` is the model's side that encodes them, by default the one for what is searched, such as documents. Raises
-    `InputError` for a store of another model or method.
+    `InputError` for a store of another model or method, or that has another text under a key.
     """
     method = model.storable(method)
     side = model.collection_side(source.kind) if side is None else side
     store = create_store(out, model, method, side.index, dtype)
     sweep(store.folder)
-    todo = [i for i, key in enumerate(source.keys) if key not in store]
+    todo = not_stored(source, store)
     report = Report(len(source), skipped=len(source) - len(todo))
     if progress:
         progress(report)
     engine = Engine(side, method, batch=batch, max_memory=max_memory)
     pending: list[tuple[int, str, Contributions]] = []
     for group in load_groups(source, side.encoder, todo, workers=workers, truncate=truncate):
-        rows, problems = engine.rows(source.keys, group)
+        rows, problems = engine.rows(source, group)
         pending += rows
         report.problems |= problems
         while len(pending) >= part:
@@ -104,6 +105,20 @@ def decompose(
     if progress:
         progress(report)
     return report
+
+
+def not_stored(source: Source, store: Store) -> list[int]:
+    """Which inputs a store does not have yet; `InputError` where it has another text under the key of one."""
+    missing = []
+    for index, key in enumerate(source.keys):
+        if key not in store:
+            missing.append(index)
+        elif source.kind == "text" and not store.has_text(key, text := source.read(index)):
+            raise InputError(
+                f"the text {key!r} was another one when {str(store.folder)!r} was decomposed, and is {one_line(text)!r} "
+                "now: decompose into another folder"
+            )
+    return missing
 
 
 def _write(store: Store, rows: Sequence[tuple[int, str, Contributions]], dtype: str, report: Report) -> None:
@@ -134,9 +149,10 @@ class Engine:
         self.side, self.method, self.batch, self.max_memory = side, method, batch, max_memory
 
     def rows(
-        self, keys: Sequence[str], group: Sequence[tuple[int, Prepared | str]]
+        self, source: Source, group: Sequence[tuple[int, Prepared | str]]
     ) -> tuple[list[tuple[int, str, Contributions]], dict[str, str]]:
         """(index, key, contributions) of the usable inputs of a group, and by key why the rest cannot be used."""
+        keys = source.keys
         problems = {keys[i]: prepared for i, prepared in group if isinstance(prepared, str)}
         ready = [(i, prepared) for i, prepared in group if not isinstance(prepared, str)]
         rows = []
@@ -144,7 +160,7 @@ class Engine:
             if isinstance(result, str):
                 problems[keys[i]] = result
             else:
-                rows.append((i, keys[i], result))
+                rows.append((i, keys[i], with_digest(result, source.read(i)) if source.kind == "text" else result))
         return rows, problems
 
     def run(self, inputs: Sequence[Prepared]) -> list[Contributions | str]:

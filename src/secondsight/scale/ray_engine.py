@@ -21,7 +21,7 @@ import ray.data
 from secondsight.encoders.registry import load
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.scale.decompose import Engine, Progress, Report, prepared_input, write_rows
+from secondsight.scale.decompose import Engine, Progress, Report, not_stored, prepared_input, write_rows
 from secondsight.scale.place import move_model
 from secondsight.scale.sources import Source
 from secondsight.scale.store import create_store
@@ -57,7 +57,7 @@ def decompose_with_ray(
     method = dual.storable(method)
     side = dual.collection_side(source.kind)
     store = create_store(out, dual, method, side.index, dtype)
-    todo = [i for i, key in enumerate(source.keys) if key not in store]
+    todo = not_stored(source, store)
     report = Report(len(source), skipped=len(source) - len(todo))
     if not todo:
         return report
@@ -114,7 +114,7 @@ class _Decomposer:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         group = [(int(i), pickle.loads(entry)) for i, entry in zip(batch["index"], batch["prepared"], strict=True)]
-        rows, problems = self.engine.rows(self.source.keys, group)
+        rows, problems = self.engine.rows(self.source, group)
         if rows:
             write_rows(Path(self.options["folder"]), rows, self.options["dtype"])
         return {"done": [len(rows)], "problems": [json.dumps(problems)]}

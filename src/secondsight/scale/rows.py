@@ -5,10 +5,12 @@ Vectors are nested lists of numbers, so that polars, pandas and other readers of
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,9 @@ _FACTS = {
 _OUTCOME = ("method", "layer", "reference", "converged", "tolerance", "nodes", "cost")
 _PAIRING = "pairing"
 """Where a row's `about` holds how its vectors are multiplied."""
+
+_TEXT_DIGEST = "text_digest"
+"""Where a row's `about` holds the digest of the text that was decomposed."""
 
 _ARRAYS = ("embedding", "reference_embedding", "step_sizes", "vectors")
 
@@ -138,12 +143,23 @@ def checksum(row: Row) -> int:
     return crc
 
 
+def text_digest(text: str) -> str:
+    """A short digest of a text, by which a store tells that the text under a key is another one now."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def with_digest(contributions: Contributions, text: str) -> Contributions:
+    """The contributions of a text with its digest, for `pack_row`."""
+    return replace(contributions, about={**contributions.about, _TEXT_DIGEST: text_digest(text)})
+
+
 def unpack_row(row: Row, space: str) -> Contributions:
     """The contributions of a row, which belong to a store's `space`."""
     layout = Layout.from_json(json.loads(row["layout"]))
     rounded = row["vectors"].reshape(layout.size, -1)
     about = json.loads(row["about"])
     pairing = TokenPairing.from_json(about.pop(_PAIRING, None))
+    about.pop(_TEXT_DIGEST, None)
     return Contributions(
         factor=torch.from_numpy(np.multiply(rounded, row["step_sizes"][:, None], dtype=np.float32)),
         embedding=torch.from_numpy(row["embedding"].copy()),
@@ -180,6 +196,11 @@ class Part:
         batch = table.combine_chunks().to_batches()[0]
         self._facts = {name: batch.column(name) for name in (*_FACTS, "checksum")}
         self._arrays = {name: _flat(batch.column(name)) for name in _ARRAYS}
+
+    def text_digest(self, index: int) -> str | None:
+        """The digest of a row's text; None where there is none."""
+        digest: str | None = json.loads(self._facts["about"][index].as_py()).get(_TEXT_DIGEST)
+        return digest
 
     def row(self, index: int) -> Row:
         """A row; its arrays are flat views of the file's memory."""

@@ -83,6 +83,7 @@ def of_data(data: GroundedDataset, side: str) -> Source:
     if side not in ("image", "text"):
         raise InputError(f"unknown side {side!r}; known: image, text")
     places: dict[str, int] = {}
+    captions: list[str] = []
     for index in range(len(data)):
         try:
             example = data[index]
@@ -90,21 +91,24 @@ def of_data(data: GroundedDataset, side: str) -> Source:
             data.problems[str(index)] = str(problem)
             continue
         # Captions of different images may have the same name.
-        places.setdefault(example.image_key if side == "image" else f"{example.image_key}/{example.key}", index)
+        key = example.image_key if side == "image" else f"{example.image_key}/{example.key}"
+        if places.setdefault(key, index) == index and side == "text":
+            captions.append(example.caption)
     if not places:
         raise InputError(f"{data.name} holds no {side}s that can be used: {data.summary()}")
     numbers = list(places.values())
-    return Source(side, list(places), _Entries(data, numbers, side), numbers)
+    # Captions are read several times, and drawing or opening their image each time would cost more than keeping them.
+    read = captions.__getitem__ if side == "text" else _Images(data, numbers)
+    return Source(side, list(places), read, numbers)
 
 
 @dataclass(frozen=True)
-class _Entries:
-    """Reads entries of a data set; a class, so that it can be sent to other processes."""
+class _Images:
+    """Reads the images of a data set; a class, so that it can be sent to other processes."""
 
     data: GroundedDataset
     numbers: list[int]
-    side: str
 
-    def __call__(self, i: int) -> Path | Image.Image | str:
-        example = self.data[self.numbers[i]]
-        return example.image if self.side == "image" else example.caption
+    def __call__(self, i: int) -> Path | Image.Image:
+        image: Path | Image.Image = self.data[self.numbers[i]].image
+        return image

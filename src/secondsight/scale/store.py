@@ -26,7 +26,7 @@ from secondsight.algebra.contributions import Contributions
 from secondsight.encoders.fingerprint import fingerprint
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.scale.rows import DTYPES, Part, Row, checksum, pack_row, schema, table_of, unpack_row
+from secondsight.scale.rows import DTYPES, Part, Row, checksum, pack_row, schema, table_of, text_digest, unpack_row
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, brief, ensure_folder, load_json, reading
 
@@ -91,6 +91,11 @@ class Store:
         if key not in self:
             return default
         return self[key]
+
+    def has_text(self, key: str, text: str) -> bool:
+        """Whether the entry is that of this text; True for an entry that does not tell, of an earlier version or no text."""
+        part, index = self._places[key]
+        return self._parts[part].text_digest(index) in (None, text_digest(text))
 
     def table(self) -> pa.Table:
         """All rows as an Arrow table, mapped into memory; duplicates of simultaneous runs included."""
