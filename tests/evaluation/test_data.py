@@ -22,7 +22,7 @@ from secondsight.data import (
     sugarcrepe,
     write_jsonl,
 )
-from secondsight.data.grounded import read_rows
+from secondsight.data.grounded import read_rows, read_table
 from secondsight.data.negatives import changed_words
 
 # COCO ----------------------------------------------------------------------------------------------------------------
@@ -357,6 +357,8 @@ def test_rows_of_a_csv_file(tmp_path):
     """A byte order mark and another separator are read; what cannot be read is one sentence."""
     file = tmp_path / "captions.csv"
     file.write_bytes("image;caption\n1.png;a dog, asleep\n".encode("utf-8-sig"))
+    (tmp_path / "a.jsonl").write_text('{"caption": "two\u2028lines"}\n[1]\n', encoding="utf-8")
+    assert read_table(tmp_path / "a.jsonl") == [{"caption": "two\u2028lines"}, {}]
     assert read_rows(file, ";") == [{"image": "1.png", "caption": "a dog, asleep"}]
     with pytest.raises(ss.InputError, match="missing.csv' does not exist"):
         read_rows(tmp_path / "missing.csv")

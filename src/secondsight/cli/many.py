@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,13 +41,15 @@ def read_pairs(source: str, caption: str | None) -> list[Pair]:
     A list is CSV or JSONL with the columns photo and caption; files in it count from its folder. Raises `InputError` for
     lists without photographs or captions.
     """
+    from secondsight.data.grounded import read_table
+
     path = Path(source)
     if path.is_dir():
         pairs = [Pair(file, caption or "") for file in _images(path)]
         if caption is None:
             raise InputError(f"{source!r} is a folder: give one caption for its photographs, or a CSV file of pairs")
     else:
-        pairs = [_pair(path, number, row, caption) for number, row in enumerate(_rows(path), 1)]
+        pairs = [_pair(path, number, row, caption) for number, row in enumerate(read_table(path), 1)]
     if not pairs:
         raise InputError(f"{source!r} has no photographs")
     return pairs
@@ -59,23 +60,6 @@ def _images(folder: Path) -> list[Path]:
 
     endings = Image.registered_extensions()
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in endings and file.is_file())
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            return [dict(row) for row in csv.DictReader(io.StringIO(text))]
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except OSError as problem:
-        raise InputError(
-            f"{str(path)!r} cannot be read ({problem.strerror}): give a folder, a CSV or a JSONL file"
-        ) from None
-    except (ValueError, csv.Error) as problem:
-        raise InputError(f"{str(path)!r} is not a list of photographs and captions ({problem})") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{str(path)!r} needs an object with photo and caption in every line")
-    return rows
 
 
 def _pair(path: Path, number: int, row: dict[str, Any], caption: str | None) -> Pair:

@@ -217,6 +217,23 @@ def read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
         raise InputError(f"{str(path)!r} cannot be read as CSV ({brief(problem)})") from None
 
 
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV, TSV or JSONL file, which its ending tells apart.
+
+    A line of JSON that is no object is a row without columns. `InputError` names the file and what is wrong with it.
+    """
+    if path.suffix.lower() != ".jsonl":
+        return read_rows(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    try:
+        # Text in JSON may hold other separators of lines.
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"{str(path)!r} does not exist") from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise InputError(f"{str(path)!r} cannot be read as JSON, an object a line ({brief(problem)})") from None
+    return [row if isinstance(row, dict) else {} for row in rows]
+
+
 def existing_folder(path: str | Path, kind: str) -> Path:
     """The folder of a data set of this kind; `InputError` if it does not exist."""
     folder = Path(path)

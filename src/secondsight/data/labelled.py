@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,13 +17,13 @@ from secondsight.data.grounded import (
     check_image,
     existing_folder,
     parse_box,
-    read_rows,
+    read_table,
 )
 from secondsight.data.kinds import KINDS, open_data
 from secondsight.data.photographs import PHOTOGRAPHS
 from secondsight.data.scenes import Scenes, classes
 from secondsight.support.errors import InputError
-from secondsight.support.files import brief, one_line
+from secondsight.support.files import one_line
 
 _FORMS = (
     "folder:DIR with a folder per class, labels:FILE.csv or .jsonl with image and label, or any data set with objects"
@@ -122,14 +121,10 @@ def class_folders(folder: str | Path) -> LabelledData:
 def label_file(file: str | Path) -> LabelledData:
     """A CSV or JSONL file with "image" (a path relative to the file) and "label", and in JSONL optionally "boxes"."""
     path = Path(file)
-    if path.suffix.lower() == ".csv":
-        rows: list[Any] = list(read_rows(path))
-    elif path.suffix.lower() == ".jsonl":
-        rows = _json_lines(path)
-    else:
+    if path.suffix.lower() not in (".csv", ".jsonl"):
         raise InputError(f"{str(file)!r} ends in neither .csv nor .jsonl: give {_FORMS}")
     images, problems = [], {}
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(read_table(path), 1):
         try:
             images.append(_labelled_row(row, path.parent))
         except EntryError as problem:
@@ -148,17 +143,8 @@ def label_file(file: str | Path) -> LabelledData:
     return LabelledData.of(path.name, usable, problems)
 
 
-def _json_lines(path: Path) -> list[Any]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"{str(path)!r} does not exist") from None
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"{str(path)!r} cannot be read as a JSON object a line ({brief(problem)})") from None
-
-
-def _labelled_row(row: Any, folder: Path) -> LabelledImage:
-    name, label = (row.get("image"), row.get("label")) if isinstance(row, dict) else (None, None)
+def _labelled_row(row: Mapping[str, Any], folder: Path) -> LabelledImage:
+    name, label = row.get("image"), row.get("label")
     if not isinstance(name, str) or not name.strip() or not isinstance(label, str) or not label.strip():
         raise EntryError("without an image and a label as texts")
     check_image(folder / name)

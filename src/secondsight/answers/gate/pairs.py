@@ -14,19 +14,18 @@ from PIL import Image
 
 from secondsight.answers.collection import Collection, Progress, collect
 from secondsight.data import GroundedCaption, GroundedDataset, ListedDataset, PhraseFinder, coco_synonyms, open_data
-from secondsight.data.grounded import read_rows
+from secondsight.data.grounded import read_table
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
 from secondsight.scale.decompose import Report, decompose
 from secondsight.scale.sources import Source
 from secondsight.scale.store import open_store, store_facts
 from secondsight.support.errors import InputError
-from secondsight.support.files import brief
 
 PHOTO_COLUMNS = ("photo", "image")
 """Names of the column that names photographs; their captions stand in the column caption."""
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+ENDINGS = (".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +51,9 @@ def open_pairs(spec: str | Path) -> Pairs:
     columns of texts. Raises `InputError` for anything else.
     """
     path = Path(spec)
-    if path.suffix.lower() not in (*DELIMITERS, ".jsonl"):
+    if path.suffix.lower() not in ENDINGS:
         return open_data(spec)
-    rows = _json_rows(path) if path.suffix.lower() == ".jsonl" else read_rows(path, DELIMITERS[path.suffix.lower()])
+    rows = read_table(path)
     columns = list(rows[0]) if rows else []
     if "image" in columns and path.suffix.lower() == ".jsonl":
         return open_data(spec)
@@ -71,18 +70,6 @@ def open_pairs(spec: str | Path) -> Pairs:
         raise InputError(f"{str(spec)!r} has no row with two texts")
     problems = {str(i): "no two texts" for i in range(1, len(rows) + 1) if i not in usable}
     return TextPairs(path.name, [a for a, _ in usable.values()], [b for _, b in usable.values()], problems)
-
-
-def _json_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"{str(path)!r} does not exist") from None
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"{str(path)!r} cannot be read as JSONL ({brief(problem)})") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{str(path)!r} needs an object in every line")
-    return rows
 
 
 def _texts(row: dict[str, Any], columns: Sequence[str]) -> tuple[str, str] | None:

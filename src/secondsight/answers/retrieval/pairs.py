@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from secondsight.answers.collection import Collection, Progress
-from secondsight.data.grounded import read_rows
+from secondsight.data.grounded import read_table
 from secondsight.methods import Method
 from secondsight.model import DualEncoder, Side
 from secondsight.scale.decompose import Report, decompose
 from secondsight.scale.sources import Source
 from secondsight.scale.store import open_store
 from secondsight.support.errors import InputError
-from secondsight.support.files import brief
 
 PREFIX = "pairs:"
 
@@ -66,21 +64,14 @@ def sides(model: DualEncoder) -> tuple[Side, Side]:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    rows = _json_lines(path) if path.suffix == ".jsonl" else read_rows(path, "\t" if path.suffix == ".tsv" else ",")
-    usable = [row for row in rows if all(isinstance(row.get(c), str) and row[c].strip() for c in ("query", "document"))]
+    usable = [
+        row
+        for row in read_table(path)
+        if all(isinstance(row.get(c), str) and row[c].strip() for c in ("query", "document"))
+    ]
     if not usable:
         raise InputError(f"{str(path)!r} has no row with a query and a document: it needs columns of these names")
     return usable
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"{str(path)!r} does not exist") from None
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"{str(path)!r} cannot be read as JSON, an object a line ({brief(problem)})") from None
-    return [row for row in rows if isinstance(row, dict)]
 
 
 def _named(texts: list[str], letter: str) -> dict[str, str]:
