@@ -40,7 +40,7 @@ ABOUT = (
     f"if it surely adds less than {IGNORED:g} of that (an equivalence test; that nothing was found would not be enough). "
     "Articles, prepositions and the like are rightly ignored, and only in the table. Stores of the last layer (the default) "
     "hold tokens after the words have been mixed: a word that is ignored there may have changed its neighbours. Decompose "
-    "with --method token-embeddings to ask about the words as they were written."
+    "with --method integrated-jacobian:layer=-1/input to ask about the words as they were written."
 )
 
 _COLUMNS = {"own": "own image", "others": "other images", "gain": "own over others"}
