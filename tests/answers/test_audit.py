@@ -46,6 +46,12 @@ def test_the_command_prints_claims_and_where_the_report_is(tmp_path):
     result = run(*options, "--out", tmp_path / "b", "--quiet")
     assert (result.exit_code, result.stdout) == (0, "")
     assert (tmp_path / "b" / "grounding.csv").read_text() == (tmp_path / "a" / "grounding.csv").read_text()
+    # Without a model nothing can be encoded, which the report says.
+    assert "exchanged words" in json.loads((tmp_path / "b" / "summary.json").read_text())["facts"]["left out"]
+    assert not (tmp_path / "b" / "exchanged-words.csv").exists()
+    result = run(*options, "--out", tmp_path / "c", "--quiet", "--model", "scenes")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (tmp_path / "c" / "exchanged-words.csv").read_text() == (tmp_path / "a" / "exchanged-words.csv").read_text()
 
 
 def test_two_models_are_compared_first(model, tmp_path):
@@ -60,8 +66,7 @@ def test_without_boxes_words_and_clusters_are_left(model, tmp_path):
     answer = audit(data, model, tmp_path / "out")
     titles = [section.title for section in answer.sections]
     assert titles[0] == "Words"
-    assert "Grounding" not in titles
-    assert len(titles) == 3
+    assert titles == ["Words", "Exchanged words", "Words and kinds of regions", "Hubs"]
 
 
 def test_the_page_begins_with_the_first_claims_of_each_section(tmp_path):
@@ -79,7 +84,8 @@ def test_the_page_begins_with_the_first_claims_of_each_section(tmp_path):
     [
         ([], "give --data, or --store-image and --store-text"),
         (["--store-image", "a", "--data", "scenes:noto/5"], "belong together: give both"),
-        (["--store-image", "a", "--store-text", "b", "--model", "scenes"], "leave out --model"),
+        (["--store-image", "a", "--store-text", "b", *["--model", "scenes"] * 2], "stores were made by one model"),
+        (["--store-image", "a", "--store-text", "b", "--method", "occlusion"], "leave out --method"),
         (["--data", "scenes:noto/5", *["--model", "scenes"] * 3], "give --model once or twice"),
         (["--data", "scenes:noto/5", "--alpha", "2"], "must lie between 0 and 1"),
         (["--data", "scenes:nowhere/5", "--model", "scenes"], "unknown style"),

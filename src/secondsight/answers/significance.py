@@ -78,6 +78,12 @@ def _one_sided(means: pd.DataFrame, distance: Float[np.ndarray, " group"]) -> Fl
     return np.where(images < FEWEST, 1.0, p)
 
 
+def wilson(right: int, whole: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    interval = stats.binomtest(right, whole).proportion_ci(0.95, "wilson")
+    return float(interval.low), float(interval.high)
+
+
 def outlier_p(values: Any) -> Float[np.ndarray, " entry"]:
     """p of "this value belongs to the upper tail of the others", for every value; 1 for all but the largest few.
 

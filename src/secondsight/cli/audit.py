@@ -32,10 +32,14 @@ def audit(
         typer.Option(help="KIND:PATH[#PART], or a path; see: secondsight experiments. May be left out for stores."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Default: builtin. Given twice, an earlier model and the one to audit.")
+        list[str] | None,
+        typer.Option(
+            help="Default: builtin. Given twice, an earlier model and the one to audit. With stores their model, which encodes "
+            "exchanged captions."
+        ),
     ] = None,
     store_image: Annotated[
-        Path | None, typer.Option(help="A store of images of decompose, in place of a model.")
+        Path | None, typer.Option(help="A store of images of decompose, in place of decomposing.")
     ] = None,
     store_text: Annotated[Path | None, typer.Option(help="The store of their captions.")] = None,
     method: Annotated[
@@ -65,7 +69,9 @@ def audit(
         progress = _progress(quiet)
         if store_image is not None and store_text is not None:
             collection = open_collection(store_image, store_text, data)
-            answer = audit_collection(collection, out_dir, alpha=alpha, seed=seed, progress=progress)
+            with spinner(f"loading {model[0] if model else 'stores'}"):
+                theirs = move_model(load(model[0]), device, precision) if model else None
+            answer = audit_collection(collection, out_dir, model=theirs, alpha=alpha, seed=seed, progress=progress)
         else:
             names = model or ["builtin"]
             with spinner(f"loading {' and '.join(names)}"):
@@ -93,9 +99,11 @@ def _check_options(
         raise InputError("nothing to look at: give --data, or --store-image and --store-text")
     if model is not None and len(model) > 2:
         raise InputError(f"an audit compares two models, not {len(model)}: give --model once or twice")
-    unused = next((name for name, value in (("model", model), ("method", method), ("limit", limit)) if value), None)
+    if store_image is not None and model is not None and len(model) > 1:
+        raise InputError("stores were made by one model: give that --model, or none")
+    unused = next((name for name, value in (("method", method), ("limit", limit)) if value), None)
     if store_image is not None and unused is not None:
-        raise InputError(f"stores were made by one model, method and number of captions: leave out --{unused}")
+        raise InputError(f"stores were made with one method and number of captions: leave out --{unused}")
 
 
 def _progress(quiet: bool) -> Callable[[str, int, int], None]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from secondsight.answers.audit.changes import changes_section
 from secondsight.answers.audit.clusters import clusters_section
+from secondsight.answers.audit.exchanged import exchanged_section
 from secondsight.answers.audit.grounding import grounding_section
 from secondsight.answers.audit.hubs import hubs_section
 from secondsight.answers.audit.spurious import spurious_section
@@ -55,19 +58,21 @@ def audit(
     if against is not None:
         before = collect(dataset, against, folder / "stores-before", method, limit=limit, progress=progress)
     collection = collect(dataset, model, folder / "stores", method, limit=limit, progress=progress)
-    return audit_collection(collection, folder, against=before, alpha=alpha, seed=seed, progress=progress)
+    options: dict[str, Any] = dict(alpha=alpha, seed=seed, progress=progress)
+    return audit_collection(collection, folder, model=model, against=before, **options)
 
 
 def audit_collection(
     collection: Collection,
     out: str | os.PathLike[str],
     *,
+    model: DualEncoder | None = None,
     against: Collection | None = None,
     alpha: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Answer:
-    """The audit of stores that are there already, see `audit`."""
+    """The audit of stores that are there already, see `audit`; `model` is theirs, without which no words are exchanged."""
     check_alpha(alpha)
     options: dict[str, Any] = dict(alpha=alpha, seed=seed, progress=progress)
     # Token vectors that are matched one by one have no parts that add up over all images.
@@ -75,15 +80,17 @@ def audit_collection(
     sections: list[Section] = []
     if against is not None:
         sections.append(changes_section(against, collection, **options))
-    makers = [grounding_section, spurious_section] if collection.has_boxes else []
+    makers: list[Callable[..., Section]] = [grounding_section, spurious_section] if collection.has_boxes else []
     if additive:
-        makers += (
-            [words_section, hubs_section] if collection.has_boxes else [words_section, clusters_section, hubs_section]
-        )
+        exchanged = [] if model is None else [partial(exchanged_section, model=model)]
+        clusters = [] if collection.has_boxes else [clusters_section]
+        makers += [words_section, *exchanged, *clusters, hubs_section]
     if not makers and not sections:
         raise InputError("a late-interaction model is audited by boxes alone: give --data with annotated objects")
     sections += [maker(collection, **options) for maker in makers]
     facts = facts_of(collection, against, alpha)
+    if additive and model is None:
+        facts["left out"] = "exchanged words, which are encoded again: give the stores' model with model= or --model"
     return write_answer(Path(out), "audit", ABOUT, sections, facts, collection.problems, in_short=IN_SHORT)
 
 

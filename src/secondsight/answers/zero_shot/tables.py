@@ -10,16 +10,11 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
+from secondsight.answers.significance import wilson
 from secondsight.answers.zero_shot.margins import BY_WORD, Margins
 
 FEWEST = 2
 """Images or answers of a class, and of a pair of classes, from which it is looked at for more than chance."""
-
-
-def wilson(right: int, whole: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    interval = stats.binomtest(right, whole).proportion_ci(0.95, "wilson")
-    return float(interval.low), float(interval.high)
 
 
 def accuracy(margins: Margins) -> pd.DataFrame:
