@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from secondsight.methods import Banzhaf as Banzhaf
     from secondsight.methods import BilinearLime as BilinearLime
     from secondsight.methods import ChainedJacobian as ChainedJacobian
+    from secondsight.methods import CollectionMethod as CollectionMethod
     from secondsight.methods import IntegratedJacobian as IntegratedJacobian
     from secondsight.methods import JacobianTimesInput as JacobianTimesInput
     from secondsight.methods import Method as Method
@@ -59,6 +60,7 @@ _NAMES = {
         "Banzhaf",
         "BilinearLime",
         "ChainedJacobian",
+        "CollectionMethod",
         "IntegratedJacobian",
         "JacobianTimesInput",
         "Method",

@@ -20,6 +20,9 @@ from secondsight.scale.sources import Source, of_data
 from secondsight.scale.store import Store, open_store
 from secondsight.support.errors import InputError
 
+DEFAULT = "collection"
+"""The method of answers: images at their last layer, words before they are mixed."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
@@ -85,11 +88,13 @@ def collect(
 ) -> Collection:
     """Decompose a data set's images and captions into the stores OUT/image and OUT/text, and open them together.
 
-    `limit` bounds the number of captions. Continues where an earlier call stopped. Captions whose image cannot be used, or
-    that cannot be used themselves, are named in `problems`. Raises `InputError` for stores of another model or method.
+    `method` is "collection" unless given. `limit` bounds the number of captions. Continues where an earlier call stopped.
+    Captions whose image cannot be used, or that cannot be used themselves, are named in `problems`. Raises `InputError` for
+    stores of another model or method.
     """
     dataset = open_data(data) if isinstance(data, str | Path) else data
-    method = model.storable(method)
+    # Token vectors of late interaction have a method of their own.
+    method = model.storable(DEFAULT if method is None and model.factorises else method)
     everything = of_data(dataset, "text")
     texts = everything.first(limit)
     folder = Path(out)

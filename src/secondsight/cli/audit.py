@@ -44,7 +44,7 @@ def audit(
     store_text: Annotated[Path | None, typer.Option(help="The store of their captions.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="NAME or NAME:OPTION=VALUE,…; default: last-layer, or token vectors where there are."),
+        typer.Option(help="NAME or NAME:OPTION=VALUE,…; default: collection, or token vectors where there are."),
     ] = None,
     alpha: Annotated[float, typer.Option(help="The expected share of false claims in a section.")] = 0.05,
     limit: Annotated[int | None, typer.Option(help="The first captions only.", min=1)] = None,

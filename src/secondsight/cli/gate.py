@@ -25,7 +25,7 @@ def gate(
     alpha: Annotated[float, typer.Option(help="Largest chance of any false alarm.")] = 0.01,
     tolerance: Annotated[float, typer.Option(help="Mean change that is tolerated, in spreads.")] = 0.1,
     fail_on: Names = "whole,classes,words",
-    method: Annotated[str | None, typer.Option(help="NAME or NAME:OPTION=VALUE,…; default: last-layer.")] = None,
+    method: Annotated[str | None, typer.Option(help="NAME or NAME:OPTION=VALUE,…; default: collection.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Markdown file; default: OUT/summary.md.")] = None,
     limit: Annotated[int | None, typer.Option(help="The first pairs only.", min=1)] = None,
     device: Device = None,

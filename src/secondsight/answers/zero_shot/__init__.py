@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from secondsight.answers.collection import Progress
+from secondsight.answers.collection import DEFAULT, Progress
 from secondsight.answers.report import Answer, write_answer
 from secondsight.answers.zero_shot.cases import Cases, why
 from secondsight.answers.zero_shot.classes import TEMPLATE, Classifier, Names, check_templates, class_names, fill
@@ -16,7 +16,7 @@ from secondsight.answers.zero_shot.sections import sections
 from secondsight.data.grounded import GroundedDataset
 from secondsight.data.labelled import LabelledData, LabelledImage, open_labelled
 from secondsight.evaluation.report import parquet, write_bytes
-from secondsight.methods import IntegratedJacobian, Method
+from secondsight.methods import Method
 from secondsight.model import DualEncoder
 from secondsight.scale.decompose import Report, decompose
 from secondsight.scale.sources import Source
@@ -48,9 +48,9 @@ def zero_shot(
 
     `data` are labelled images, see `open_labelled`; `classes` are names, names with the words that prompts use for them, or a
     file of them, by default those of the data; `templates` are prompts with {} in the place of the word, or the `Path` of a
-    file of them, taken literally unless `articles` sets "a" or "an". The default method attributes the last image layer and
-    the prompts' token embeddings, where a class's word is not yet mixed into the end token. `alpha` is the false discovery
-    rate of what is claimed beyond chance.
+    file of them, taken literally unless `articles` sets "a" or "an". The default method, "collection", attributes the last
+    image layer and the prompts' token embeddings, where a class's word is not yet mixed into the end token. `alpha` is the
+    false discovery rate of what is claimed beyond chance.
 
     The report and its tables are written to `out`, beside the stores of images (in `dtype`) and prompts, from which a stopped
     call goes on. "records" of the answer, also records.parquet, has each image's answer, margin and parts. Raises
@@ -66,7 +66,7 @@ def zero_shot(
         raise InputError(f"alpha={alpha!r} must lie between 0 and 1")
     prompts = {name: [fill(t, word, articles) for t in filled for word in words] for name, words in names.items()}
     texts = list(dict.fromkeys(prompt.text for of_class in prompts.values() for prompt in of_class))
-    folder, used_method = Path(out), model.storable(_method(model) if method is None else method)
+    folder, used_method = Path(out), model.storable(DEFAULT if method is None else method)
     sources = {
         "text": Source("text", texts, texts.__getitem__),
         "image": Source("image", labelled.keys, _Images(labelled)),
@@ -108,12 +108,6 @@ def zero_shot(
     write_bytes(folder / "records.parquet", parquet(margins.records))
     answer["records"] = margins.records
     return answer
-
-
-def _method(model: DualEncoder) -> Method:
-    """The last layer of images and the token embeddings of texts, in the order of the model's sides."""
-    last, embeddings = -1, "grounded"
-    return IntegratedJacobian(layer=(embeddings, last) if model.left.kind == "text" else (last, embeddings))
 
 
 class _Images:
