@@ -105,7 +105,9 @@ def collect(
         needed = {dataset[number].image_key for number in entries_of(texts).values()}
         sources[0] = sources[0].first(len(needed))
     for source in sources:
-        report = decompose(source, model, folder / source.kind, method, progress=_told(source.kind, progress))
+        report = decompose(
+            source, model, folder / source.kind, method, progress=decomposing(f"{source.kind}s", progress)
+        )
         problems |= report.problems
     collection = _paired(open_store(folder / "image"), open_store(folder / "text"), dataset, entries_of(texts))
     collection.problems = {**dataset.problems, **problems}
@@ -153,7 +155,8 @@ def _image_key(text_key: str, images: Store) -> str | None:
     return next((key for key in candidates if key in images), None)
 
 
-def _told(kind: str, progress: Progress | None) -> Callable[[Report], None] | None:
+def decomposing(what: str, progress: Progress | None) -> Callable[[Report], None] | None:
+    """A callback for `decompose` that tells `progress` how far it is with `what`, such as "captions"."""
     if progress is None:
         return None
-    return lambda report: progress(f"decomposing {kind}s", report.done + report.skipped, report.whole)
+    return lambda report: progress(f"decomposing {what}", report.done + report.skipped, report.whole)

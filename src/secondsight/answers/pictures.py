@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
-from secondsight.algebra.layout import Layout, Word
+from secondsight.algebra.layout import Layout
 from secondsight.answers.collection import Collection
 from secondsight.inputs.photographs import open_image
 from secondsight.support.errors import InputError
+
+Pieces = list[tuple[str, float | None]]
+"""Parts of a text, each with the number that colours it, or None."""
 
 
 def photograph(collection: Collection, image: str) -> Image.Image | None:
@@ -28,16 +34,19 @@ def text_of(layout: Layout) -> str:
     return layout.text if layout.text is not None else " ".join(word.text for word in layout.words)
 
 
-def scored_pieces(layout: Layout, scores: Mapping[Word, float]) -> list[tuple[str, float | None]]:
-    """The caption in pieces that give it when they are joined, each word with its score, the text between with None."""
+def coloured_words(layout: Layout, values: Float[Tensor, " feature"] | Float[np.ndarray, " feature"]) -> Pieces:
+    """A text in pieces, each word with the sum of its features' values, and None for what stands between words."""
+    sums = {word: float(values[list(word.features)].sum()) for word in layout.words}
     if layout.text is None:
-        return [(f"{word.text} ", scores.get(word)) for word in layout.words]
-    pieces: list[tuple[str, float | None]] = []
+        return [(f"{word.text} ", value) for word, value in sums.items()]
+    return coloured_spans(layout.text, {(word.start, word.end): value for word, value in sums.items()})
+
+
+def coloured_spans(text: str, scores: Mapping[tuple[int, int], float]) -> Pieces:
+    """A text in pieces that give it when they are joined: each (start, end) with its score, the text between with None."""
+    pieces: Pieces = []
     end = 0
-    for word in layout.words:
-        if word.start > end:
-            pieces.append((layout.text[end : word.start], None))
-        pieces.append((layout.text[word.start : word.end], scores.get(word)))
-        end = word.end
-    rest = layout.text[end:]
-    return [*pieces, (rest, None)] if rest else pieces
+    for (start, stop), score in sorted(scores.items()):
+        pieces += [(text[end:start], None), (text[start:stop], score)]
+        end = stop
+    return [piece for piece in [*pieces, (text[end:], None)] if piece[0]]

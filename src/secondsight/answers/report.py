@@ -19,7 +19,7 @@ from PIL import Image
 
 from secondsight.data.grounded import Box
 from secondsight.evaluation.report import TEMPLATES, file_name, inline_svg, parquet, small_picture, write_bytes
-from secondsight.evaluation.tables import has_row_names, markdown, plain_rows
+from secondsight.evaluation.tables import has_row_names, markdown, plain_rows, plain_values
 from secondsight.support.files import ensure_folder
 from secondsight.visual.colours import limit_of, on_white
 from secondsight.visual.saving import encode_figure
@@ -58,7 +58,10 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """A sentence about the model, the `cases` that show it, strongest first, and the numbers behind it for programs."""
+    """A sentence about the model, the `cases` that show it, strongest first, and the numbers behind it for programs.
+
+    Numbers may be NumPy's; NaN is null in the summary.
+    """
 
     sentence: str
     cases: Sequence[Case] = ()
@@ -128,13 +131,13 @@ def write_answer(
         write_bytes(folder / f"{file_name(name)}.svg", drawings[name])
         write_bytes(folder / f"{file_name(name)}.png", encode_figure(figure, "png", 160))
     claims = [
-        {"section": section.title, "sentence": claim.sentence, **claim.numbers}
+        {"section": section.title, "sentence": claim.sentence, **plain_values(claim.numbers)}
         for section in sections
         for claim in section.claims
     ]
     tables = {name: plain_rows(table) for name, table in answer.items()}
     summary = {"facts": dict(facts), "claims": claims, "problems": dict(problems), "tables": tables}
-    write_bytes(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
+    write_bytes(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False).encode())
     page = _TEMPLATES.get_template("answer.html.j2").render(
         title=title,
         about=about,

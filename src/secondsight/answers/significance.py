@@ -23,10 +23,22 @@ FEWEST = 5
 def q_values(p_values: Any) -> Float[np.ndarray, " test"]:
     """Benjamini and Hochberg's adjusted p-values, in their order (Benjamini & Hochberg 1995).
 
-    Where everything with q ≤ alpha is claimed, the expected share of false claims is at most alpha. Values must lie in 0 … 1.
+    Where everything with q ≤ alpha is claimed, the expected share of false claims is at most alpha. Values must lie in 0 … 1;
+    NaN stands for what is not tested, and stays NaN.
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    return stats.false_discovery_control(p, method="bh") if len(p) else p
+    q = np.array(p_values, dtype=np.float64)
+    tested = ~np.isnan(q)
+    if tested.any():
+        q[tested] = stats.false_discovery_control(q[tested], method="bh")
+    return q
+
+
+def sign_test_p(more: int, fewer: int) -> float:
+    """Two-sided exact p of "cases become better as often as worse"; of pairs of right and wrong answers, McNemar's test.
+
+    1 where nothing changed.
+    """
+    return float(stats.binomtest(more, more + fewer).pvalue) if more + fewer else 1.0
 
 
 def image_means(

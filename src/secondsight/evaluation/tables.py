@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,12 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as plain values that JSON can hold."""
     rows: list[dict[str, Any]] = json.loads(with_row_names(table).to_json(orient="records", double_precision=12))
     return rows
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by name as JSON can hold them: Python's for NumPy's, None for NaN."""
+    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return {name: None if value != value else value for name, value in plain.items()}
 
 
 def cell_text(value: Any) -> str:

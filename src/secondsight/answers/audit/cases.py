@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from secondsight.answers.collection import Collection
-from secondsight.answers.pictures import photograph, scored_pieces
+from secondsight.answers.pictures import coloured_words, photograph
 from secondsight.answers.report import Case
 from secondsight.data.grounded import Box
 from secondsight.evaluation.maps import image_layout
@@ -34,6 +34,6 @@ def map_case(
     weights = torch.zeros(layout.size, dtype=torch.float64)
     weights[layout.visible] = torch.from_numpy(np.array(region, dtype=np.float64))
     tokens = pair.attributions.T @ weights.to(pair.right_effects)
-    words = {word: float(tokens[list(word.features)].sum()) for word in pair.right_layout.words}
+    words = coloured_words(pair.right_layout, tokens)
     heat = pair.heatmap(span).double().numpy()
-    return Case(photograph(collection, image), heat, boxes, scored_pieces(pair.right_layout, words), facts, others)
+    return Case(photograph(collection, image), heat, boxes, words, facts, others)

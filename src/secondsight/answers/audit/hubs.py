@@ -7,7 +7,7 @@ import pandas as pd
 
 from secondsight.answers.audit.rankings import NEAREST, RANKINGS, Direction, directions, hubness, rank_all
 from secondsight.answers.collection import Collection, Progress
-from secondsight.answers.pictures import photograph, scored_pieces, text_of
+from secondsight.answers.pictures import coloured_words, photograph, text_of
 from secondsight.answers.report import Case, Claim, Section
 from secondsight.answers.significance import outlier_p, q_values
 from secondsight.support.errors import InputError
@@ -122,7 +122,7 @@ def _cases(collection: Collection, direction: Direction, row: int, entry: pd.Ser
         return [Case(photo, heat, facts="where it is close to all captions; nearest wrong ones: " + ", ".join(wrong))]
     caption = collection.texts[entry["caption"]]
     values = caption.vectors.double() @ mean * caption.scale
-    pieces = scored_pieces(caption.layout, {w: float(values[list(w.features)].sum()) for w in caption.layout.words})
+    pieces = coloured_words(caption.layout, values)
     keys = collection.images.keys()
     cases = [Case(words=pieces, facts="what its words add to its mean similarity to all images")]
     for i, value in nearest:

@@ -17,7 +17,7 @@ from secondsight.answers.audit.word_parts import (
     word_parts,
 )
 from secondsight.answers.collection import Collection, Progress
-from secondsight.answers.pictures import photograph, scored_pieces
+from secondsight.answers.pictures import coloured_words, photograph
 from secondsight.answers.report import MOST_CASES, Case, Claim, Section
 from secondsight.answers.significance import FEWEST, above_p, below_p, equivalence_p, image_means, q_values
 
@@ -176,12 +176,11 @@ def _case(
             continue
         own, others = measure.directions(key)
         gains = caption.vectors.double().numpy() @ (own - others) * caption.scale
-        scores = {place: float(gains[list(place.features)].sum()) for place in caption.layout.words}
         pair, photo = collection.images[image] @ caption, photograph(collection, image)
         features = [feature for place in places for feature in place.features]
         shown = photo is not None and kind != "ignored"
         heat = pair.heatmap(features).float().numpy() if shown else None
-        gain = sum(scores[place] for place in places)
+        gain = float(gains[features].sum())
         facts = f"“{word}” {gain:+.4f} over other images, similarity {pair.similarity:.3f}"
-        return Case(photo, heat, words=scored_pieces(caption.layout, scores), facts=facts)
+        return Case(photo, heat, words=coloured_words(caption.layout, gains), facts=facts)
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -11,8 +11,8 @@ from secondsight.algebra.interactions import Interactions, Terms
 from secondsight.answers.gate.compare import Comparison
 from secondsight.answers.gate.measure import Span
 from secondsight.answers.gate.moves import Move
+from secondsight.answers.pictures import coloured_spans, photograph, text_of
 from secondsight.answers.report import Case
-from secondsight.inputs.images import open_image
 from secondsight.support.files import one_line
 
 TERM_PAIRS = 64
@@ -47,12 +47,12 @@ class Cases:
 
     def _case(self, number: int, after: int, spans: Sequence[Span], name: str) -> Case:
         collection, advantages = self.compared.collections[after], self.compared.advantages[after]
-        photo, heat, boxes, left = None, None, [], ""
+        image = collection.pairs[number][0]
+        photo, heat, boxes, left = photograph(collection, image), None, [], ""
         if collection.data is None:
-            left = f"“{one_line(_text_of(collection.images[collection.pairs[number][0]]), 120)}”, "
+            left = f"“{one_line(text_of(collection.images[image].layout), 120)}”, "
         else:
             example = collection.example(number)
-            photo = open_image(example.image)
             heat = _heat(collection.interactions(number), spans)
             boxes = [box for phrase in example.phrases if phrase.label == name for box in phrase.boxes]
         carried = f", “{name}” carries {sum(advantages.words[number][s] for s in spans):.2f}" if spans else ""
@@ -62,7 +62,7 @@ class Cases:
         )
         if after:
             facts += f"; {self.terms_text([number])}{self._rival_text(number)}"
-        return Case(photo, heat, boxes, _pieces(advantages.captions[number], advantages.words[number]), facts)
+        return Case(photo, heat, boxes, coloured_spans(advantages.captions[number], advantages.words[number]), facts)
 
     def pair_sentence(self, number: int) -> str:
         """A single pair's change in words."""
@@ -106,17 +106,3 @@ class Cases:
 def _heat(pair: Interactions, spans: Sequence[Span]) -> np.ndarray:
     maps = [pair.toward_left(span) for span in spans] or [pair.toward_left(None)]
     return pair.left_layout.heatmap(sum(maps[1:], maps[0])).double().numpy()
-
-
-def _text_of(contributions: object) -> str:
-    return str(contributions.layout.text or "")  # type: ignore[attr-defined]
-
-
-def _pieces(caption: str, words: Mapping[Span, float]) -> list[tuple[str, float | None]]:
-    """The caption cut at its words, each with what it carries."""
-    pieces: list[tuple[str, float | None]] = []
-    end = 0
-    for (start, stop), value in sorted(words.items()):
-        pieces += [(caption[end:start], None), (caption[start:stop], value)]
-        end = stop
-    return [piece for piece in [*pieces, (caption[end:], None)] if piece[0]]

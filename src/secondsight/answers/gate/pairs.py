@@ -12,12 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from secondsight.answers.collection import Collection, Progress, collect
+from secondsight.answers.collection import Collection, Progress, collect, decomposing
 from secondsight.data import GroundedCaption, GroundedDataset, ListedDataset, PhraseFinder, coco_synonyms, open_data
 from secondsight.data.grounded import read_table
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.scale.decompose import Report, decompose
+from secondsight.scale.decompose import decompose
 from secondsight.scale.sources import Source
 from secondsight.scale.store import open_store, store_facts
 from secondsight.support.errors import InputError
@@ -124,12 +124,7 @@ def _collect_texts(
     keys = [str(number) for number in range(len(pairs.left[:limit]))]
     problems, stores = dict(pairs.problems), []
     for name, side, texts in (("left", model.left, pairs.left), ("right", model.right, pairs.right)):
-
-        def tell(report: Report, name: str = name) -> None:
-            if progress:
-                progress(f"decomposing {name} texts", report.done + report.skipped, report.whole)
-
-        source = Source("text", keys, texts.__getitem__)
+        source, tell = Source("text", keys, texts.__getitem__), decomposing(f"{name} texts", progress)
         report = decompose(source, model, folder / name, method, side=side, progress=tell)
         problems |= report.problems
         stores.append(open_store(folder / name))

@@ -13,6 +13,7 @@ from secondsight.answers.gate.compare import Comparison
 from secondsight.answers.gate.moves import Move, by_group
 from secondsight.answers.gate.summary import SINGULAR, summarise, title_of
 from secondsight.answers.report import Answer, Claim, Section, write_answer
+from secondsight.answers.wording import p_text
 from secondsight.evaluation.report import write_bytes
 from secondsight.evaluation.statistics import bootstrap_interval
 
@@ -65,7 +66,7 @@ def report(compared: Comparison, out: Path, command: str) -> Gate:
         "after": compared.names[1],
         "pairs": f"{len(compared.collections[0])} of {compared.images} images",
         "method": compared.collections[0].images.facts["method"]["name"],
-        "alpha": compared.alpha,
+        "alpha": f"{compared.alpha:g}: the chance of any false alarm among all tests is at most this",
         "tolerance": f"{compared.tolerance:g} spreads",
         "fails on": ", ".join(compared.fail_on),
         "reproduce": command or "secondsight.answers.gate.gate",
@@ -181,7 +182,7 @@ def sentence(move: Move, compared: Comparison) -> str:
     """A move in words."""
     verdict = move.verdict(compared.alpha)
     change = "fell" if move.change < 0 else "rose"
-    p = f"p = {move.adjusted:.2g}"
+    p = p_text("p", move.adjusted)
     numbers = f"from {move.before:.2f} to {move.after:.2f} spreads"
     if move.subject.kind == "whole":
         did = "did not move beyond chance and tolerance" if verdict == "same" else f"got {verdict}"

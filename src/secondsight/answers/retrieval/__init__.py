@@ -152,6 +152,7 @@ def _facts(
         "method": facts["method"]["name"],
         "ranked": f"{len(ways[0].query_keys)} by {len(ways[0].entry_keys)}",
         "misses explained": ", ".join(f"{name} {count}" for name, count in explained.items()),
-        "alpha": alpha,
+        "alpha": f"{alpha:g}: the chance of a false claim on recall, the false discovery rate of wrong winners, and what "
+        "intervals leave out",
         "seed": seed,
     }

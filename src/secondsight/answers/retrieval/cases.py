@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
-from secondsight.algebra.layout import Layout
 from secondsight.answers.collection import Collection
-from secondsight.answers.pictures import photograph, scored_pieces
+from secondsight.answers.pictures import coloured_words, photograph
 from secondsight.answers.report import Case
 from secondsight.answers.retrieval.misses import Miss
 
@@ -19,8 +16,6 @@ HEIGHT = 240
 """The height of two photographs beside each other, in pixels."""
 
 GAP = 6
-
-Pieces = list[tuple[str, float | None]]
 
 
 def case_of(miss: Miss, collection: Collection) -> Case:
@@ -35,25 +30,25 @@ def case_of(miss: Miss, collection: Collection) -> Case:
     if first.modality == "image":
         photos = photograph(collection, miss.winner), photograph(collection, miss.right)
         columns = margin.matrix.double().sum(0) + margin.right_effects.double()
-        words = coloured(margin.right_layout, columns)
+        words = coloured_words(margin.right_layout, columns)
         if photos[0] is None or photos[1] is None:
             return Case(words=words, facts=facts)
         heats = [layout.heatmap(part).numpy() for layout, part in zip((first, second), values, strict=True)]
         photo, heat = beside([photos[0], photos[1]], heats)
         return Case(photo, heat, words=words, facts=f"On the left the {facts}", width=2 * HEIGHT)
-    words = [("winner: ", None), *coloured(first, values[0]), (" · right: ", None), *coloured(second, values[1])]
+    words = [
+        ("winner: ", None),
+        *coloured_words(first, values[0]),
+        (" · right: ", None),
+        *coloured_words(second, values[1]),
+    ]
     if miss.by_query_words:
         columns = margin.matrix.double().sum(0) + margin.right_effects.double()
-        words = [("query: ", None), *coloured(margin.right_layout, columns), (" · ", None), *words]
+        words = [("query: ", None), *coloured_words(margin.right_layout, columns), (" · ", None), *words]
         return Case(words=words, facts=facts)
     query = photograph(collection, miss.query)
     shown = None if query is None else margin.right_layout.heatmap(margin.toward_right(None)).double().numpy()
     return Case(query, shown, words=words, facts=facts, width=HEIGHT)
-
-
-def coloured(layout: Layout, values: Float[Tensor, " feature"]) -> Pieces:
-    """A text in pieces, each word with its value."""
-    return scored_pieces(layout, {word: float(values[list(word.features)].sum()) for word in layout.words})
 
 
 def beside(photos: Iterable[Image.Image], heats: Iterable[np.ndarray]) -> tuple[Image.Image, np.ndarray]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from secondsight.answers.retrieval.ranks import Direction, Ranks, plural
+from secondsight.answers.retrieval.ranks import Direction, Ranks
+from secondsight.answers.wording import plural
 from secondsight.scale.lead import Lead
 from secondsight.scale.search import Hit
 

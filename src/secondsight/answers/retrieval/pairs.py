@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
-from secondsight.answers.collection import Collection, Progress
+from secondsight.answers.collection import Collection, Progress, decomposing
 from secondsight.data.grounded import read_table
 from secondsight.methods import Method
 from secondsight.model import DualEncoder, Side
-from secondsight.scale.decompose import Report, decompose
+from secondsight.scale.decompose import decompose
 from secondsight.scale.sources import Source
 from secondsight.scale.store import open_store
 from secondsight.support.errors import InputError
@@ -43,7 +42,7 @@ def collect_pairs(
     for name, side, named in (("document", document_side, documents), ("query", query_side, queries)):
         source = Source("text", list(named.values()), list(named).__getitem__)
         report = decompose(
-            source, model, Path(out) / name, stored, side=side, progress=_told(name, progress)
+            source, model, Path(out) / name, stored, side=side, progress=decomposing(name, progress)
         )  # fmt: skip
         problems |= report.problems
     stores = open_store(Path(out) / "document"), open_store(Path(out) / "query")
@@ -83,11 +82,3 @@ def _named(texts: list[str], letter: str) -> dict[str, str]:
     for number, text in enumerate(texts, 1):
         named.setdefault(text, f"{letter}{number}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
     return named
-
-
-def _told(name: str, progress: Progress | None) -> Any:
-    def tell(report: Report) -> None:
-        if progress is not None:
-            progress(f"decomposing {name}", report.done + report.skipped, report.whole)
-
-    return tell

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy.stats import binomtest
 from torch import Tensor
 
 from secondsight.answers.collection import Collection
-from secondsight.evaluation.statistics import holm
+from secondsight.answers.significance import sign_test_p
 from secondsight.scale.search import Searchable
 
 PLAIN, ABOVE = "similarity", "above usual"
@@ -155,13 +154,13 @@ def change_table(direction: Direction, by: dict[str, Ranks], k: Sequence[int], a
     """What taking the usual similarity off changes in recall@k.
 
     `p` is the exact sign test over photographs (or documents) of which more queries are found in one ranking than in the
-    other; where each has one query it is McNemar's. `p adjusted` is Holm's over the table's rows.
+    other; where each has one query it is McNemar's.
     """
     change = np.stack([(by[ABOVE].rank <= depth) * 1.0 - (by[PLAIN].rank <= depth) for depth in k], 1)
     low, high = intervals(change, direction.groups, alpha, seed)
     sums = _sums(change, direction.groups)
     better, worse = (sums > 0).sum(0), (sums < 0).sum(0)
-    p = [1.0 if a + b == 0 else binomtest(int(a), int(a + b)).pvalue for a, b in zip(better, worse, strict=True)]
+    p = [sign_test_p(*counts) for counts in zip(better.tolist(), worse.tolist(), strict=True)]
     return pd.DataFrame(
         {
             "direction": direction.name,
@@ -172,7 +171,6 @@ def change_table(direction: Direction, by: dict[str, Ranks], k: Sequence[int], a
             f"{direction_group(direction)}s better": better,
             f"{direction_group(direction)}s worse": worse,
             "p": p,
-            "p adjusted": holm(p),
         }
     )
 
@@ -180,11 +178,6 @@ def change_table(direction: Direction, by: dict[str, Ranks], k: Sequence[int], a
 def direction_group(direction: Direction) -> str:
     """What queries are grouped by: the photograph, or the document."""
     return next(noun for noun in direction.nouns if noun in ("photograph", "document"))
-
-
-def plural(noun: str) -> str:
-    """Several of what `Direction.nouns` call one."""
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def _embeddings(store: Searchable, keys: Sequence[str]) -> Float[Tensor, "entry joint"]:

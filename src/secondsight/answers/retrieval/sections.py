@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
@@ -20,10 +19,10 @@ from secondsight.answers.retrieval.ranks import (
     Ranks,
     change_table,
     direction_group,
-    plural,
     recall_table,
 )
 from secondsight.answers.retrieval.tables import class_table, miss_table, reason_table, winner_table, word_table
+from secondsight.answers.wording import p_text, plural
 from secondsight.evaluation.statistics import holm
 
 WORDS_TOLD, WINNERS_TOLD = 3, 5
@@ -53,7 +52,7 @@ def recall_section(
             f"first {depth} of {len(way.entry_keys)} ({1 - alpha:.0%} interval {low:.1%} to {high:.1%}); the median rank is "
             f"{row['median rank']:g}."
         )
-        claims.append(Claim(sentence.replace("among the first 1 of", "first among"), numbers=_plain(row)))
+        claims.append(Claim(sentence.replace("among the first 1 of", "first among"), numbers=dict(row)))
         if len(changes) and way.name in set(changes["direction"]):
             claims.append(_change_claim(way, changes[changes["direction"] == way.name].iloc[0], alpha))
     groups = f"{direction_group(ways[0])}s"
@@ -76,15 +75,15 @@ def _change_claim(way: Direction, row: pd.Series, alpha: float) -> Claim:
     if row["p adjusted"] <= alpha:
         sentence = (
             f"{way.name}: above usual, {verb} {plural(way.nouns[0])} find theirs {row['recall']}: by {numbers}, "
-            f"adjusted p {row['p adjusted']:.2g}."
+            f"{p_text('adjusted p', row['p adjusted'])}."
         )
     else:
         sentence = (
             f"{way.name}: taking the usual similarity off changes recall{row['recall']} by {row['change'] * 100:+.1f} points "
-            f"({row['low'] * 100:+.1f} to {row['high'] * 100:+.1f}), which could be chance (adjusted p "
-            f"{row['p adjusted']:.2g})."
+            f"({row['low'] * 100:+.1f} to {row['high'] * 100:+.1f}), which could be chance "
+            f"({p_text('adjusted p', row['p adjusted'])})."
         )
-    return Claim(sentence, numbers=_plain(row))
+    return Claim(sentence, numbers=dict(row))
 
 
 def miss_section(way: Direction, plain: Ranks, misses: Sequence[Miss], collection: Collection) -> Section:
@@ -173,7 +172,7 @@ def winner_section(
                 )
             sentence = (
                 f"{way.name}: {way.nouns[1]} {row['winner']} wins wrongly for {row['wrong wins']} {plural(way.nouns[0])} of "
-                f"{row[groups]} {groups}; by chance {row['expected']:.1f} are expected (q {row['q']:.1g}).{usual}"
+                f"{row[groups]} {groups}; by chance {row['expected']:.1f} are expected ({p_text('q', row['q'])}).{usual}"
             )
             cases = _winner_cases(way, row["winner"], of_way, collection)
             claims.append(Claim(sentence, cases, {**row, "direction": way.name}))
@@ -206,7 +205,7 @@ def _usual_claim(way: Direction, table: pd.DataFrame, alpha: float, tests: int) 
     )
     numbers = {"direction": way.name, "rho": float(rho), "p": float(p), "entries": len(table)}
     return Claim(
-        f"{way.name}: {says} (Spearman's ρ {rho:+.2f}, p {p:.2g}, over {len(table)} {entries}).", numbers=numbers
+        f"{way.name}: {says} (Spearman's ρ {rho:+.2f}, {p_text('p', p)}, over {len(table)} {entries}).", numbers=numbers
     )
 
 
@@ -231,8 +230,3 @@ def class_section(
         "photographs anew and are of each class alone: with many classes some lie apart by chance."
     )
     return [Section("By class", about, tables=tables, nothing="The tables have every class.")]
-
-
-def _plain(row: pd.Series) -> dict[str, object]:
-    """A row's values as JSON holds them."""
-    return {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}

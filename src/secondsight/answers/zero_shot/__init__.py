@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from secondsight.answers.collection import DEFAULT, Progress
+from secondsight.answers.collection import DEFAULT, Progress, decomposing
 from secondsight.answers.report import Answer, write_answer
 from secondsight.answers.zero_shot.cases import Cases, why
 from secondsight.answers.zero_shot.classes import TEMPLATE, Classifier, Names, check_templates, class_names, fill
@@ -73,7 +73,7 @@ def zero_shot(
     }
     reports = {}
     for kind, source in sources.items():
-        options: dict[str, Any] = dict(progress=_told(kind, progress))
+        options: dict[str, Any] = dict(progress=decomposing(f"{kind}s", progress))
         if kind == "text":
             reports[kind] = decompose(
                 source, model, folder / kind, used_method, dtype="float32", truncate=False, **options
@@ -94,6 +94,7 @@ def zero_shot(
         "model": model.name,
         "similarity": model.measure,
         "method": images.facts["method"]["name"],
+        "alpha": f"{alpha:g}: of the claims of one kind that are beyond chance, at most this share is false on average",
         "largest part of a margin that is not attributed": f"{margins.records['not attributed'].abs().max():.1e}",
     }
     answer = write_answer(
@@ -119,9 +120,3 @@ class _Images:
     def __call__(self, index: int) -> Any:
         image: LabelledImage = self.data[index]
         return image.image
-
-
-def _told(kind: str, progress: Progress | None) -> Callable[[Report], None] | None:
-    if progress is None:
-        return None
-    return lambda report: progress(f"decomposing {kind}s", report.done + report.skipped, report.whole)

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from secondsight.algebra.interactions import Interactions
-from secondsight.algebra.layout import GridLayout, Layout
-from secondsight.answers.pictures import scored_pieces
+from secondsight.algebra.layout import GridLayout
+from secondsight.answers.pictures import Pieces, coloured_words
 from secondsight.answers.report import MOST_CASES, Case
 from secondsight.answers.zero_shot.classes import Classifier, exact
 from secondsight.answers.zero_shot.margins import BY_WORD, cell_values
@@ -76,21 +73,18 @@ def _sides(record: Record) -> tuple[str, str]:
     return pair if record["correct"] else pair[::-1]
 
 
-def _words(pair: Interactions) -> list[tuple[str, float | None]]:
+def _words(pair: Interactions) -> Pieces:
     """Both prompts with what each word adds to the lead of the first."""
     layout = pair.right_layout
     values = layout.split(pair.matrix.sum(0))
-    return [*_pieces(layout.parts[0], values[0]), ("  rather than  ", None), *_pieces(layout.parts[1], values[1])]
+    winner, loser = (coloured_words(prompt, of_prompt) for prompt, of_prompt in zip(layout.parts, values, strict=True))
+    return [*winner, ("  rather than  ", None), *loser]
 
 
-def _summed_words(record: Record, winner: str, loser: str) -> list[tuple[str, float | None]]:
+def _summed_words(record: Record, winner: str, loser: str) -> Pieces:
     """The classes' names with what their words add in all prompts, where a class has several."""
     sign = 1 if record["correct"] else -1
     names = BY_WORD[3:5] if record["correct"] else BY_WORD[4:2:-1]
     scores = [sign * record[name] for name in names]
     template = sign * record["template words"]
     return [(winner, scores[0]), ("  rather than  ", None), (loser, scores[1]), ("  ", None), ("templates", template)]
-
-
-def _pieces(layout: Layout, values: Float[Tensor, " feature"]) -> list[tuple[str, float | None]]:
-    return scored_pieces(layout, {word: float(values[list(word.features)].sum()) for word in layout.words})

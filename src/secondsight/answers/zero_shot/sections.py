@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from secondsight.answers.report import Claim, Section
+from secondsight.answers.wording import capitalised, count, p_text, times
 from secondsight.answers.zero_shot import tables
 from secondsight.answers.zero_shot.cases import Cases, Record, named_parts
 from secondsight.answers.zero_shot.margins import BY_WORD, Margins
@@ -53,13 +54,13 @@ def _confusions(margins: Margins, cases: Cases, alpha: float) -> Section:
     wrong, table = records[~records["correct"]], tables.confusions(margins)
     claims = []
     if len(wrong):
-        counts = {str(name): int(count) for name, count in wrong["reason"].value_counts().items()}
-        counted = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        counts = {str(name): int(images) for name, images in wrong["reason"].value_counts().items()}
+        counted = ", ".join(f"{name} ({images})" for name, images in counts.items())
         claims.append(Claim(f"The largest part of the wrong answers' lead is: {counted}.", numbers=counts))
     pairs = table[table["times"] >= tables.FEWEST] if len(table) else table
     for row in _rows(pairs)[:MOST_CLAIMS]:
         chosen = wrong[(wrong["label"] == row["class"]) & (wrong["predicted"] == row["taken for"])]
-        claims.append(Claim(_confusion(row, alpha), cases.of(_rows(chosen.sort_values("margin"))), _plain(row)))
+        claims.append(Claim(_confusion(row, alpha), cases.of(_rows(chosen.sort_values("margin"))), row))
     about = (
         "Every wrong answer leads the right one by parts that add up exactly: what the two prompts differ by whatever the "
         "picture (the captions alone), what the picture has whatever the prompt (the picture alone), and what the picture has "
@@ -78,9 +79,9 @@ def _confusions(margins: Margins, cases: Cases, alpha: float) -> Section:
 def _confusion(row: Mapping[str, Any], alpha: float) -> str:
     chance = f"{row['expected']:.1f} expected"
     if row["q"] == row["q"]:
-        chance += f", q = {row['q']:.2g}" if row["q"] < alpha else f", q = {row['q']:.2g}: perhaps chance"
+        chance += f", {p_text('q', row['q'])}{'' if row['q'] <= alpha else ': perhaps chance'}"
     return (
-        f"“{row['class']}” is taken for “{row['taken for']}” {_times(row['times'])} of {row['images']} ({chance}): "
+        f"“{row['class']}” is taken for “{row['taken for']}” {times(row['times'])} of {row['images']} ({chance}): "
         f"{row['lead']:+.4f} on average, {_share(row['caption alone'], row['lead'])} in the captions alone (whatever the "
         f"picture). {named_parts({n: row[n] for n in BY_WORD}, row['taken for'], row['class'], False)}."
     )
@@ -105,11 +106,11 @@ def _priors(margins: Margins, cases: Cases, classes: pd.DataFrame, alpha: float)
             "would lead the one that won."
         )
         claims.append(Claim(sentence, cases.of(_rows(decided.sort_values("caption alone")))))
-    claims += [Claim(_counterfactual(table.iloc[0], row), numbers=_plain(row)) for row in _rows(table.iloc[1:])]
-    claims.append(_agreement(classes))
-    for row in _rows(classes[classes["q"] < alpha].sort_values("q"))[:MOST_CLAIMS] if "q" in classes else []:
+    claims += [Claim(_counterfactual(table.iloc[0], row), numbers=row) for row in _rows(table.iloc[1:])]
+    claims.append(_agreement(classes, alpha))
+    for row in _rows(classes[classes["q"] <= alpha].sort_values("q"))[:MOST_CLAIMS] if "q" in classes else []:
         chosen = wrong[wrong["predicted"] == row["class"]].sort_values("margin")
-        claims.append(Claim(_overanswered(row), cases.of(_rows(chosen)), _plain(row)))
+        claims.append(Claim(_overanswered(row), cases.of(_rows(chosen)), row))
     claims += _owed_claims(owed, records, cases)
     about = (
         "What is decided before a picture is seen. The part “captions alone” is a prompt's similarity to the reference "
@@ -121,22 +122,21 @@ def _priors(margins: Margins, cases: Cases, classes: pd.DataFrame, alpha: float)
 
 
 def _counterfactual(usual: pd.Series, row: Mapping[str, Any]) -> str:
-    test = f"; McNemar's p = {row['p']:.2g}" if row["p"] == row["p"] else ""
     return (
-        f"{_capital(row['ranked'])}, {row['accuracy']:.1%} of the answers are right rather than {usual['accuracy']:.1%} "
-        f"({row['gained']} gained, {row['lost']} lost{test})."
+        f"{capitalised(row['ranked'])}, {row['accuracy']:.1%} of the answers are right rather than {usual['accuracy']:.1%} "
+        f"({row['gained']} gained, {row['lost']} lost; McNemar's {p_text('p', row['p'])})."
     )
 
 
-def _agreement(classes: pd.DataFrame) -> Claim:
+def _agreement(classes: pd.DataFrame, alpha: float) -> Claim:
     known = classes[["caption alone", "on other pictures"]].dropna()
     if len(known) < 5:
         return Claim("There are too few classes to test whether the captions alone are a prior.")
     correlation = stats.spearmanr(known["caption alone"], known["on other pictures"])
-    holds = "agree" if correlation.pvalue < 0.05 and correlation.statistic > 0 else "do not agree"
+    seen = "agree" if correlation.pvalue <= alpha and correlation.statistic > 0 else "are not seen to agree"
     return Claim(
-        f"The captions alone {holds} with how close the classes are to pictures of other classes: rank correlation "
-        f"{correlation.statistic:+.2f} over {len(known)} classes (p = {correlation.pvalue:.2g}).",
+        f"The captions alone {seen} with how close the classes are to pictures of other classes: rank correlation "
+        f"{correlation.statistic:+.2f} over {len(known)} classes ({p_text('p', correlation.pvalue)}).",
         numbers={"correlation": float(correlation.statistic), "p": float(correlation.pvalue)},
     )
 
@@ -144,8 +144,8 @@ def _agreement(classes: pd.DataFrame) -> Claim:
 def _overanswered(row: Mapping[str, Any]) -> str:
     missed = row["images"] - row["right"]
     return (
-        f"“{row['class']}” is answered {_times(row['answered'])} for {_count(row['images'], 'image')}: "
-        f"{_times(row['answered wrongly'])} wrongly, and missed {_times(missed)} (q = {row['q']:.2g}). On pictures of other "
+        f"“{row['class']}” is answered {times(row['answered'])} for {count(row['images'], 'image')}: "
+        f"{times(row['answered wrongly'])} wrongly, and missed {times(missed)} ({p_text('q', row['q'])}). On pictures of other "
         f"classes it is {row['on other pictures']:+.4f} from the mean class; the captions alone say "
         f"{row['caption alone']:+.4f}."
     )
@@ -164,7 +164,7 @@ def _owed_claims(owed: pd.DataFrame, records: pd.DataFrame, cases: Cases) -> Ite
             sentence = (
                 f"“{row['class']}” is right only because of {spoken} in {row[column]} of {row['right']} right answers."
             )
-            yield Claim(sentence, cases.of(_rows(chosen)), _plain(row))
+            yield Claim(sentence, cases.of(_rows(chosen)), row)
 
 
 def _outside(margins: Margins, cases: Cases, table: pd.DataFrame, alpha: float) -> Section:
@@ -175,13 +175,13 @@ def _outside(margins: Margins, cases: Cases, table: pd.DataFrame, alpha: float) 
             records["outside the object"].notna() & (records["correct"] == row["answers"].startswith("right"))
         ]
         chosen = chosen.sort_values("outside the object", ascending=False)
-        claims.append(Claim(_where(row, row["p"], "p"), cases.of(_rows(chosen)), _plain(row)))
-    found = table[(table["q"] < alpha) & (table["outside the object"] > table["area outside"])] if "q" in table else []
+        claims.append(Claim(_where(row, row["p"], "p"), cases.of(_rows(chosen)), row))
+    found = table[(table["q"] <= alpha) & (table["outside the object"] > table["area outside"])] if "q" in table else []
     for row in _rows(found)[:MOST_CLAIMS] if len(found) else []:
         name = row["answers"].removeprefix("right answers for ")
         chosen = records[records["correct"] & (records["label"] == name) & records["outside the object"].notna()]
         ordered = _rows(chosen.sort_values("outside the object", ascending=False))
-        claims.append(Claim(_where(row, row["q"], "q"), cases.of(ordered), _plain(row)))
+        claims.append(Claim(_where(row, row["q"], "q"), cases.of(ordered), row))
     about = (
         "Where the object is known: which share of what speaks for the answer lies outside its box, beside the share of the "
         "area that does. A class whose right answers come from outside is right for another reason than its object. The "
@@ -191,11 +191,11 @@ def _outside(margins: Margins, cases: Cases, table: pd.DataFrame, alpha: float) 
 
 
 def _where(row: Mapping[str, Any], p: float, name: str) -> str:
-    test = f" ({name} = {p:.2g})" if p == p else ""
+    test = f" ({p_text(name, p)})" if p == p else ""
     share, area = row["outside the object"], row["area outside"]
     return (
-        f"{_capital(row['answers'])}: {share:.0%} of what speaks for the answer lies outside the object, and {area:.0%} of "
-        f"the area{test}; {_count(row['images'], 'image')}."
+        f"{capitalised(row['answers'])}: {share:.0%} of what speaks for the answer lies outside the object, and {area:.0%} of "
+        f"the area{test}; {count(row['images'], 'image')}."
     )
 
 
@@ -203,23 +203,6 @@ def _interval(row: pd.Series) -> str:
     return f"{row['share']:.1%} (95 %: {row['low']:.1%} to {row['high']:.1%})"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _rows(frame: pd.DataFrame) -> Sequence[Record]:
     rows: list[Record] = frame.to_dict("records")
     return rows
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without what is missing, which JSON has no number for."""
-    return {name: value for name, value in row.items() if value == value and value is not None}

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
-from secondsight.answers.significance import wilson
+from secondsight.answers.significance import q_values, sign_test_p, wilson
 from secondsight.answers.zero_shot.margins import BY_WORD, Margins
 
 FEWEST = 2
@@ -63,7 +63,7 @@ def classes(margins: Margins) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    table["q"] = adjusted(table["p"])
+    table["q"] = q_values(table["p"])
     return table.dropna(axis=1, how="all")
 
 
@@ -77,15 +77,6 @@ def _too_often(wrong: int, missed: int) -> float:
     if wrong + missed < FEWEST:
         return float("nan")
     return float(stats.binomtest(wrong, wrong + missed, 0.5, alternative="greater").pvalue)
-
-
-def adjusted(p_values: pd.Series) -> pd.Series:
-    """Benjamini and Hochberg's adjusted p-values; those that are missing stay missing."""
-    known = p_values.notna()
-    q = pd.Series(np.nan, p_values.index, dtype=float)
-    if known.any():
-        q[known] = stats.false_discovery_control(p_values[known].to_numpy())
-    return q
 
 
 def confusions(margins: Margins) -> pd.DataFrame:
@@ -146,7 +137,7 @@ def _chances(
     first, second = np.array(pairs).T
     whole = len(margins.records) - images[second]
     p = stats.hypergeom.sf(counts[first, second] - 1, whole, wrong[second], images[first])
-    q = stats.false_discovery_control(np.clip(p, 0, 1))
+    q = q_values(np.clip(p, 0, 1))
     return {pair: (float(a), float(b)) for pair, a, b in zip(pairs, p, q, strict=True)}
 
 
@@ -165,8 +156,8 @@ def priors(margins: Margins) -> pd.DataFrame:
     ):
         right = (margins.similarities - off).argmax(1) == labels
         gained, lost = int((right & ~usual).sum()), int((usual & ~right).sum())
-        p = stats.binomtest(gained, gained + lost).pvalue if gained + lost else np.nan
-        rows.append({"ranked": name, "accuracy": right.mean(), "gained": gained, "lost": lost, "p": p})
+        facts = {"accuracy": right.mean(), "gained": gained, "lost": lost, "p": sign_test_p(gained, lost)}
+        rows.append({"ranked": name, **facts})
     return pd.DataFrame(rows)
 
 
@@ -201,7 +192,7 @@ def outside(margins: Margins) -> pd.DataFrame:
     rows = [_outside_row(name, group) for name, group in groups if len(group)]
     table = pd.DataFrame(rows)
     classes_of = table["answers"].str.startswith("right answers for ")
-    table.loc[classes_of, "q"] = adjusted(table.loc[classes_of, "p"])
+    table.loc[classes_of, "q"] = q_values(table.loc[classes_of, "p"])
     return table
 
 
