@@ -1,9 +1,8 @@
 """What the answers claim about a model with a planted fault, as rows of (part, name, q), for `planted.py`."""
 
-import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -12,13 +11,14 @@ import torch.nn.functional as F
 
 import secondsight as ss
 from secondsight.answers import Collection, open_collection
+from secondsight.answers.audit.exchanged import draw_exchanges, exchange_table, measure_exchanges
 from secondsight.answers.audit.hubs import hub_table
 from secondsight.answers.audit.rankings import Direction
 from secondsight.answers.audit.spurious import spurious_table
 from secondsight.answers.audit.spurious_cases import scenes_of, spurious_cases
-from secondsight.answers.audit.word_parts import CONTENT, part_of, word_parts
+from secondsight.answers.audit.word_parts import word_parts
 from secondsight.answers.audit.words import word_table
-from secondsight.answers.significance import FEWEST, equivalence_p, image_means, q_values
+from secondsight.answers.significance import FEWEST
 from secondsight.answers.zero_shot import zero_shot
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
 from secondsight.data.labelled import LabelledData, LabelledImage
@@ -28,7 +28,7 @@ Claims = pd.DataFrame
 """Columns `name` and `q`; everything that was tested, claimed or not."""
 
 SHARES = (0.1, 0.25)
-"""A word is ignored where exchanging it changes less than this share of what the average content word's exchange changes."""
+"""A word is ignored where exchanging it changes less than this share of what the average exchange does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,13 @@ class Embedded:
         entries = list(data)
         images = F.normalize(model.left.embed([e.image for e in entries]), dim=-1)
         return cls(model, entries, images, F.normalize(model.right.embed([e.caption for e in entries]), dim=-1))
+
+    @cached_property
+    def exchanges(self) -> pd.DataFrame:
+        """Captions with a word exchanged, and their similarities, as the audit has them."""
+        texts = [prepared.tokenized for prepared in self.model.right.prepare([e.caption for e in self.entries])]
+        captions = [(number, text.layout(len(text.tokens))) for number, text in enumerate(texts)]
+        return measure_exchanges(draw_exchanges(captions), self.images, self.captions, self.model.right)
 
 
 def hubs(data: Embedded) -> Claims:
@@ -82,44 +89,10 @@ def with_texts(folder: Path, data: GroundedDataset, texts: str) -> Collection:
     return whole
 
 
-def exchanged(data: Embedded, by: str, share: float, seed: int = 0) -> Claims:
-    """Words, or places of words, where exchanging a word for another that captions have in the same place changes nothing.
-
-    What a word does is s(image, caption) − s(image, caption with another word between the same two neighbours). A word, or `by`
-    "place" all words between two neighbours together, is ignored where that is surely within `share` of the average content
-    word's, whichever its sign.
-    """
-    between = defaultdict(set)
-    for entry in data.entries:
-        for before, word, after in _places(entry.caption):
-            between[before, after].add(word)
-    rng, rows = random.Random(seed), []
-    for number, entry in enumerate(data.entries):
-        tokens = _tokens(entry.caption)
-        for place, (before, word, after) in enumerate(_places(entry.caption)):
-            others = sorted(other for other in between[before, after] - {word} if part_of(other) == CONTENT)
-            if part_of(word) == CONTENT and others:
-                caption = " ".join([*tokens[:place], rng.choice(others), *tokens[place + 1 :]]).replace(" ,", ",")
-                rows.append((word, f"{before} … {after}", number, caption))
-    table = pd.DataFrame(rows, columns=["word", "place", "image", "caption"])
-    changed = F.normalize(data.model.right.embed(list(table["caption"])), dim=-1)
-    numbers = torch.tensor(table["image"].to_numpy())
-    table["effect"] = ((data.captions[numbers] - changed) * data.images[numbers]).sum(1).double().numpy()
-    means = image_means(table, by, "effect")
-    p = equivalence_p(means, share * image_means(table.assign(all=1), "all", "effect")["mean"].iloc[0])
-    tested = (means["images"] >= FEWEST).to_numpy()
-    effects = means["mean"][tested].to_numpy()
-    return pd.DataFrame({"name": means.index[tested], "q": q_values(p[tested]), "effect": effects})
-
-
-def _tokens(caption: str) -> list[str]:
-    return caption.replace(",", " ,").split()
-
-
-def _places(caption: str) -> list[tuple[str, str, str]]:
-    """Every word with its neighbours; "an" counts as "a"."""
-    tokens = ["", *("a" if t == "an" else t for t in _tokens(caption)), ""]
-    return list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+def exchanged(data: Embedded, by: str, share: float) -> Claims:
+    """Words or places of words, see `by`, where exchanging a word changes less than `share` of the average exchange."""
+    table = exchange_table(data.exchanges, by, share)
+    return table.loc[table["images"] >= FEWEST, [by, "q", "effect"]].rename(columns={by: "name"})
 
 
 def confusions(model: ss.DualEncoder, images: Sequence[LabelledImage], out: Path) -> Claims:

@@ -135,7 +135,7 @@ def test_the_section_compares_the_hosts_similarities_and_leaves_the_model(model,
     assert changed(before, snapshot(model.right.encoder.module)) == []
     encoded = int(re.search(r"Here (\d+) captions were encoded", section.about).group(1))
     assert section.tables["exchanged words"]["images"].sum() == pytest.approx(encoded, abs=0.2 * encoded)
-    row = section.tables["exchanged places"].iloc[-1]
+    row = section.tables["exchanged places"].iloc[0]
     layouts = [(number, collection.texts[text].layout) for number, (_, text) in enumerate(collection.pairs)]
     drawn = draw_exchanges(layouts)
     own = drawn[drawn["place"] == row["place"]]

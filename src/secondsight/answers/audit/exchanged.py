@@ -167,7 +167,7 @@ def measure_exchanges(
 
 
 def exchange_table(exchanges: pd.DataFrame, by: str, share: float = IGNORED) -> pd.DataFrame:
-    """What exchanges do `by` "place" or "word", those that change least first.
+    """What exchanges do `by` "place" or "word", those that most surely change little first.
 
     Columns: `others`, the words in the place, or those put there for the word; `images`; `effect`, how much the exchange
     lowers the similarity on average, with its interval `low` … `high`; `times average`, as a share of what the average
@@ -197,7 +197,7 @@ def exchange_table(exchanges: pd.DataFrame, by: str, share: float = IGNORED) -> 
     )
     tested = (means["images"] >= FEWEST).to_numpy(dtype=bool)
     table.loc[tested, "q"] = q_values(equivalence_p(means, share * average)[tested])
-    return table.sort_values("effect", ignore_index=True)
+    return table.sort_values(["q", "effect"], ignore_index=True)
 
 
 def average_exchange(exchanges: pd.DataFrame) -> float:
