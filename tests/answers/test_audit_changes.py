@@ -1,6 +1,7 @@
 """What changed between two models: planted changes are found, the same model changes nothing."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -53,6 +54,17 @@ def test_models_that_differ_by_noise_alone_are_told_apart_in_no_more_than_alpha_
         tables = [cases.assign(share=cases["share"] + generator.normal(0, 0.05, len(cases))) for _ in range(2)]
         false += bool((paired_table(*tables, "class", "share", ["text"])["q"] <= 0.05).any())
     assert false <= 4
+
+
+def test_one_word_of_a_thousand_that_changed_stands_out():
+    before = pd.DataFrame(
+        [(f"word {word}", image) for word in range(1000) for image in range(5)] + [("changed", i) for i in range(25)],
+        columns=["word", "image"],
+    ).assign(gain=0.0)
+    noise = np.random.default_rng(0).normal(0, 1, len(before))
+    after = before.assign(gain=noise + 5 * (before["word"] == "changed"))
+    table = paired_table(before, after, "word", "gain", [])
+    assert table["word"][table["q"] <= 0.05].tolist() == ["changed"]
 
 
 def test_different_data_is_refused():

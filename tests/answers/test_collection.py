@@ -1,11 +1,13 @@
 """Collections: both sides of a data set in stores, and which caption belongs to which image."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import secondsight as ss
 from secondsight.answers import Case, Claim, Section, collect, open_collection, write_answer
-from secondsight.data import Scenes
+from secondsight.data import ListedDataset, Scenes
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,12 @@ def test_stores_that_do_not_belong_together_are_refused(model, collected, tmp_pa
     third = collect(Scenes(2, seed=9), model, tmp_path / "third")
     with pytest.raises(ss.InputError, match="no caption of"):
         open_collection(collected.images.folder, third.texts.folder)
+
+
+def test_captions_that_were_edited_since_are_refused(collected):
+    edited = [replace(example, caption="something else", phrases=(), negatives=()) for example in collected.data]
+    with pytest.raises(ss.InputError, match="is 'something else' now"):
+        open_collection(collected.images, collected.texts, ListedDataset("edited", edited))
 
 
 def test_a_report_has_claims_cases_and_tables(collected, tmp_path):

@@ -15,7 +15,7 @@ from secondsight.data import open_data
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.scale.decompose import Report, decompose
+from secondsight.scale.decompose import Report, check_texts, decompose
 from secondsight.scale.sources import Source, of_data
 from secondsight.scale.store import Store, open_store
 from secondsight.support.errors import InputError
@@ -122,12 +122,17 @@ def open_collection(
     """Two stores of one model as a collection; `data` is what they were made of, for photographs and boxes.
 
     A caption belongs to the image whose key its own key begins with, IMAGE/CAPTION, as `decompose` names those of a data
-    set. Raises `InputError` for stores that cannot be multiplied, or of which no caption belongs to an image.
+    set. Raises `InputError` for stores that cannot be multiplied, of which no caption belongs to an image, or that were made
+    of other captions than the data has now.
     """
     left = images if isinstance(images, Store) else open_store(images)
     right = texts if isinstance(texts, Store) else open_store(texts)
+    if data is None:
+        return _paired(left, right, None, {})
     dataset = open_data(data) if isinstance(data, str | Path) else data
-    return _paired(left, right, dataset, {} if dataset is None else entries_of(of_data(dataset, "text")))
+    captions = of_data(dataset, "text")
+    check_texts(captions, right)
+    return _paired(left, right, dataset, entries_of(captions))
 
 
 def entries_of(texts: Source) -> dict[str, int]:

@@ -14,6 +14,9 @@ import numpy as np
 
 from secondsight.support.errors import InputError
 
+_FIRST_DRAWS = 999
+"""Random sign patterns that tell whether more of them are worth looking at."""
+
 
 def violation_ratio(a: Any, b: Any) -> float:
     """ε of two samples: the share of their quantiles' squared distance where B's are above A's; 1/2 for equal samples.
@@ -101,6 +104,17 @@ def sign_flip_p(differences: Any, groups: Any, *, draws: int = 9999, seed: int =
         signs = 1 - 2 * generator.integers(0, 2, (block, len(sums)))
         extreme += int((np.abs(signs @ sums) >= observed).sum())
     return extreme / (1 + draws)
+
+
+def staged_sign_flip_p(differences: Any, groups: Any, *, draws: int, promising: float, seed: int = 0) -> float:
+    """`sign_flip_p` that makes all `draws` only where few of them give a p of at most `promising`.
+
+    Among many tests a p must be small to count, which takes more draws than are worth making for every test.
+    """
+    p = sign_flip_p(differences, groups, draws=min(draws, _FIRST_DRAWS), seed=seed)
+    if p > promising or draws <= _FIRST_DRAWS:
+        return p
+    return sign_flip_p(differences, groups, draws=draws, seed=seed)
 
 
 def _blocks(rows: int, width: int) -> list[int]:

@@ -84,7 +84,8 @@ def decompose(
     side = model.collection_side(source.kind) if side is None else side
     store = create_store(out, model, method, side.index, dtype)
     sweep(store.folder)
-    todo = not_stored(source, store)
+    check_texts(source, store)
+    todo = [i for i, key in enumerate(source.keys) if key not in store]
     report = Report(len(source), skipped=len(source) - len(todo))
     if progress:
         progress(report)
@@ -107,18 +108,16 @@ def decompose(
     return report
 
 
-def not_stored(source: Source, store: Store) -> list[int]:
-    """Which inputs a store does not have yet; `InputError` where it has another text under the key of one."""
-    missing = []
+def check_texts(source: Source, store: Store) -> None:
+    """`InputError` where a store has another text under the key of one of the source's; nothing for other inputs."""
+    if source.kind != "text":
+        return
     for index, key in enumerate(source.keys):
-        if key not in store:
-            missing.append(index)
-        elif source.kind == "text" and not store.has_text(key, text := source.read(index)):
+        if key in store and not store.has_text(key, text := source.read(index)):
             raise InputError(
                 f"the text {key!r} was another one when {str(store.folder)!r} was decomposed, and is {one_line(text)!r} "
                 "now: decompose into another folder"
             )
-    return missing
 
 
 def _write(store: Store, rows: Sequence[tuple[int, str, Contributions]], dtype: str, report: Report) -> None:

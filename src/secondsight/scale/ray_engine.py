@@ -21,7 +21,7 @@ import ray.data
 from secondsight.encoders.registry import load
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.scale.decompose import Engine, Progress, Report, not_stored, prepared_input, write_rows
+from secondsight.scale.decompose import Engine, Progress, Report, check_texts, prepared_input, write_rows
 from secondsight.scale.place import move_model
 from secondsight.scale.sources import Source
 from secondsight.scale.store import create_store
@@ -57,7 +57,8 @@ def decompose_with_ray(
     method = dual.storable(method)
     side = dual.collection_side(source.kind)
     store = create_store(out, dual, method, side.index, dtype)
-    todo = not_stored(source, store)
+    check_texts(source, store)
+    todo = [i for i, key in enumerate(source.keys) if key not in store]
     report = Report(len(source), skipped=len(source) - len(todo))
     if not todo:
         return report

@@ -16,11 +16,14 @@ from secondsight.answers.collection import Collection, Progress
 from secondsight.answers.report import MOST_CASES, Case, Claim, Section
 from secondsight.answers.significance import FEWEST, q_values
 from secondsight.evaluation.maps import image_layout
-from secondsight.evaluation.statistics import sign_flip_p
+from secondsight.evaluation.statistics import staged_sign_flip_p
 from secondsight.support.errors import InputError
 
 MOST_CLAIMS = 6
 """Claims of each kind on the page; the tables have everything."""
+
+FEWEST_DRAWS = 9999
+"""Sign patterns of a test at least; more where many groups are tested."""
 
 BLOCK = 1024
 """Images whose similarities to all captions are in memory at once."""
@@ -47,13 +50,15 @@ def paired_table(
     columns = list(dict.fromkeys([*on, by, "image"]))
     rows = before[[*columns, value]].merge(after[[*columns, value]], on=columns, suffixes=(" before", " after"))
     rows = rows.rename(columns={f"{value} before": "before", f"{value} after": "after"})
+    means = {name: group.groupby("image")[["before", "after"]].mean() for name, group in rows.groupby(by)}
+    tested = {name: images for name, images in means.items() if len(images) >= FEWEST}
+    # A single group that changed must be able to stand out among all that are tested.
+    draws = max(FEWEST_DRAWS, 100 * len(tested))
     result = []
-    for name, group in rows.groupby(by):
-        images = group.groupby("image")[["before", "after"]].mean()
-        if len(images) >= FEWEST:
-            p = sign_flip_p(images["after"] - images["before"], np.arange(len(images)), seed=seed)
-            means = images.mean()
-            result.append((name, len(images), means["before"], means["after"], means["after"] - means["before"], p))
+    for name, images in tested.items():
+        change = images["after"] - images["before"]
+        p = staged_sign_flip_p(change, np.arange(len(images)), draws=draws, promising=0.1, seed=seed)
+        result.append((name, len(images), images["before"].mean(), images["after"].mean(), change.mean(), p))
     table = pd.DataFrame(result, columns=[by, *COLUMNS])
     table["q"] = q_values(table["q"])
     return table.sort_values("change", key=np.abs, ascending=False, ignore_index=True)

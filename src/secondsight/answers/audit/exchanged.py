@@ -75,21 +75,21 @@ def exchanged_section(
     drawn = draw_exchanges(captions, seed=seed)
     own = collection.texts.embeddings[[texts[text] for _, text in collection.pairs]]
     exchanges = measure_exchanges(drawn, collection.images.embeddings, own, side, progress)
-    tables = {by: exchange_table(exchanges, by) for by in ("place", "word")}
+    tables, average = {by: exchange_table(exchanges, by) for by in ("place", "word")}, average_exchange(exchanges)
     kept = {by: table[table["q"] <= alpha] for by, table in tables.items()}
     # A word that stands in these places alone says nothing new.
     elsewhere = set(exchanges.loc[~exchanges["place"].isin(kept["place"]["place"]), "word"])
     kept["word"] = kept["word"][kept["word"]["word"].isin(elsewhere)]
     claims = [
-        _claim(collection, exchanges[exchanges[by] == row[by]], row, by)
+        _claim(collection, exchanges[exchanges[by] == row[by]], row, by, average)
         for by in ("place", "word")
         for _, row in kept[by].sort_values("images", ascending=False).head(MOST_CLAIMS).iterrows()
     ]
     cost = f"Here {len(exchanges)} captions were encoded, drawn from {len(captions)} with seed {seed}."
-    average = f" The average exchange lowers the similarity by {average_exchange(exchanges):.3f}." if len(drawn) else ""
+    usual = f" The average exchange lowers the similarity by {average:.3f}." if len(drawn) else ""
     return Section(
         "Exchanged words",
-        f"{ABOUT} {cost}{average}",
+        f"{ABOUT} {cost}{usual}",
         claims,
         {"exchanged places": tables["place"], "exchanged words": tables["word"]},
         nothing="The model tells words apart, as far as captions allow to say.",
@@ -211,7 +211,7 @@ def _most_frequent(words: pd.Series) -> str:
     return ", ".join(name for name, _ in names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
-def _claim(collection: Collection, exchanges: pd.DataFrame, row: pd.Series, by: str) -> Claim:
+def _claim(collection: Collection, exchanges: pd.DataFrame, row: pd.Series, by: str, average: float) -> Claim:
     words = (
         f"the words in “{row['place']}” ({row['others']}) apart: exchanging one"
         if by == "place"
@@ -219,7 +219,7 @@ def _claim(collection: Collection, exchanges: pd.DataFrame, row: pd.Series, by: 
     )
     sentence = (
         f"The model hardly tells {words} lowers the similarity by {row['effect']:.3f} ({row['low']:.3f} … {row['high']:.3f}), "
-        f"the average exchange by {row['effect'] / row['times average']:.3f} ({row['images']} images); the wrong word wins in "
+        f"the average exchange by {average:.3f} ({row['images']} images); the wrong word wins in "
         f"{row['wrong wins']:.0%} ({row['wrong low']:.0%} … {row['wrong high']:.0%})."
     )
     numbers: dict[str, Any] = {by: row[by], "q": float(row["q"]), "effect": float(row["effect"])}

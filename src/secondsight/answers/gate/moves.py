@@ -11,12 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from secondsight.answers.gate.measure import Advantages, Span
-from secondsight.evaluation.statistics import holm, sign_flip_p
+from secondsight.evaluation.statistics import holm, staged_sign_flip_p
 
 KINDS = ("whole", "classes", "words", "pairs")
-
-FIRST_DRAWS = 999
-"""Random sign patterns that tell whether a test could be significant at all."""
 
 OUTLIER = 5.0
 """Robust standard deviations from which a single pair's change stands out from all others'."""
@@ -223,9 +220,7 @@ def minimum_effect_p(
     if abs(mean) <= tolerance:
         return 1.0
     rest = changes - math.copysign(tolerance, mean)
-    groups = np.arange(len(rest))
-    p = sign_flip_p(rest, groups, draws=FIRST_DRAWS, seed=seed)
-    return p if p > 10 * alpha or draws <= FIRST_DRAWS else sign_flip_p(rest, groups, draws=draws, seed=seed)
+    return staged_sign_flip_p(rest, np.arange(len(rest)), draws=draws, promising=10 * alpha, seed=seed)
 
 
 def conspicuous(before: Advantages, after: Advantages, tolerance: float) -> Int[np.ndarray, " chosen"]:

@@ -69,7 +69,7 @@ def report(compared: Comparison, out: Path, command: str) -> Gate:
         "alpha": f"{compared.alpha:g}: the chance of any false alarm among all tests is at most this",
         "tolerance": f"{compared.tolerance:g} spreads",
         "fails on": ", ".join(compared.fail_on),
-        "reproduce": command or "secondsight.answers.gate.gate",
+        "reproduce": command or "secondsight.answers.gate",
     }
     answer = write_answer(out, title_of(compared), ABOUT, sections, facts, compared.problems)
     write_bytes(answer.out / "summary.md", summary.encode())
