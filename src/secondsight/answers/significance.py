@@ -13,11 +13,19 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from secondsight.support.errors import InputError
+
 MOST_OUTLIERS = 20
 """Values of a few thousand that may be outliers; of more, a hundredth."""
 
 FEWEST = 5
 """Images below which a mean is not tested: its p-value is 1."""
+
+
+def check_alpha(alpha: float) -> None:
+    """`InputError` for an alpha that is no rate between 0 and 1."""
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha={alpha!r} must lie between 0 and 1, such as 0.05")
 
 
 def q_values(p_values: Any) -> Float[np.ndarray, " test"]:

@@ -60,7 +60,7 @@ def audit(
             from secondsight.answers import open_collection
             from secondsight.answers.audit import audit as run
             from secondsight.answers.audit import audit_collection
-            from secondsight.answers.audit.run import check_alpha
+            from secondsight.answers.significance import check_alpha
             from secondsight.encoders.registry import load
             from secondsight.methods import method_of_text
             from secondsight.scale.place import move_model

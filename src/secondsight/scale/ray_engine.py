@@ -64,8 +64,7 @@ def decompose_with_ray(
         return report
     shared = ray.put(source)
     encoder = ray.put(side.encoder.for_preparing())
-    blocks = -(-len(todo) // part)
-    rows = ray.data.from_items([{"index": i} for i in todo], override_num_blocks=blocks)
+    rows = ray.data.from_items([{"index": i} for i in todo], override_num_blocks=-(-len(todo) // part))
     prepared = rows.map_batches(
         _prepare, fn_kwargs={"source": shared, "encoder": encoder, "truncate": truncate}, batch_size=part
     )

@@ -17,6 +17,7 @@ from secondsight.answers.audit.spurious import spurious_section
 from secondsight.answers.audit.words import words_section
 from secondsight.answers.collection import Collection, Progress, collect
 from secondsight.answers.report import Answer, Section, write_answer
+from secondsight.answers.significance import check_alpha
 from secondsight.data import open_data
 from secondsight.data.grounded import GroundedDataset
 from secondsight.methods import Method
@@ -111,9 +112,3 @@ def facts_of(collection: Collection, against: Collection | None, alpha: float) -
         "looked at": f"{len(collection)} captions of {len(collection.images)} images",
         "alpha": f"{alpha:g}: of the claims of one kind, at most this share is false on average",
     }
-
-
-def check_alpha(alpha: float) -> None:
-    """Refuse an alpha that is no rate."""
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha={alpha!r} must lie between 0 and 1, such as 0.05")

@@ -11,6 +11,7 @@ from secondsight.answers.collection import Collection, Progress
 from secondsight.answers.gate.measure import Advantages, measure
 from secondsight.answers.gate.moves import KINDS, Move, Subject, conspicuous, find_moves, subjects
 from secondsight.answers.gate.pairs import class_phrases
+from secondsight.answers.significance import check_alpha
 from secondsight.support.errors import InputError
 
 FAIL_ON = ("whole", "classes", "words")
@@ -103,8 +104,7 @@ def compare(
 
 def check_options(alpha: float, tolerance: float, fail_on: Sequence[str]) -> None:
     """`InputError` for options out of range."""
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha={alpha!r} must lie between 0 and 1")
+    check_alpha(alpha)
     if not 0 <= tolerance < float("inf"):
         raise InputError(f"tolerance={tolerance!r} must be a number of spreads, 0 or more")
     unknown = [name for name in fail_on if name not in KINDS]

@@ -55,9 +55,9 @@ def measure(
     g, h = left - left.mean(0), right - right.mean(0)
     centred = (g[image_of] * h[text_of]).sum(1)
     spread = _spread(g, h, centred)
-    own = (left[image_of] * right[text_of]).sum(1)
-    first_caption, rivals = _first(left, image_of, right[text_of], image_of, own)
-    first_image, _ = _first(right, text_of, left, torch.arange(len(left)), own, image_of)
+    similarity = (left[image_of] * right[text_of]).sum(1)
+    first_caption, rivals = _first(left, image_of, right[text_of], image_of, similarity)
+    first_image, _ = _first(right, text_of, left, torch.arange(len(left)), similarity, image_of)
     captions, words = [], []
     for number, (_, key) in enumerate(pairs):
         caption = collection.texts[key]
@@ -69,7 +69,7 @@ def measure(
             progress(number + 1, len(pairs))
     return Advantages(
         total=(centred / spread).numpy(),
-        similarity=own.numpy(),
+        similarity=similarity.numpy(),
         captions=captions,
         words=words,
         first_caption=first_caption.numpy(),
@@ -106,17 +106,17 @@ def _first(
     row_of: Int[Tensor, " pair"],
     columns: Float[Tensor, "column joint"],
     owner: Int[Tensor, " column"],
-    own: Float[Tensor, " pair"],
+    similarity: Float[Tensor, " pair"],
     owner_of: Int[Tensor, " pair"] | None = None,
 ) -> tuple[Bool[Tensor, " pair"], Int[Tensor, " pair"]]:
     """Whether a pair's similarity is the largest of its row but for columns of its own, and the closest other column."""
     owner_of = row_of if owner_of is None else owner_of
-    best, rival = torch.empty_like(own), torch.empty_like(row_of)
+    best, rival = torch.empty_like(similarity), torch.empty_like(row_of)
     for numbers in torch.arange(len(row_of)).split(BLOCK):
         block = rows[row_of[numbers]] @ columns.T
         block[owner_of[numbers][:, None] == owner[None]] = -torch.inf
         best[numbers], rival[numbers] = block.max(1)
-    return own >= best - ROUNDING, rival
+    return similarity >= best - ROUNDING, rival
 
 
 def _word_parts(caption: Contributions, direction: Float[Tensor, " joint"]) -> dict[Span, float]:

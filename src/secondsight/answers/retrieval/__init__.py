@@ -21,6 +21,7 @@ from secondsight.answers.retrieval.sections import (
     winner_section,
     word_section,
 )
+from secondsight.answers.significance import check_alpha
 from secondsight.data.grounded import GroundedDataset
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
@@ -52,8 +53,7 @@ def retrieval(
     `InputError` for data, stores and options that do not fit.
     """
     depths = _depths(k)
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha={alpha!r} must lie between 0 and 1, such as 0.05")
+    check_alpha(alpha)
     if isinstance(explained, bool) or not isinstance(explained, int) or explained < 0:
         raise InputError(f"explained={explained!r} must be a number of misses, 0 or more")
     collection = _collected(data, model, Path(out) / "stores", method, limit, progress)

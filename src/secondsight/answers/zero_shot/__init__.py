@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from secondsight.answers.collection import DEFAULT, Progress, decomposing
 from secondsight.answers.report import Answer, write_answer
+from secondsight.answers.significance import check_alpha
 from secondsight.answers.zero_shot.cases import Cases, why
-from secondsight.answers.zero_shot.classes import TEMPLATE, Classifier, Names, check_templates, class_names, fill
+from secondsight.answers.zero_shot.classes import (
+    TEMPLATE,
+    Classifier,
+    Names,
+    Prompt,
+    check_templates,
+    class_names,
+    fill,
+)
 from secondsight.answers.zero_shot.margins import explain_margins
 from secondsight.answers.zero_shot.sections import sections
 from secondsight.data.grounded import GroundedDataset
@@ -20,7 +29,7 @@ from secondsight.methods import Method
 from secondsight.model import DualEncoder
 from secondsight.scale.decompose import Report, decompose
 from secondsight.scale.sources import Source
-from secondsight.scale.store import open_store
+from secondsight.scale.store import Store, open_store
 from secondsight.support.errors import InputError
 
 __all__ = ["TEMPLATE", "Classifier", "zero_shot"]
@@ -62,27 +71,14 @@ def zero_shot(
             f"{model.name!r} matches token by token, and a class has one direction: use a model with one embedding"
         )
     names, filled = class_names(classes, labelled), check_templates(templates)
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha={alpha!r} must lie between 0 and 1")
+    check_alpha(alpha)
     prompts = {name: [fill(t, word, articles) for t in filled for word in words] for name, words in names.items()}
-    texts = list(dict.fromkeys(prompt.text for of_class in prompts.values() for prompt in of_class))
-    folder, used_method = Path(out), model.storable(DEFAULT if method is None else method)
-    sources = {
-        "text": Source("text", texts, texts.__getitem__),
-        "image": Source("image", labelled.keys, _Images(labelled)),
-    }
-    reports = {}
-    for kind, source in sources.items():
-        options: dict[str, Any] = dict(progress=decomposing(f"{kind}s", progress))
-        if kind == "text":
-            reports[kind] = decompose(
-                source, model, folder / kind, used_method, dtype="float32", truncate=False, **options
-            )
-        else:
-            reports[kind] = engine(source, model, folder / kind, used_method, dtype=dtype, **options)
-    for text, reason in reports["text"].problems.items():
-        raise InputError(f"the prompt {text!r} cannot be used: {reason}")
-    classifier, images = Classifier(prompts, open_store(folder / "text")), open_store(folder / "image")
+    folder, method = Path(out), model.storable(DEFAULT if method is None else method)
+    classifier = Classifier(prompts, _prompt_store(prompts, model, folder / "text", method, progress))
+    pictures = Source("image", labelled.keys, _Images(labelled))
+    told = decomposing("images", progress)
+    report = engine(pictures, model, folder / "image", method, dtype=dtype, progress=told)
+    images = open_store(folder / "image")
     margins = explain_margins(
         labelled, images, classifier, progress and (lambda done, whole: progress("explaining", done, whole))
     )
@@ -104,11 +100,23 @@ def zero_shot(
         "before the picture is seen? records.parquet has every image with all its parts.",
         sections(margins, Cases(labelled, images, classifier), alpha),
         facts,
-        {**labelled.problems, **reports["image"].problems},
+        {**labelled.problems, **report.problems},
     )
     write_bytes(folder / "records.parquet", parquet(margins.records))
     answer["records"] = margins.records
     return answer
+
+
+def _prompt_store(
+    prompts: Mapping[str, Sequence[Prompt]], model: DualEncoder, folder: Path, method: Method, progress: Progress | None
+) -> Store:
+    """The contributions of all prompts under their texts; `InputError` where one cannot be used as it is."""
+    texts = list(dict.fromkeys(prompt.text for of_class in prompts.values() for prompt in of_class))
+    source, told = Source("text", texts, texts.__getitem__), decomposing("prompts", progress)
+    report = decompose(source, model, folder, method, dtype="float32", truncate=False, progress=told)
+    for text, reason in report.problems.items():
+        raise InputError(f"the prompt {text!r} cannot be used: {reason}")
+    return open_store(folder)
 
 
 class _Images:
