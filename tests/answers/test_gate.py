@@ -239,6 +239,7 @@ def test_two_texts_are_compared_without_pictures(tmp_path):
     pairs = TextPairs("texts", captions, captions)
     collected = collect_pairs(pairs, model, tmp_path)
     assert len(collected) == 10
+    assert collected.texts.facts["method"]["name"] == "collection"
     compared = compare(collected, collect_pairs(pairs, model, tmp_path))
     assert compared.passed
     assert compared.advantages[0].first_caption.all()

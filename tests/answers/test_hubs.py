@@ -50,6 +50,11 @@ def test_rankings_are_those_of_all_pairs(tmp_path):
     )
 
 
+def test_lists_in_which_all_are_alike_have_no_hubs(recwarn):
+    assert hubness(torch.tensor([2, 2, 2])) == 0
+    assert not recwarn.list
+
+
 def test_an_image_has_several_right_captions(tmp_path):
     collection = World(images=9, captions=3, noise=2.0).write(tmp_path)
     _, backwards = directions(collection)

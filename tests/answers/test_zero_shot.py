@@ -15,7 +15,7 @@ import models
 import secondsight as ss
 from secondsight.answers.zero_shot import classes, margins, tables, zero_shot
 from secondsight.cli import app
-from secondsight.data import Scenes
+from secondsight.data import Scenes, coco_synonyms
 from secondsight.data.labelled import LabelledData, LabelledImage, open_labelled
 from secondsight.scale.lead import NINTHS
 from secondsight.scale.store import open_store
@@ -232,6 +232,12 @@ def test_classes_and_templates_of_files(tmp_path):
     (tmp_path / "twice.txt").write_text("bowl\nbowl\n")
     with pytest.raises(ss.InputError, match="has the class 'bowl' twice"):
         classes.class_names(tmp_path / "twice.txt", data)
+
+
+@pytest.mark.parametrize("synonyms", [coco_synonyms(), list(coco_synonyms())])
+def test_words_of_no_class_are_none(synonyms):
+    data = LabelledData.of("x", [LabelledImage("a", picture((0, 0, 0), 1), "bowl")])
+    assert list(classes.class_names(synonyms, data)) == [name for name in coco_synonyms() if name != ""]
 
 
 def test_articles_are_set_where_asked_for():

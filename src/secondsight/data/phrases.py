@@ -10,13 +10,16 @@ from importlib.resources import files
 
 Synonyms = Mapping[str, list[str]]
 
-NOTHING = ""
-"""The label of words that contain a class name but mean something else, such as "hot dog stand"."""
+NO_CLASS = ""
+"""The label of words that contain a class name but mean something else, such as "train station"."""
 
 
 @lru_cache(maxsize=1)
 def coco_synonyms() -> dict[str, list[str]]:
-    """Words for each of COCO's 80 classes, singular and irregular plural forms; "word!" has no regular plural."""
+    """Words for each of COCO's 80 classes, singular and irregular plural forms; "word!" has no regular plural.
+
+    The 81st entry, "", lists words that are of no class, such as "train station".
+    """
     synonyms: dict[str, list[str]] = json.loads(
         files("secondsight.data").joinpath("coco_synonyms.json").read_text(encoding="utf-8")
     )
@@ -44,7 +47,7 @@ class PhraseFinder:
         for match in self.pattern.finditer(caption):
             form = " ".join(re.split(r"[\s-]+", match.group().lower()))
             label = self.labels.get(form) or self.labels.get(match.group().lower())
-            if label is not None and label != NOTHING:
+            if label is not None and label != NO_CLASS:
                 phrases.append((match.span(), label))
         return phrases
 

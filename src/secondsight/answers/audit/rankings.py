@@ -112,4 +112,4 @@ def rank_all(
 
 def hubness(lists: Int[Tensor, " entry"]) -> float:
     """The skewness of the numbers of result lists that entries are in, N_k (Radovanović et al. 2010): 0 without hubs."""
-    return float(stats.skew(lists.numpy())) if len(lists) > 1 else 0.0
+    return float(stats.skew(lists.numpy())) if len(lists.unique()) > 1 else 0.0  # undefined where all are alike

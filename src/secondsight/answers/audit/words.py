@@ -38,9 +38,9 @@ ABOUT = (
     "with all other images. The difference decides rankings: it is positive where the word singles out its own image. A word "
     f"is said to carry the score if it adds more than {CARRIES:g} times what the average content word adds, and to be ignored "
     f"if it surely adds less than {IGNORED:g} of that (an equivalence test; that nothing was found would not be enough). "
-    "Articles, prepositions and the like are rightly ignored, and only in the table. Stores of the last layer (the default) "
-    "hold tokens after the words have been mixed: a word that is ignored there may have changed its neighbours. Decompose "
-    "with --method integrated-jacobian:layer=-1/input to ask about the words as they were written."
+    'Articles, prepositions and the like are rightly ignored, and only in the table. The method "collection" (the default) '
+    "asks about the words as they were written. Stores of the last layer, such as those of --method last-layer, hold tokens "
+    "after the words have been mixed: a word that is ignored there may have changed its neighbours."
 )
 
 _COLUMNS = {"own": "own image", "others": "other images", "gain": "own over others"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from secondsight.answers.collection import Collection, Progress, collect, decomposing
+from secondsight.answers.collection import DEFAULT, Collection, Progress, collect, decomposing
 from secondsight.data import GroundedCaption, GroundedDataset, ListedDataset, PhraseFinder, coco_synonyms, open_data
 from secondsight.data.grounded import read_table
 from secondsight.methods import Method
@@ -103,10 +103,10 @@ def collect_pairs(
 ) -> Collection:
     """The pairs decomposed by a model, in a folder of `out` that is named by the pairs' content, the model and the method.
 
-    What an earlier run has decomposed is used again, so a checkpoint that serves as the standard costs nothing the second
-    time.
+    The default method is "collection". What an earlier run has decomposed is used again, so a checkpoint that serves as the
+    standard costs nothing the second time.
     """
-    used = model.storable(method)
+    used = model.storable(DEFAULT if method is None and model.factorises else method)
     if isinstance(pairs, TextPairs) and (model.left.kind, model.right.kind) != ("text", "text"):
         model = model.pair("text", "text")
     facts = store_facts(model, used, 1, "float16")

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from secondsight.answers.collection import Collection, Progress, decomposing
+from secondsight.answers.collection import DEFAULT, Collection, Progress, decomposing
 from secondsight.data.grounded import read_table
 from secondsight.methods import Method
 from secondsight.model import DualEncoder, Side
@@ -31,13 +31,13 @@ def collect_pairs(
 
     FILE is JSONL, CSV or TSV with the columns "query" and "document"; equal documents are one document, which then has
     several queries, and equal queries one query. In the collection documents take the place of images. `limit` bounds the
-    number of pairs; the default method is "grounded", of each word alone. Raises `InputError` for a file of another form and
-    for models that have no side for both.
+    number of pairs; the default method is "collection", of each word alone. Raises `InputError` for a file of another form
+    and for models that have no side for both.
     """
     rows = _read(Path(file))[:limit]
     document_side, query_side = sides(model)
     documents, queries = (_named([row[column] for row in rows], column[0]) for column in ("document", "query"))
-    stored = model.storable(("grounded" if model.factorises else None) if method is None else method)
+    stored = model.storable(DEFAULT if method is None and model.factorises else method)
     problems: dict[str, str] = {}
     for name, side, named in (("document", document_side, documents), ("query", query_side, queries)):
         source = Source("text", list(named.values()), list(named).__getitem__)

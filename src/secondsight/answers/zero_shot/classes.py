@@ -14,6 +14,7 @@ from torch import Tensor
 from secondsight.algebra.contributions import Contributions
 from secondsight.algebra.layout import Layout
 from secondsight.data.labelled import LabelledData
+from secondsight.data.phrases import NO_CLASS
 from secondsight.scale.store import Store
 from secondsight.support.errors import InputError
 from secondsight.support.files import brief, one_line
@@ -40,7 +41,8 @@ def class_names(classes: Names | Sequence[str] | str | Path | None, data: Labell
     """The classes and their words: given ones, those of a file, or by default those of the data.
 
     A file has a class a line, with further columns between tabs where prompts shall name it by other words than its own
-    name. Raises `InputError` for fewer than two classes, or where a label of the data is none of them.
+    name. The label "" of `coco_synonyms` is no class. Raises `InputError` for fewer than two classes, or where a label of the
+    data is none of them.
     """
     if isinstance(classes, str | Path):
         names = _read_names(Path(classes))
@@ -48,6 +50,7 @@ def class_names(classes: Names | Sequence[str] | str | Path | None, data: Labell
         names = {str(name): tuple(words) for name, words in classes.items()}
     else:
         names = {str(name): (str(name),) for name in (data.class_names if classes is None else classes)}
+    names.pop(NO_CLASS, None)
     blank = [name for name, words in names.items() if not words or not all(word.strip() for word in words)]
     if blank:
         raise InputError(f"the class {blank[0]!r} has no word to name it by: leave it out or give a word")
