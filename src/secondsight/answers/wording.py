@@ -13,7 +13,9 @@ def p_text(name: str, value: float) -> str:
 
 def plural(noun: str) -> str:
     """Several of what an English noun names: "queries" for "query"."""
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    if noun.endswith("y"):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
 def count(number: int, noun: str) -> str:

@@ -22,7 +22,7 @@ from secondsight.answers.retrieval.ranks import (
     recall_table,
 )
 from secondsight.answers.retrieval.tables import class_table, miss_table, reason_table, winner_table, word_table
-from secondsight.answers.wording import p_text, plural
+from secondsight.answers.wording import count, p_text, plural
 from secondsight.evaluation.statistics import holm
 
 WORDS_TOLD, WINNERS_TOLD = 3, 5
@@ -70,18 +70,17 @@ def recall_section(
 
 
 def _change_claim(way: Direction, row: pd.Series, alpha: float) -> Claim:
-    verb = "more" if row["change"] > 0 else "fewer"
-    numbers = f"{abs(row['change']) * 100:.1f} points ({row['low'] * 100:+.1f} to {row['high'] * 100:+.1f})"
+    interval, test = f"{row['low'] * 100:+.1f} to {row['high'] * 100:+.1f}", p_text("adjusted p", row["p adjusted"])
     if row["p adjusted"] <= alpha:
+        moves = "rises" if row["change"] > 0 else "falls"
         sentence = (
-            f"{way.name}: above usual, {verb} {plural(way.nouns[0])} find theirs {row['recall']}: by {numbers}, "
-            f"{p_text('adjusted p', row['p adjusted'])}."
+            f"{way.name}: above usual, recall{row['recall']} {moves} by {abs(row['change']) * 100:.1f} points "
+            f"({interval}; {test})."
         )
     else:
         sentence = (
-            f"{way.name}: taking the usual similarity off changes recall{row['recall']} by {row['change'] * 100:+.1f} points "
-            f"({row['low'] * 100:+.1f} to {row['high'] * 100:+.1f}), which could be chance "
-            f"({p_text('adjusted p', row['p adjusted'])})."
+            f"{way.name}: above usual, recall{row['recall']} changes by {row['change'] * 100:+.1f} points ({interval}), which "
+            f"could be chance ({test})."
         )
     return Claim(sentence, numbers=dict(row))
 
@@ -104,9 +103,8 @@ def miss_section(way: Direction, plain: Ranks, misses: Sequence[Miss], collectio
     claims = []
     for row in reasons.itertuples(index=False):
         of_reason = sorted((m for m in misses if m.reason == row.reason), key=lambda miss: -miss.lead_value)
-        sentence = (
-            f"{row.misses} of {len(misses)} misses ({row.share:.0%}): {row.reason}, that is, {REASONS[row.reason]}."
-        )
+        share = f"{row.misses} of {count(len(misses), 'miss')} ({row.share:.0%})"
+        sentence = f"{share}: {row.reason}, that is, {REASONS[row.reason]}."
         if row.reason == "usual similarity":
             back = sum(m.rank_above_usual == 1 for m in of_reason)
             sentence = f"{sentence[:-1]}; above usual, {back} of them have the right one first."
@@ -130,8 +128,9 @@ def word_section(misses: Sequence[Sequence[Miss]], collection: Collection) -> Se
             cases = [case_of(miss, collection) for _, miss in sorted(with_word, key=lambda scored: -scored[0])[:3]]
             claims.append(
                 Claim(
-                    f"{way.name}: “{row['word']}” adds {row['sum of leads']:.3f} to the leads of {row['misses']} wrong "
-                    f"winners, {row['share of all leads']:.0%} of all; in {row['top word of']} it adds most.",
+                    f"{way.name}: “{row['word']}” adds {row['sum of leads']:.3f} to the leads of "
+                    f"{count(row['misses'], 'wrong winner')}, {row['share of all leads']:.0%} of all leads; it is the "
+                    f"word that adds most in {count(row['top word of'], 'miss')}.",
                     cases,
                     {"direction": way.name, **row},
                 )
@@ -164,15 +163,17 @@ def winner_section(
             claims.append(_usual_claim(way, winner_table(way, ranking, winners_only=False), alpha, len(ways)))
         significant = table[table["q"] <= alpha]
         for row in significant.head(WINNERS_TOLD).to_dict("records"):
-            usual = ""
+            won, usual = count(row["wrong wins"], way.nouns[0]), ""
+            if way.nouns[0] != direction_group(way):
+                won += f" of {count(row[groups], direction_group(way))}"
             if "usual rank" in row:
                 rank = row["usual rank"]
                 usual = (
                     f" Its usual similarity has rank {rank} of {len(way.entry_keys)}{', a hub' if row['hub'] else ''}."
                 )
             sentence = (
-                f"{way.name}: {way.nouns[1]} {row['winner']} wins wrongly for {row['wrong wins']} {plural(way.nouns[0])} of "
-                f"{row[groups]} {groups}; by chance {row['expected']:.1f} are expected ({p_text('q', row['q'])}).{usual}"
+                f"{way.name}: {way.nouns[1]} {row['winner']} wins wrongly for {won}; by chance {row['expected']:.1f} {groups} "
+                f"are expected ({p_text('q', row['q'])}).{usual}"
             )
             cases = _winner_cases(way, row["winner"], of_way, collection)
             claims.append(Claim(sentence, cases, {**row, "direction": way.name}))
