@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from planted_claims import SHARES, Embedded, confusions, exchanged, hubs, spurious, words
+from planted_claims import SHARES, Embedded, confusions, exchanged, hubs, open_stores, spurious, words
 from scipy import stats
 
 import secondsight as ss
@@ -27,19 +27,13 @@ from secondsight.data.scenes import compose
 from secondsight.data.scenes.planted import FAULTS, PlantedScenes, TruthfulScenes, draw_fault, hub_entry
 from secondsight.data.scenes.world import COLOURS, PLACES, classes
 from secondsight.evaluation.tables import markdown
-from secondsight.methods import as_method
-from secondsight.scale import decompose as decompose_side
-from secondsight.scale.sources import of_data
 from secondsight.training import Recipe, finetune, tuned_name
 
 SCENES = 4096
 RECIPE = Recipe(epochs=2, batch=32, lr=4e-4, start_lr=4e-6, warm_up=20, final_lr=0.0)
 
-AT_INPUT = "chained-jacobian:layer=-1/input"
-"""Captions at their token embeddings: at the last layer, most of what a word says has moved to the end token."""
-
-WORDS = ("clean", "ignored", "spurious")
-"""Models whose captions are decomposed there too."""
+METHODS = ("collection", "last-layer")
+"""The audit's default, and captions at the last layer too, where most of what a word says has moved to the end token."""
 
 ALPHA = 0.05
 """The false discovery rate of the claims."""
@@ -191,14 +185,13 @@ def evaluation(plant: int, seed: int) -> TruthfulScenes:
 
 
 def decompose(models: Path, out: Path, kinds: list[str], plant: int, seeds: int) -> None:
-    """Decompose the data of every seed with every model, captions also at their token embeddings; what is there stays."""
+    """Decompose the data of every seed with every model and method; what is there stays."""
     for kind in kinds:
         model = load(models, kind, plant)
         for seed in range(seeds):
-            data, folder = evaluation(plant, seed), out / f"{kind}-{plant}" / str(seed)
-            collect(data, model, folder)
-            if kind in WORDS:
-                decompose_side(of_data(data, "text"), model, folder / "text-input", as_method(AT_INPUT))
+            data = evaluation(plant, seed)
+            for method in METHODS:
+                collect(data, model, out / f"{kind}-{plant}" / str(seed) / method, method)
             print(f"{kind}, seed {seed}", flush=True)
 
 
@@ -210,17 +203,18 @@ def audit(models: Path, stores: Path, out: Path, kinds: list[str], plant: int, s
             data, folder = evaluation(plant, seed), stores / f"{kind}-{plant}" / str(seed)
             embedded = lru_cache(partial(Embedded.of, model, data))
             makers = {
-                "hubs": lambda embedded=embedded: hubs(embedded()),
+                "audit hubs": lambda embedded=embedded: hubs(embedded()),
                 **{
-                    f"exchanged {by} {share}": lambda e=embedded, b=by, s=share: exchanged(e(), b, s)
+                    f"{answer} exchanged {by}": lambda e=embedded, b=by, s=share: exchanged(e(), b, s)
+                    for answer, share in SHARES.items()
                     for by in ("word", "place")
-                    for share in SHARES
                 },
-                "words": lambda folder=folder, data=data: words(folder, data, "text"),
-                "words input": lambda folder=folder, data=data: words(folder, data, "text-input"),
-                "spurious": lambda folder=folder, data=data: spurious(folder, data, "text"),
-                "spurious input": lambda folder=folder, data=data: spurious(folder, data, "text-input"),
-                "confusions": lambda model=model, seed=seed, kind=kind: confusions(
+                **{
+                    f"{answer} {part.__name__}": lambda p=part, f=folder / method, d=data: p(open_stores(f, d))
+                    for answer, method in zip(("audit", "last-layer"), METHODS, strict=True)
+                    for part in (words, spurious)
+                },
+                "zero-shot confusions": lambda model=model, seed=seed, kind=kind: confusions(
                     model, labelled(plant, seed), stores / f"{kind}-{plant}-zero-shot" / str(seed)
                 ),
             }
@@ -284,8 +278,8 @@ def count(out: Path, plant: int) -> None:
         claims[part, kind].append(set(table.loc[table["q"] <= ALPHA, "name"]))
     rows = []
     for (part, kind), of_seeds in sorted(claims.items()):
-        planted, true = planted_names(part, plant), TRUE.get(part.split(" ")[0], set())
-        if part.startswith("spurious"):
+        planted, true = planted_names(part, plant), TRUE.get(part.split(" ")[1], set())
+        if part.endswith(" spurious"):
             table = pd.read_csv(out / f"{kind}-{plant}.direct.csv")
             true = set(table.loc[table["p"] <= SURE, "name"])
         others = [names - planted - true for names in of_seeds]
@@ -311,12 +305,13 @@ def count(out: Path, plant: int) -> None:
 def planted_names(part: str, plant: int) -> set[str]:
     """What a part claims if it finds the fault."""
     pair, place = draw_fault("confused", plant), draw_fault("spurious", plant)
-    return {
+    found = {
         "hubs": {"image hub", f"caption {hub_entry(draw_fault('hub', plant)).caption}"},
         "exchanged place": {"a … background"},
         "spurious": {f"{place.names[0]} / background: {place.place}"},
         "confusions": {" / ".join(sorted(pair.names))},
-    }.get(part.removesuffix(" input").rstrip("0.125 "), set(COLOURS) - {"orange"})
+    }
+    return found.get(part.split(" ", 1)[1], set(COLOURS) - {"orange"})
 
 
 def interval(hits: int, whole: int) -> str:
@@ -331,7 +326,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--stores", type=Path)
-    parser.add_argument("--parts", nargs="+", default=["hubs", "words", "spurious"])
+    parser.add_argument("--parts", nargs="+", default=["audit hubs", "audit words", "audit spurious"])
     parser.add_argument("--kinds", nargs="+", default=list(FAULTS))
     parser.add_argument("--plant", type=int, default=0, help="the seed of the faults")
     parser.add_argument("--seeds", type=int, default=20)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import secondsight as ss
 from secondsight.answers import Collection, open_collection
-from secondsight.answers.audit.exchanged import draw_exchanges, exchange_table, measure_exchanges
+from secondsight.answers.audit.exchanged import IGNORED, draw_exchanges, exchange_table, measure_exchanges
 from secondsight.answers.audit.hubs import hub_table
 from secondsight.answers.audit.rankings import Direction
 from secondsight.answers.audit.spurious import spurious_table
@@ -22,12 +22,11 @@ from secondsight.answers.significance import FEWEST
 from secondsight.answers.zero_shot import zero_shot
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
 from secondsight.data.labelled import LabelledData, LabelledImage
-from secondsight.scale import open_store
 
 Claims = pd.DataFrame
 """Columns `name` and `q`; everything that was tested, claimed or not."""
 
-SHARES = (0.1, 0.25)
+SHARES = {"audit": IGNORED, "stricter": 0.1}
 """A word is ignored where exchanging it changes less than this share of what the average exchange does."""
 
 
@@ -66,27 +65,22 @@ def hubs(data: Embedded) -> Claims:
     return pd.concat(tables)
 
 
-def words(folder: Path, data: GroundedDataset, texts: str) -> Claims:
-    """Words that are ignored by the attributions to captions in the store `texts`."""
-    table = word_table(word_parts(with_texts(folder, data, texts)))
+def open_stores(folder: Path, data: GroundedDataset) -> Collection:
+    """The collection that `planted.py decompose` wrote to a folder."""
+    return open_collection(folder / "image", folder / "text", data)
+
+
+def words(collection: Collection) -> Claims:
+    """Words that are ignored by their attributions."""
+    table = word_table(word_parts(collection))
     return table.loc[table["kind"] == "content", ["word", "q ignored"]].set_axis(["name", "q"], axis=1)
 
 
-def spurious(folder: Path, data: GroundedDataset, texts: str) -> Claims:
-    """Words that rest on another object or on a background, by the attributions to captions in the store `texts`."""
-    collection = with_texts(folder, data, texts)
+def spurious(collection: Collection) -> Claims:
+    """Words that rest on another object or on a background."""
     table = spurious_table(spurious_cases(collection, scenes_of(collection)))
     names = table["class"].str.cat(table["region"], " / ")
     return pd.DataFrame({"name": names, "q": table["q"], "reading": table["reading"], "p": table["p"]})
-
-
-def with_texts(folder: Path, data: GroundedDataset, texts: str) -> Collection:
-    """Stores of images and of captions; both decompose the same embeddings, at whichever layer."""
-    whole = open_collection(folder / "image", folder / "text", data)
-    if texts != "text":
-        whole.texts = open_store(folder / texts)
-        whole.texts.facts["space"] = whole.images.facts["space"]
-    return whole
 
 
 def exchanged(data: Embedded, by: str, share: float) -> Claims:

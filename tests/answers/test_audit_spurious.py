@@ -73,6 +73,14 @@ def test_a_planted_background_is_found():
     assert "the background “snow”" in section.claims[-1].sentence
 
 
+def test_the_surest_pair_is_claimed_first():
+    """Though it stands out less than the other."""
+    section = spurious_section(ObjectWorld(120, seed=10, noise=0.15, rests={"dog": "boat", "cup": "snow"}).collection())
+    (dog, cup) = (claim.numbers for claim in section.claims)
+    assert (dog["class"], cup["class"]) == ("dog", "cup")
+    assert dog["share"] - dog["usual"] < cup["share"] - cup["usual"]
+
+
 def test_a_word_that_rests_on_every_object_is_no_pair():
     """Its own mean over other objects is taken off."""
     _, cases = measured(ObjectWorld(200, seed=5, noise=0.15))

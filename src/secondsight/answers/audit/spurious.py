@@ -18,7 +18,7 @@ from secondsight.answers.significance import FEWEST, q_values
 from secondsight.evaluation.maps import image_layout
 
 MOST_CLAIMS = 6
-"""Claims of each reading on the page; the table has all pairs."""
+"""Claims of each reading on the page, the surest first; the table has all pairs."""
 
 MOST_SCORED = 300
 """Pairs, those with the smallest p-values, whose captions' scores are looked at."""
@@ -140,7 +140,6 @@ def spurious_section(
     claims = []
     for reading in (WITH, WITHOUT):
         claimed = table[(table["reading"] == reading) & (table["q"] <= alpha)]
-        claimed = claimed.assign(excess=claimed["share"] - claimed["usual"]).sort_values("excess", ascending=False)
         claims += [_claim(collection, scenes, cases, row) for _, row in claimed.head(MOST_CLAIMS).iterrows()]
     return Section(
         "Spurious pairs",
