@@ -95,3 +95,17 @@ def test_bad_options_end_in_a_sentence(options, sentence, tmp_path):
     result = run(*options, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert sentence in " ".join(result.stderr.split())
+
+
+def test_a_file_in_place_of_the_folder_and_missing_data_are_refused_before_a_model_loads(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for data, out, words in (
+        ("scenes:noto/3", tmp_path / "file", "is a file: give a folder"),
+        (tmp_path / "empty", tmp_path / "out", "is an empty folder"),
+        ("coco:nowhere", tmp_path / "out", "the folder 'nowhere' does not exist"),
+    ):
+        result = run("--data", data, "--out", out, "--model", "no such model")
+        assert result.exit_code == 2
+        assert words in result.output.replace("\n", " ")
+    assert not (tmp_path / "out").exists()

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from secondsight.cli.common import (
     Device,
     Precision,
     Quiet,
-    out,
+    check_folder,
     plain_errors,
-    print_written,
+    print_answer,
     progress_line,
     spinner,
 )
 from secondsight.support.errors import InputError
-
-if TYPE_CHECKING:
-    from secondsight.answers import Answer
 
 
 def audit(
@@ -56,11 +52,13 @@ def audit(
     """What a model confuses, ignores and over-uses on a data set, as sentences with their cases; continues where it stopped."""
     with plain_errors():
         _check_options(data, model, method, limit, store_image, store_text)
+        check_folder(out_dir)
         with spinner("loading libraries"):
             from secondsight.answers import open_collection
             from secondsight.answers.audit import audit as run
             from secondsight.answers.audit import audit_collection
             from secondsight.answers.significance import check_alpha
+            from secondsight.data import open_data
             from secondsight.encoders.registry import load
             from secondsight.methods import method_of_text
             from secondsight.scale.place import move_model
@@ -73,15 +71,15 @@ def audit(
                 theirs = move_model(load(model[0]), device, precision) if model else None
             answer = audit_collection(collection, out_dir, model=theirs, alpha=alpha, seed=seed, progress=progress)
         else:
-            names = model or ["builtin"]
+            names, dataset = model or ["builtin"], open_data(data or "")
             with spinner(f"loading {' and '.join(names)}"):
                 *before, dual = [move_model(load(name), device, precision) for name in names]
             answer = run(
-                data or "", dual, out_dir, against=before[0] if before else None, method=explainer, limit=limit,
+                dataset, dual, out_dir, against=before[0] if before else None, method=explainer, limit=limit,
                 alpha=alpha, seed=seed, progress=progress,
             )  # fmt: skip
         if not quiet:
-            _print(answer)
+            print_answer(answer)
 
 
 def _check_options(
@@ -109,14 +107,3 @@ def _check_options(
 def _progress(quiet: bool) -> Callable[[str, int, int], None]:
     write = progress_line(quiet)
     return lambda doing, done, whole: write(f"{doing}: {done} of {whole}    ", done >= whole)
-
-
-def _print(answer: Answer) -> None:
-    """Every section's claims, and where the report is."""
-    for section in answer.sections:
-        out.print(Text(section.title, "bold"))
-        for claim in section.claims:
-            out.print(Text(f"  {claim.sentence}"), soft_wrap=True)
-        if not section.claims:
-            out.print(Text(f"  {section.nothing}", "dim"), soft_wrap=True)
-    print_written(answer.out / "report.html")

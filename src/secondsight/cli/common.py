@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from secondsight.support.errors import AdapterError, InputError
@@ -21,6 +22,8 @@ from secondsight.support.progress import listening
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
+
+    from secondsight.answers import Answer
 
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -158,6 +161,25 @@ def import_ray_engine() -> Any:
 def print_written(path: Path) -> None:
     """Name a file that the command has written."""
     out.print(f"wrote {path}", soft_wrap=True)
+
+
+def print_answer(answer: Answer) -> None:
+    """Every section's claims, and where the report is: wrapped on a terminal, a claim a line elsewhere."""
+    for section in answer.sections:
+        out.print(Text(section.title, "bold"))
+        sentences = [Text(claim.sentence) for claim in section.claims] or [Text(section.nothing, "dim")]
+        for sentence in sentences:
+            if out.is_terminal:
+                out.print(Padding(sentence, (0, 0, 0, 2), expand=False), width=min(out.width, 100))
+            else:
+                out.print(Text("  ") + sentence, soft_wrap=True)
+    print_written(answer.out / "report.html")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file in place of the folder of results before any work."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--out {str(path)!r} is a file: give a folder")
 
 
 def print_titles(entries: dict[str, str]) -> None:

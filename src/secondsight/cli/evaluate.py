@@ -15,10 +15,12 @@ from secondsight.cli.common import (
     Gpus,
     Quiet,
     check_engine,
+    check_folder,
     import_ray_engine,
     out,
     plain_errors,
     plain_table,
+    print_answer,
     print_written,
     progress_line,
     spinner,
@@ -115,6 +117,7 @@ def evaluate(
     with plain_errors():
         if find_spec("pandas") is None:  # known before a minute of imports
             raise InputError("experiments need the package 'pandas': pip install 'secondsight[eval]'")
+        check_folder(out_dir)
         with spinner("loading libraries"):
             import secondsight.evaluation  # noqa: F401  # the slow part of every import below
             from secondsight.methods.options import parse_options
@@ -189,9 +192,7 @@ def _retrieval(request: Request) -> None:
             model = load(model_name)
         answer = retrieval(data, model, request.out_dir, method=method, **common)
     if not request.quiet:
-        for claim in answer.claims:
-            out.print(claim.sentence, soft_wrap=True, markup=False, highlight=False)
-        print_written(request.out_dir / "report.html")
+        print_answer(answer)
 
 
 def _paper(request: Request) -> None:

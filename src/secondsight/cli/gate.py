@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from secondsight.cli.common import Device, Precision, Quiet, out, plain_errors, progress_line, spinner
+from secondsight.cli.common import Device, Precision, Quiet, check_folder, out, plain_errors, progress_line, spinner
 
 if TYPE_CHECKING:
     from secondsight.answers.collection import Collection
@@ -34,6 +34,7 @@ def gate(
 ) -> None:
     """Fail (exit code 1) where a new checkpoint got worse on your pairs: altogether, in a class, at a word."""
     with plain_errors():
+        check_folder(out_dir)
         with spinner("loading libraries"):
             from secondsight.answers.gate import collect_pairs, open_pairs
             from secondsight.answers.gate import gate as run

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secondsight.cli.common import check_engine, import_ray_engine, out, print_written, spinner
+from secondsight.cli.common import check_engine, import_ray_engine, print_answer, spinner
 from secondsight.support.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def run_zero_shot(request: Request) -> None:
         request.data[0], model, request.out_dir, method, limit=request.limit, progress=request.progress(), **options
     )
     if not request.quiet:
-        for claim in answer.claims:
-            out.print(claim.sentence, soft_wrap=True, markup=False, highlight=False)
-        print_written(request.out_dir / "report.html")
+        print_answer(answer)
 
 
 def _options(request: Request) -> dict[str, Any]:

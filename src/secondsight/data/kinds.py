@@ -56,5 +56,7 @@ def recognise(spec: str) -> str:
         return "coco"
     if (path / "Sentences").is_dir():
         return "flickr30k"
-    names = ", ".join(kind.help for kind in KINDS.values())
+    if path.is_dir() and not any(path.iterdir()):
+        raise InputError(f"data {str(path)!r} is an empty folder")
+    names = "; ".join(kind.help for kind in KINDS.values())
     raise InputError(f"cannot recognise the data in {str(path)!r} from its files; name its kind: {names}")

@@ -218,9 +218,9 @@ def _claim(collection: Collection, exchanges: pd.DataFrame, row: pd.Series, by: 
         else f"“{row['word']}” from other words in its places ({row['others']}): exchanging it"
     )
     sentence = (
-        f"The model hardly tells {words} lowers the similarity by {row['effect']:.3f} ({row['low']:.3f} … {row['high']:.3f}), "
-        f"the average exchange by {average:.3f} ({row['images']} images); the wrong word wins in "
-        f"{row['wrong wins']:.0%} ({row['wrong low']:.0%} … {row['wrong high']:.0%})."
+        f"The model hardly tells {words} lowers the similarity by {row['effect']:z.3f} "
+        f"({row['low']:z.3f} … {row['high']:z.3f}), the average exchange by {average:.3f} ({row['images']} images); the wrong "
+        f"word wins in {row['wrong wins']:.0%} ({row['wrong low']:.0%} … {row['wrong high']:.0%})."
     )
     numbers: dict[str, Any] = {by: row[by], "q": float(row["q"]), "effect": float(row["effect"])}
     return Claim(sentence, _cases(collection, exchanges), numbers | {"wrong wins": float(row["wrong wins"])})

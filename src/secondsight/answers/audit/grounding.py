@@ -147,10 +147,9 @@ def _claims(collection: Collection, cases: pd.DataFrame, classes: pd.DataFrame, 
         _claim(collection, cases, row, "below", "“{0}” does not rest on its object: {1}.")
         for _, row in below.head(MOST_CLAIMS).iterrows()
     ]
+    least = ", but least of those that do" if len(above) > 2 else ""
     for _, row in above.head(2).iterrows():
-        claims.append(
-            _claim(collection, cases, row, "above", "“{0}” rests on its object, but least of those that do: {1}.")
-        )
+        claims.append(_claim(collection, cases, row, "above", f"“{{0}}” rests on its object{least}: {{1}}."))
     for _, row in above.iloc[2:].tail(1).iterrows():
         claims.append(_claim(collection, cases, row, "above", "“{0}” is grounded best: {1}."))
     if len(neither):

@@ -98,10 +98,11 @@ def caption_parts(
     reference = scaled @ caption.reference_embedding.double().numpy()
     similarity = scaled @ caption.embedding.double().numpy()
     values = [(word.text, tokens[:, list(word.features)].sum(1)) for word in caption.layout.words if word.features]
-    in_words = sum((value for _, value in values), np.zeros(2))
+    in_words = {feature for word in caption.layout.words for feature in word.features}
+    special = [feature for feature in range(tokens.shape[1]) if feature not in in_words]
     parts = [(part_of(word), word.lower(), value) for word, value in values]
     parts = [(part, "" if part == PUNCTUATION else word, value) for part, word, value in parts]
-    parts.append((SPECIAL, "", tokens.sum(1) - in_words))
+    parts.append((SPECIAL, "", tokens[:, special].sum(1)))
     parts.append((REFERENCE, "", reference))
     parts.append((MISSED, "", similarity - reference - tokens.sum(1)))
     return [(part, word, float(value[0]), float(value[1])) for part, word, value in parts]

@@ -183,13 +183,15 @@ def sentence(move: Move, compared: Comparison) -> str:
     verdict = move.verdict(compared.alpha)
     change = "fell" if move.change < 0 else "rose"
     p = p_text("p", move.adjusted)
-    numbers = f"from {move.before:.2f} to {move.after:.2f} spreads"
+    numbers = f"{change} from {move.before:.2f} to {move.after:.2f} spreads"
+    if f"{move.before:.2f}" == f"{move.after:.2f}":
+        numbers = f"stayed at {move.after:.2f} spreads"
     if move.subject.kind == "whole":
         did = "did not move beyond chance and tolerance" if verdict == "same" else f"got {verdict}"
-        return f"The pairs altogether {did}: the mean advantage {change} {numbers} over {move.images} images ({p})."
+        return f"The pairs altogether {did}: the mean advantage {numbers} over {move.images} images ({p})."
     kind = SINGULAR[move.subject.kind]
     return (
-        f"Pairs with the {kind} “{move.subject.name}” got {verdict}: their mean advantage {change} {numbers} over "
+        f"Pairs with the {kind} “{move.subject.name}” got {verdict}: their mean advantage {numbers} over "
         f"{move.images} images ({p}). Its own words carry {move.carried[1]:.2f} of it now, and carried {move.carried[0]:.2f}."
     )
 

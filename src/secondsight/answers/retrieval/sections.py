@@ -80,7 +80,7 @@ def _change_claim(way: Direction, row: pd.Series, alpha: float) -> Claim:
     else:
         sentence = (
             f"{way.name}: above usual, recall{row['recall']} changes by {row['change'] * 100:+.1f} points ({interval}), which "
-            f"could be chance ({test})."
+            f"could be chance among so many tests ({test})."
         )
     return Claim(sentence, numbers=dict(row))
 
@@ -126,11 +126,13 @@ def word_section(misses: Sequence[Sequence[Miss]], collection: Collection) -> Se
         for row in table[table["top word of"] > 0].head(WORDS_TOLD).to_dict("records"):
             with_word = [(part.part, miss) for miss in of_way for part in miss.words if part.word == row["word"]]
             cases = [case_of(miss, collection) for _, miss in sorted(with_word, key=lambda scored: -scored[0])[:3]]
+            share = row["share of all leads"]
+            told = f"{share:.0%} of" if share <= 1 else "more than"
             claims.append(
                 Claim(
                     f"{way.name}: “{row['word']}” adds {row['sum of leads']:.3f} to the leads of "
-                    f"{count(row['misses'], 'wrong winner')}, {row['share of all leads']:.0%} of all leads; it is the "
-                    f"word that adds most in {count(row['top word of'], 'miss')}.",
+                    f"{count(row['misses'], 'wrong winner')}, {told} all leads; it is the word that adds most in "
+                    f"{count(row['top word of'], 'miss')}.",
                     cases,
                     {"direction": way.name, **row},
                 )

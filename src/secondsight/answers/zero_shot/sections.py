@@ -38,13 +38,19 @@ def _accuracy(margins: Margins, cases: Cases, classes: pd.DataFrame) -> Section:
     if len(table) > 1:
         sentence += f"; {_interval(table.iloc[1])} have it among the first five"
     wrong = _rows(margins.records[~margins.records["correct"]].sort_values("margin"))
-    claims = [Claim(f"{sentence}. The clearest of the wrong answers:" if wrong else f"{sentence}.", cases.of(wrong))]
+    claims = [Claim(f"{sentence}.", cases.of(wrong))]
     narrow = _rows(margins.records[margins.records["correct"]].sort_values("margin"))
     if narrow:
-        claims.append(Claim("The narrowest of the right answers:", cases.of(narrow)))
+        claims.append(
+            Claim(
+                f"The narrowest of the right answers leads the next class by {narrow[0]['margin']:.3f}.",
+                cases.of(narrow),
+            )
+        )
     about = (
-        "How many images are closest to the prompts of their own class, with Wilson's 95 % intervals. Maps and words show "
-        "the lead of the answer over the right class, or of the right answer over the next: red speaks for the answer."
+        "How many images are closest to the prompts of their own class, with Wilson's 95 % intervals. The cases are the "
+        "clearest of the wrong answers, and the narrowest of the right ones. Maps and words show the lead of the answer over "
+        "the right class, or of the right answer over the next: red speaks for the answer."
     )
     return Section("Accuracy", about, claims, {"accuracy": table, "classes": classes})
 
@@ -122,6 +128,8 @@ def _priors(margins: Margins, cases: Cases, classes: pd.DataFrame, alpha: float)
 
 
 def _counterfactual(usual: pd.Series, row: Mapping[str, Any]) -> str:
+    if not row["gained"] and not row["lost"]:
+        return f"{capitalised(row['ranked'])}, the same answers are right ({usual['accuracy']:.1%})."
     return (
         f"{capitalised(row['ranked'])}, {row['accuracy']:.1%} of the answers are right rather than {usual['accuracy']:.1%} "
         f"({row['gained']} gained, {row['lost']} lost; McNemar's {p_text('p', row['p'])})."
