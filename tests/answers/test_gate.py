@@ -257,6 +257,9 @@ def test_the_command_says_by_its_exit_code_whether_it_passed(tmp_path, monkeypat
     assert "can show nothing" in few.output
     unknown = run(app, ["gate", "scenes", "scenes", "--pairs", "nowhere.csv"])
     assert unknown.exit_code == 2
+    misspelt = run(app, ["gate", "scenes", "no model", "--pairs", "scenes:noto/10", "--out", "misspelt"])
+    assert misspelt.exit_code == 2
+    assert not (tmp_path / "misspelt").exists()
     option = run(app, ["gate", "scenes", "scenes", "--pairs", "scenes:noto/10", "--fail-on", "verbs"])
     assert option.exit_code == 2
     assert "cannot fail on verbs" in option.output

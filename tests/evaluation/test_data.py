@@ -323,9 +323,11 @@ def test_sugarcrepe_and_stsb(tmp_path):
 def test_data_by_name(tmp_path):
     assert isinstance(open_data(coco_folder(tmp_path / "c")), Coco)
     assert isinstance(open_data(f"coco:{tmp_path / 'c'}#val2017"), Coco)
+    (tmp_path / "pairs.csv").write_text("photo,caption\n")
     for wrong, words in (
         ("nope:x", "unknown kind of data 'nope'; known: .*coco"),
         (str(tmp_path / "missing"), "does not exist"),
+        (str(tmp_path / "pairs.csv"), "is a table, which only some commands read"),
         (str(tmp_path), "cannot recognise the data in .* from its files"),
         ("hnc:x.json", "does not say where the images are"),
     ):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from secondsight.cli.common import Device, Precision, Quiet, check_folder, out, plain_errors, progress_line, spinner
-
-if TYPE_CHECKING:
-    from secondsight.answers.collection import Collection
 
 Names = Annotated[str, typer.Option(help="What fails when it got worse: whole, classes, words, pairs; by commas.")]
 
@@ -43,26 +40,26 @@ def gate(
             from secondsight.encoders.registry import load
             from secondsight.methods import method_of_text
             from secondsight.scale.place import move_model
-            from secondsight.support.files import atomic, ensure_folder
+            from secondsight.support.files import atomic
 
         kinds = [name.strip() for name in fail_on.split(",") if name.strip()]
         check_options(alpha, tolerance, kinds)
         check_writable(summary, (".md",), "--summary")
         explainer = None if method is None else method_of_text(method)
         data = open_pairs(pairs)
-        stores = ensure_folder(out_dir) / "stores"
+        stores = out_dir / "stores"
         write = progress_line(quiet)
 
         def progress(label: str, done: int, whole: int) -> None:
             write(f"{label}: {done} of {whole}", done >= whole)
 
-        def collected(name: str) -> Collection:
+        models = []
+        for name in (before, after):
             with spinner(f"loading {name}"):
-                model = move_model(load(name), device, precision)
-            return collect_pairs(data, model, stores, explainer, limit=limit, progress=progress)
-
+                models.append(move_model(load(name), device, precision))
+        old, new = [collect_pairs(data, m, stores, explainer, limit=limit, progress=progress) for m in models]
         result = run(
-            collected(before), collected(after), out_dir,
+            old, new, out_dir,
             alpha=alpha, tolerance=tolerance, fail_on=kinds, names=(before, after),
             command=_command(before, after, pairs, alpha, tolerance, kinds, method, limit, precision), progress=progress,
         )  # fmt: skip

@@ -58,5 +58,10 @@ def recognise(spec: str) -> str:
         return "flickr30k"
     if path.is_dir() and not any(path.iterdir()):
         raise InputError(f"data {str(path)!r} is an empty folder")
+    if path.suffix in (".csv", ".tsv"):
+        raise InputError(
+            f"data {str(path)!r} is a table, which only some commands read: secondsight gate --pairs FILE, evaluate zero-shot "
+            "--data labels:FILE, evaluate retrieval --data pairs:FILE (two texts); else give a JSONL file, jsonl:FILE"
+        )
     names = "; ".join(kind.help for kind in KINDS.values())
     raise InputError(f"cannot recognise the data in {str(path)!r} from its files; name its kind: {names}")
