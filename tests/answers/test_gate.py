@@ -251,6 +251,7 @@ def test_the_command_says_by_its_exit_code_whether_it_passed(tmp_path, monkeypat
     same = run(app, ["gate", "scenes", "scenes", "--pairs", "scenes:noto/10", "--summary", "s.md"])
     assert same.exit_code == 0, same.output
     assert "Gate passed" in same.output
+    assert "classes and words have too few images to be tested" in same.output
     assert (tmp_path / "s.md").read_text() == (tmp_path / "gate" / "summary.md").read_text()
     few = run(app, ["gate", "scenes", "scenes", "--pairs", "scenes:noto/10", "--limit", "3"])
     assert few.exit_code == 2

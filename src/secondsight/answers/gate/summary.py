@@ -41,12 +41,14 @@ def title_of(compared: Comparison) -> str:
 def summarise(compared: Comparison, overall: pd.DataFrame, cases: Cases, command: str) -> str:
     """At most thirty lines: verdict, what moved, how often the right one ranks first, three examples, how to reproduce."""
     tested = sum(move.tested for move in compared.moves)
+    untested = len(compared.moves) - tested
+    too_few = f" {untested} classes and words have too few images to be tested." if untested else ""
     lines = [
         f"## {title_of(compared)}",
         "",
         f"`{compared.names[0]}` → `{compared.names[1]}` on {len(compared.collections[0])} pairs of {compared.images} images: "
         f"{tested} tests, the chance of any false alarm at most {compared.alpha:g}; changes up to {compared.tolerance:g} "
-        "spreads are tolerated.",
+        f"spreads are tolerated.{too_few}",
         "",
     ]
     moved = [*compared.moved("worse"), *compared.moved("better")]
