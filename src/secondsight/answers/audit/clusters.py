@@ -139,7 +139,10 @@ def word_cluster_table(shares: pd.DataFrame) -> pd.DataFrame:
 def clusters_section(
     collection: Collection, *, alpha: float = 0.05, seed: int = 0, progress: Progress | None = None
 ) -> Section:
-    """The section on words and clusters of regions, with a false discovery rate of at most `alpha`."""
+    """The section on words and clusters of regions, with a false discovery rate of at most `alpha`.
+
+    The rate is that of all rows whose share is above chance, of which only the larger shares and lifts are claimed.
+    """
     folder = clusters_folder(collection, seed)
     clusters = region_clusters(collection, folder, seed=seed, progress=progress)
     measure = ClusterMeasure(collection, clusters)

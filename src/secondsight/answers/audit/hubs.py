@@ -23,8 +23,7 @@ ABOUT = (
     "Usual similarities are always skewed, so an entry is called a hub only if it lies further above the others than their "
     "own skew and the slope of their upper tail allow. The usual similarity is an exact sum of the four terms with the other "
     "side's mean: base, this entry alone, the other side alone, interaction. The entry's alone term is not what to take off "
-    "a ranking: it also holds what the entry shows. On the builtin model and 80 COCO photographs, ranking without it finds "
-    "the right photograph first for 27 % of captions instead of 36 %, ranking without the usual similarity for 42 %."
+    "a ranking: it also holds what the entry shows."
 )
 
 
