@@ -78,12 +78,12 @@ def margins(collection: Collection) -> pd.DataFrame:
     for first in range(0, len(left), BLOCK):
         similarities = (left[first : first + BLOCK] @ right.T).numpy()
         for row in range(len(similarities)):
-            mine = np.flatnonzero(own_image == first + row)
-            others = np.ones(len(right), dtype=bool)
-            others[own_text[mine]] = False
-            if others.sum() > 1:
-                rest = similarities[row, others]
-                values[mine] = (similarities[row, own_text[mine]] - rest.mean()) / rest.std(ddof=1)
+            own_captions = np.flatnonzero(own_image == first + row)
+            wrong_captions = np.ones(len(right), dtype=bool)
+            wrong_captions[own_text[own_captions]] = False
+            if wrong_captions.sum() > 1:
+                rest = similarities[row, wrong_captions]
+                values[own_captions] = (similarities[row, own_text[own_captions]] - rest.mean()) / rest.std(ddof=1)
     return pairs.assign(margin=values)
 
 
@@ -184,13 +184,13 @@ def _grounding_claim(before: Collection, after: Collection, cases: Sequence[pd.D
     both = both.assign(change=sign * (both["share after"] - both["share before"]))
     both = both.sort_values("change", ascending=False).drop_duplicates("image").head(MOST_CASES // 2)
     # Two cards stand next to each other: before and after.
-    shown = [
+    examples = [
         _case(collection, case, label)
         for _, case in both.iterrows()
         for collection, label in ((before, "before"), (after, "after"))
     ]
     numbers = {"kind": "grounding", "class": row["class"], "change": row["change"], "q": row["q"]}
-    return Claim(sentence, shown, numbers)
+    return Claim(sentence, examples, numbers)
 
 
 def _case(collection: Collection, case: pd.Series, label: str) -> Case:

@@ -99,19 +99,19 @@ def word_shares(caption: Contributions, regions: np.ndarray, members: np.ndarray
     present = np.unique(members)
     inside = np.stack([positive[members == cluster].sum(0) for cluster in present])
     shares = inside / np.where(totals > 0, totals, 1.0)
-    others = (names[:, None] != names[None]) & (totals > 0)
-    counts = others.sum(1)
-    chances = shares @ others.T / np.maximum(counts, 1)
+    different = (names[:, None] != names[None]) & (totals > 0)
+    counts = different.sum(1)
+    chances = shares @ different.T / np.maximum(counts, 1)
     content = np.array([part_of(name) == CONTENT for name in names])
-    chosen = np.flatnonzero(content & (totals > 0) & (counts > 0))
+    counted = np.flatnonzero(content & (totals > 0) & (counts > 0))
     return pd.DataFrame(
         {
-            "word": np.repeat(names[chosen], len(present)),
-            "cluster": np.tile(present, len(chosen)),
+            "word": np.repeat(names[counted], len(present)),
+            "cluster": np.tile(present, len(counted)),
             "count": 1.0,
-            "share": shares[:, chosen].T.ravel(),
-            "chance": chances[:, chosen].T.ravel(),
-            "attribution": np.repeat(totals[chosen].astype(np.float64), len(present)),
+            "share": shares[:, counted].T.ravel(),
+            "chance": chances[:, counted].T.ravel(),
+            "attribution": np.repeat(totals[counted].astype(np.float64), len(present)),
         }
     )
 

@@ -73,17 +73,17 @@ def exchanged_section(
     texts = {key: row for row, key in enumerate(collection.texts.keys())}
     captions = [(rows[image], collection.texts[text].layout) for image, text in collection.pairs]
     drawn = draw_exchanges(captions, seed=seed)
-    own = collection.texts.embeddings[[texts[text] for _, text in collection.pairs]]
-    exchanges = measure_exchanges(drawn, collection.images.embeddings, own, side, progress)
+    embeddings = collection.texts.embeddings[[texts[text] for _, text in collection.pairs]]
+    exchanges = measure_exchanges(drawn, collection.images.embeddings, embeddings, side, progress)
     tables, average = {by: exchange_table(exchanges, by) for by in ("place", "word")}, average_exchange(exchanges)
-    kept = {by: table[table["q"] <= alpha] for by, table in tables.items()}
+    ignored = {by: table[table["q"] <= alpha] for by, table in tables.items()}
     # A word that stands in these places alone says nothing new.
-    elsewhere = set(exchanges.loc[~exchanges["place"].isin(kept["place"]["place"]), "word"])
-    kept["word"] = kept["word"][kept["word"]["word"].isin(elsewhere)]
+    elsewhere = set(exchanges.loc[~exchanges["place"].isin(ignored["place"]["place"]), "word"])
+    ignored["word"] = ignored["word"][ignored["word"]["word"].isin(elsewhere)]
     claims = [
         _claim(collection, exchanges[exchanges[by] == row[by]], row, by, average)
         for by in ("place", "word")
-        for _, row in kept[by].sort_values("images", ascending=False).head(MOST_CLAIMS).iterrows()
+        for _, row in ignored[by].sort_values("images", ascending=False).head(MOST_CLAIMS).iterrows()
     ]
     cost = f"Here {len(exchanges)} captions were encoded, drawn from {len(captions)} with seed {seed}."
     usual = f" The average exchange lowers the similarity by {average:.3f}." if len(drawn) else ""
@@ -179,11 +179,11 @@ def exchange_table(exchanges: pd.DataFrame, by: str, share: float = IGNORED) -> 
     lost = exchanges.assign(lost=np.where(exchanges["effect"] == 0, 0.5, exchanges["effect"] < 0))
     wrong = image_means(lost, by, "lost")["mean"].to_numpy(dtype=np.float64)
     bounds = [wilson(round(mean * count), count) for mean, count in zip(wrong, means["images"], strict=True)]
-    named = exchanges.groupby(by)["word" if by == "place" else "other"].agg(_most_frequent)
+    frequent = exchanges.groupby(by)["word" if by == "place" else "other"].agg(_most_frequent)
     table = pd.DataFrame(
         {
             by: means.index,
-            "others": named.reindex(means.index).to_numpy(),
+            "others": frequent.reindex(means.index).to_numpy(),
             "images": means["images"].to_numpy(),
             "effect": means["mean"].to_numpy(),
             "low": means["low"].to_numpy(),

@@ -134,8 +134,8 @@ def _overall(collection: Collection, cases: pd.DataFrame, seed: int) -> list[Cla
         return []
     (row,) = (row for _, row in grounding_table(cases.assign(data="all"), "data", seed).iterrows())
     numbers = {"kind": "overall", "share": row["share"], "chance": row["chance"], "p": row["q above"]}
-    shown = shown_cases(collection, cases, lambda case: case["share"] - case["chance"], False)
-    return [Claim(f"All words with boxes together: {_measured(row)}.", shown, numbers)]
+    examples = shown_cases(collection, cases, lambda case: case["share"] - case["chance"], False)
+    return [Claim(f"All words with boxes together: {_measured(row)}.", examples, numbers)]
 
 
 def _claims(collection: Collection, cases: pd.DataFrame, classes: pd.DataFrame, alpha: float) -> list[Claim]:
@@ -173,8 +173,8 @@ def _claim(collection: Collection, cases: pd.DataFrame, row: pd.Series, kind: st
         "q": row[f"q {kind}"],
     }
     best = kind == "above" and "best" in sentence
-    shown = shown_cases(collection, cases[cases["class"] == row["class"]], lambda case: case["share"], best)
-    return Claim(sentence.format(row["class"], _measured(row)), shown, numbers)
+    examples = shown_cases(collection, cases[cases["class"] == row["class"]], lambda case: case["share"], best)
+    return Claim(sentence.format(row["class"], _measured(row)), examples, numbers)
 
 
 def _undecided(collection: Collection, cases: pd.DataFrame, neither: pd.DataFrame) -> Claim:

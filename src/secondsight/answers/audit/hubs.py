@@ -82,23 +82,24 @@ def _check(collection: Collection) -> None:
 
 def _here(rankings: pd.DataFrame) -> str:
     """What the rankings do on the data at hand."""
-    found = rankings[rankings["direction"] == "caption → image"].set_index("ranking")["recall@1"]
+    recall = rankings[rankings["direction"] == "caption → image"].set_index("ranking")["recall@1"]
     return (
-        f"Here it is {found[RANKINGS[0]]:.0%} by similarity, {found[RANKINGS[2]]:.0%} without the alone term and "
-        f"{found[RANKINGS[1]]:.0%} without the usual similarity."
+        f"Here it is {recall[RANKINGS[0]]:.0%} by similarity, {recall[RANKINGS[2]]:.0%} without the alone term and "
+        f"{recall[RANKINGS[1]]:.0%} without the usual similarity."
     )
 
 
 def _claim(
     collection: Collection, direction: Direction, row: int, entry: pd.Series, table: pd.DataFrame, kind: str
 ) -> Claim:
-    others = "captions" if kind == "image" else "images"
+    other_side = "captions" if kind == "image" else "images"
     name = entry["image"] if kind == "image" else f"“{text_of(collection.texts[entry['caption']].layout)}”"
     parts = {name: entry[name] - table[name].mean() for name in ("usual", "alone", "interaction")}
     sentence = (
-        f"The {kind} {name} is close to all {others}: mean similarity {entry['usual']:.3f}, which is {parts['usual']:+.3f} "
+        f"The {kind} {name} is close to all {other_side}: mean similarity {entry['usual']:.3f}, which is {parts['usual']:+.3f} "
         f"above the average {kind}'s; {parts['alone']:+.3f} of that is what it has alone, {parts['interaction']:+.3f} its "
-        f"interaction with the mean of the {others}. It is in the first {NEAREST} of {entry['lists']:.0%} of the {others}."
+        f"interaction with the mean of the {other_side}. It is in the first {NEAREST} of {entry['lists']:.0%} of the "
+        f"{other_side}."
     )
     numbers = {"kind": f"{kind} hub", "key": entry[kind], "usual": float(entry["usual"]), "q": float(entry["q"])}
     return Claim(sentence, _cases(collection, direction, row, entry, kind), numbers)

@@ -86,20 +86,20 @@ def rank_all(
     """
     rows = torch.arange(len(direction.queries))
     if len(rows) > MOST_QUERIES:
-        chosen = np.random.default_rng(seed).choice(len(rows), MOST_QUERIES, replace=False)
-        rows = torch.from_numpy(np.sort(chosen))
+        drawn = np.random.default_rng(seed).choice(len(rows), MOST_QUERIES, replace=False)
+        rows = torch.from_numpy(np.sort(drawn))
     nearest = min(NEAREST, max(len(direction.entries) // 4, 1))
     lists = torch.zeros(len(direction.entries), dtype=torch.long)
     better: dict[str, list[Tensor]] = {name: [] for name in RANKINGS}
     for first in range(0, len(rows), _BLOCK):
         block = rows[first : first + _BLOCK]
         right = direction.right[block]
-        known = (right >= 0).any(1)
+        answered = (right >= 0).any(1)
         for name, scores in direction.scores(block).items():
             if name == RANKINGS[0]:
                 lists += torch.bincount(scores.topk(nearest).indices.flatten(), minlength=len(lists))
-            own = scores.gather(1, right.clamp(min=0)).masked_fill(right < 0, -torch.inf).amax(1)
-            better[name].append((scores > own[:, None]).sum(1)[known])
+            right_scores = scores.gather(1, right.clamp(min=0)).masked_fill(right < 0, -torch.inf).amax(1)
+            better[name].append((scores > right_scores[:, None]).sum(1)[answered])
         if progress is not None:
             progress(f"ranking {direction.name}", first + len(block), len(rows))
     places = {name: torch.cat(counts).double() for name, counts in better.items()}

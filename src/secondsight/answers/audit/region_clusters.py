@@ -75,10 +75,10 @@ def _sample(
     for done, row in enumerate(rows, 1):
         image = collection.images[keys[row]]
         units, visible = unit_regions(image.vectors.numpy(), image.layout.visible)
-        chosen = np.sort(generator.choice(len(visible), min(most, len(visible)), replace=False))
-        vectors.append(units[chosen])
-        features.append(visible[chosen])
-        images.append(np.full(len(chosen), row))
+        drawn = np.sort(generator.choice(len(visible), min(most, len(visible)), replace=False))
+        vectors.append(units[drawn])
+        features.append(visible[drawn])
+        images.append(np.full(len(drawn), row))
         if progress is not None and (done % 100 == 0 or done == len(rows)):
             progress("reading regions", done, len(rows))
     if sum(map(len, vectors)) < 2:

@@ -76,8 +76,8 @@ def _expected_ranks(table: pd.DataFrame) -> dict[tuple[str, str], float]:
     means = table.groupby(["class", "region"], observed=True)["rank"].agg(["sum", "size"]).reset_index()
     means["background"] = means["region"].astype(str).str.startswith(BACKGROUND)
     totals = means.groupby(["class", "background"], observed=True)[["sum", "size"]].transform("sum")
-    others = totals["size"] - means["size"]
-    usual = np.where(others > 0, (totals["sum"] - means["sum"]) / np.maximum(others, 1), 0.5)
+    other_counts = totals["size"] - means["size"]
+    usual = np.where(other_counts > 0, (totals["sum"] - means["sum"]) / np.maximum(other_counts, 1), 0.5)
     keys = zip(means["class"], means["region"], strict=True)
     return {key: max(float(value), 0.5) for key, value in zip(keys, usual, strict=True)}
 
@@ -104,16 +104,16 @@ def scores_without(
     images = collection.images.embeddings.numpy()[[rows[image] for image in scenes]]
     rows = {key: row for row, key in enumerate(collection.texts.keys())}
     texts = collection.texts.embeddings.numpy()
-    named: dict[int, set[str]] = {}
+    caption_labels: dict[int, set[str]] = {}
     for scene in scenes.values():
-        named |= {number: set() for number in scene.pairs}
+        caption_labels |= {number: set() for number in scene.pairs}
         for word in scene.words:
-            named[word.pair].add(word.label)
+            caption_labels[word.pair].add(word.label)
     all_captions = texts.mean(0)
     present = [{*scene.classes, scene.background} for scene in scenes.values()]
     result = []
     for label, region in pairs:
-        asking = [number for number, labels in named.items() if label in labels and region not in labels]
+        asking = [number for number, labels in caption_labels.items() if label in labels and region not in labels]
         has = np.array([region in names and label not in names for names in present])
         neither = np.array([region not in names and label not in names for names in present])
         if not asking or not has.any() or not neither.any():
@@ -174,25 +174,37 @@ def _claim(collection: Collection, scenes: Mapping[str, Scene], cases: pd.DataFr
             sentence += f"; its captions score such images above others in {row['score']:.0%} of comparisons"
         sentence += "."
     which = (cases["reading"] == row["reading"]) & (cases["class"] == row["class"]) & (cases["region"] == row["region"])
-    chosen = cases[which].assign(excess=cases["share"] - cases["usual"]).sort_values("excess", ascending=False)
-    shown = [_case(collection, scenes, case) for _, case in chosen.drop_duplicates("image").head(MOST_CASES).iterrows()]
+    strongest = cases[which].assign(excess=cases["share"] - cases["usual"]).sort_values("excess", ascending=False)
+    examples = [
+        _case(collection, scenes, case) for _, case in strongest.drop_duplicates("image").head(MOST_CASES).iterrows()
+    ]
     names = ("reading", "class", "region", "images", "share", "usual", "lift", "q")
-    return Claim(sentence, shown, {"kind": "spurious", **{name: row[name] for name in names}})
+    return Claim(sentence, examples, {"kind": "spurious", **{name: row[name] for name in names}})
 
 
 def _case(collection: Collection, scenes: Mapping[str, Scene], case: pd.Series) -> Case:
     scene, region = scenes[case["image"]], str(case["region"])
-    own = scene.boxes.get(str(case["class"]), ())
-    others = scene.boxes.get(region, ())
+    word_boxes = scene.boxes.get(str(case["class"]), ())
+    region_boxes = scene.boxes.get(region, ())
     layout = image_layout(collection.images[case["image"]].layout)
     everything = [box for boxes in scene.boxes.values() for box in boxes]
-    inside = covered_share(layout, others, own) if others else covered_share(layout, [layout.frame], everything)
+    inside = (
+        covered_share(layout, region_boxes, word_boxes)
+        if region_boxes
+        else covered_share(layout, [layout.frame], everything)
+    )
     facts = f"“{case['class']}”: {case['share']:.0%} on {region_name(region)}, usual {case['usual']:.0%}; image {case['image']}"
     if case["reading"] == WITHOUT:
         facts += ", caption of another image"
-    if others:
+    if region_boxes:
         facts += f"; orange: {region}"
     text = collection.pairs[int(case["pair"])][1]
     return map_case(
-        collection, (str(case["image"]), text), (int(case["start"]), int(case["end"])), inside, own, facts, others
+        collection,
+        (str(case["image"]), text),
+        (int(case["start"]), int(case["end"])),
+        inside,
+        word_boxes,
+        facts,
+        region_boxes,
     )

@@ -174,12 +174,12 @@ def _case(
         places = [place for place in caption.layout.words if place.text.lower() == word and place.features]
         if not places:
             continue
-        own, others = measure.directions(key)
-        gains = caption.vectors.double().numpy() @ (own - others) * caption.scale
+        image_direction, other_direction = measure.directions(key)
+        gains = caption.vectors.double().numpy() @ (image_direction - other_direction) * caption.scale
         pair, photo = collection.images[image] @ caption, photograph(collection, image)
         features = [feature for place in places for feature in place.features]
-        shown = photo is not None and kind != "ignored"
-        heat = pair.heatmap(features).float().numpy() if shown else None
+        has_map = photo is not None and kind != "ignored"
+        heat = pair.heatmap(features).float().numpy() if has_map else None
         gain = float(gains[features].sum())
         facts = f"“{word}” {gain:+.4f} over other images, similarity {pair.similarity:.3f}"
         return Case(photo, heat, words=coloured_words(caption.layout, gains), facts=facts)

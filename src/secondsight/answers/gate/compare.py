@@ -45,8 +45,8 @@ class Comparison:
 
     def moved(self, verdict: str) -> list[Move]:
         """The moves of a verdict ("worse", "better"): the whole, classes, words, each with the largest changes first."""
-        chosen = [move for move in self.moves if move.verdict(self.alpha) == verdict]
-        return sorted(chosen, key=lambda move: (KINDS.index(move.subject.kind), -abs(move.change)))
+        moves = [move for move in self.moves if move.verdict(self.alpha) == verdict]
+        return sorted(moves, key=lambda move: (KINDS.index(move.subject.kind), -abs(move.change)))
 
     @property
     def change(self) -> np.ndarray:

@@ -71,9 +71,9 @@ def subjects(
     """
     classes: dict[str, dict[int, list[Span]]] = defaultdict(lambda: defaultdict(list))
     words: dict[str, dict[int, list[Span]]] = defaultdict(lambda: defaultdict(list))
-    for number, (caption, named, spans) in enumerate(zip(captions, phrases, shared, strict=True)):
+    for number, (caption, labelled, spans) in enumerate(zip(captions, phrases, shared, strict=True)):
         for start, end in spans:
-            labels = {label for (low, high), label in named if low < end and start < high}
+            labels = {label for (low, high), label in labelled if low < end and start < high}
             for label in labels:
                 classes[label][number].append((start, end))
             text = caption[start:end].lower()
@@ -166,20 +166,20 @@ def explain_away(moves: Sequence[Move], test: _Test) -> list[Move]:
         i for i, move in enumerate(moves) if move.subject.kind != "whole" and move.verdict(test.alpha) != "same"
     ]
     candidates.sort(key=lambda i: (KINDS.index(moves[i].subject.kind), -abs(moves[i].change)))
-    named: dict[float, dict[str, set[int]]] = {1.0: {}, -1.0: {}}
+    named_pairs: dict[float, dict[str, set[int]]] = {1.0: {}, -1.0: {}}
     for index in candidates:
         move = moves[index]
         sign, pairs = math.copysign(1.0, move.change), set(move.subject.spans)
-        others = set().union(*named[sign].values())
-        rest = np.array(sorted(pairs - others), dtype=int)
-        usual = test.usual(pairs | others) if move.subject.kind == "words" else 0.0
+        named_before = set().union(*named_pairs[sign].values())
+        rest = np.array(sorted(pairs - named_before), dtype=int)
+        usual = test.usual(pairs | named_before) if move.subject.kind == "words" else 0.0
         if not test.same_way(np.array(sorted(pairs)), sign, usual):
             marked[index] = replace(move, explained="as other pairs")
-        elif pairs & others and not test.same_way(rest, sign, usual):
-            culprit = max(named[sign], key=lambda name: len(named[sign][name] & pairs))
+        elif pairs & named_before and not test.same_way(rest, sign, usual):
+            culprit = max(named_pairs[sign], key=lambda name: len(named_pairs[sign][name] & pairs))
             marked[index] = replace(move, explained=f"through {culprit}")
         elif move.subject.kind == "classes":
-            named[sign][move.subject.name] = pairs
+            named_pairs[sign][move.subject.name] = pairs
     return marked
 
 
@@ -202,9 +202,9 @@ def can_be_significant(counts: Sequence[int], alpha: float) -> list[bool]:
     n signs give no p below 2^(1 − n). Tests that can never pass need no share of alpha.
     """
     for share in range(1, len(counts) + 1):
-        chosen = [2.0 ** (1 - count) <= alpha / share for count in counts]
-        if sum(chosen) <= share:
-            return chosen
+        testable = [2.0 ** (1 - count) <= alpha / share for count in counts]
+        if sum(testable) <= share:
+            return testable
     return [False] * len(counts)
 
 
@@ -230,5 +230,5 @@ def conspicuous(before: Advantages, after: Advantages, tolerance: float) -> Int[
     spread = 1.4826 * np.median(np.abs(change - centre))
     lost = (before.first_caption & ~after.first_caption) | (before.first_image & ~after.first_image)
     unusual = np.abs(change - centre) > OUTLIER * spread
-    chosen = np.flatnonzero((lost | unusual) & (np.abs(change) > tolerance))
-    return chosen[np.argsort(change[chosen], kind="stable")]
+    flagged = np.flatnonzero((lost | unusual) & (np.abs(change) > tolerance))
+    return flagged[np.argsort(change[flagged], kind="stable")]

@@ -87,8 +87,8 @@ def _captioned(path: Path, rows: Sequence[dict[str, Any]], photo: str) -> Listed
     ]
     if not entries:
         raise InputError(f"{str(path)!r} has no row with a photo and a caption")
-    named = {int(entry.key) for entry in entries}
-    problems = {str(i): "no photo or no caption" for i in range(1, len(rows) + 1) if i not in named}
+    usable = {int(entry.key) for entry in entries}
+    problems = {str(i): "no photo or no caption" for i in range(1, len(rows) + 1) if i not in usable}
     return ListedDataset(path.name, entries, problems)
 
 
