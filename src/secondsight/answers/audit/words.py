@@ -71,7 +71,7 @@ def words_section(
         "Words",
         f"{ABOUT} Here, what captions add with their own images over others is {shares}.",
         claims,
-        {"words": table, "parts of captions": whole},
+        {"words": table, "parts of captions": whole.reset_index(names="part")},
         nothing="No word stands out.",
     )
 
