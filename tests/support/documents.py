@@ -45,6 +45,9 @@ def write_reader_folder(folder: Path) -> None:
         photo = folder / ("photos" if i < 2 else "mine") / f"{i}.png"
         scene.image.save(photo)
         captions.append(replace(scene, image=photo, image_key=str(i)))
+    for i, name in enumerate(("cat", "tree", "cat", "tree")):
+        (folder / "photos_by_class" / name).mkdir(parents=True, exist_ok=True)
+        scenes[i].image.save(folder / "photos_by_class" / name / f"{i}.png")
     write_jsonl(folder / "photos.jsonl", captions[:4])
     write_jsonl(folder / "mine" / "data.jsonl", captions)
     weights = ROOT / "src" / "secondsight" / "encoders" / "families" / "scenes.safetensors"
