@@ -123,7 +123,8 @@ def word_section(misses: Sequence[Sequence[Miss]], collection: Collection) -> Se
             continue
         way, table = of_way[0].direction, word_table(of_way)
         tables[f"words {way.name}"] = table
-        for row in table[table["top word of"] > 0].head(WORDS_TOLD).to_dict("records"):
+        helping = (table["top word of"] > 0) & (table["sum of leads"] > 0)
+        for row in table[helping].head(WORDS_TOLD).to_dict("records"):
             with_word = [(part.part, miss) for miss in of_way for part in miss.words if part.word == row["word"]]
             cases = [case_of(miss, collection) for _, miss in sorted(with_word, key=lambda scored: -scored[0])[:3]]
             share = row["share of all leads"]
