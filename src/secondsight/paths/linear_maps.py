@@ -328,27 +328,6 @@ class Convolution(LinearMap):
 
 
 @dataclass(frozen=True, eq=False)
-class Affine(LinearMap):
-    """Any affine function, differentiated by torch; `at` is where it was called."""
-
-    function: Callable[[Tensor], Tensor]
-    at: Tensor
-
-    def push(self, t: Tensor) -> Tensor:
-        """f(t) − f(0)."""
-        moved: Tensor = vmap(self.function)(t)
-        constant = self.function(torch.zeros_like(self.at))
-        # Constants such as a mask's −∞ do not move.
-        return torch.where(constant.isfinite(), moved - constant, 0)
-
-    def pull(self, g: Tensor) -> Tensor:
-        """The vector-Jacobian product."""
-        back = vjp(self.function, self.at)[1]
-        pulled: Tensor = vmap(lambda row: back(row)[0])(g)
-        return pulled
-
-
-@dataclass(frozen=True, eq=False)
 class Derivative(LinearMap):
     """The derivative of any function at a point, by torch."""
 
@@ -365,6 +344,18 @@ class Derivative(LinearMap):
         back = vjp(self.function, self.at)[1]
         pulled: Tensor = vmap(lambda row: back(row)[0])(g)
         return pulled
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Derivative):
+    """Any affine function, differentiated by torch; `at` is where it was called."""
+
+    def push(self, t: Tensor) -> Tensor:
+        """f(t) − f(0)."""
+        moved: Tensor = vmap(self.function)(t)
+        constant = self.function(torch.zeros_like(self.at))
+        # Constants such as a mask's −∞ do not move.
+        return torch.where(constant.isfinite(), moved - constant, 0)
 
 
 def aligned(t: Tensor, source: torch.Size, target: torch.Size) -> Tensor:
