@@ -85,6 +85,15 @@ def builtin():
     return ss.load("builtin")
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """Ray on this machine."""
+    ray = pytest.importorskip("ray", reason="needs secondsight[scale]")
+    ray.init(num_cpus=3, log_to_driver=False, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(autouse=True)
 def _seeded_and_strict():
     import secondsight as ss

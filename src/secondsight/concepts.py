@@ -54,20 +54,22 @@ class Vocabulary:
         words that the model does not know or tell apart, and models without a text side.
         """
         model = as_model(model)
-        given = _checked(words, template, center)
-        vectors = _text_side(model).embed([template.format(word) for word in given]).double().cpu()
-        unknown = [word for word, size in zip(given, vectors.norm(dim=-1).tolist(), strict=True) if not size]
+        checked = _checked(words, template, center)
+        vectors = _text_side(model).embed([template.format(word) for word in checked]).double().cpu()
+        unknown = [word for word, size in zip(checked, vectors.norm(dim=-1).tolist(), strict=True) if not size]
         if unknown:
             raise InputError(f"{model.name!r} does not know {unknown[0]!r}: its embedding is zero; leave it out")
         vectors = vectors / vectors.norm(dim=-1, keepdim=True)
         distances = torch.cdist(vectors, vectors).fill_diagonal_(torch.inf)
         if float(distances.min()) < 1e-5:
-            first, second = divmod(int(distances.argmin()), len(given))
-            raise InputError(f"{model.name!r} reads {given[first]!r} and {given[second]!r} as the same: leave one out")
+            first, second = divmod(int(distances.argmin()), len(checked))
+            raise InputError(
+                f"{model.name!r} reads {checked[first]!r} and {checked[second]!r} as the same: leave one out"
+            )
         if center:
             vectors = vectors - vectors.mean(0)
             vectors = vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        return cls(tuple(given), vectors, model.name)
+        return cls(tuple(checked), vectors, model.name)
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,8 @@ class Concepts:
         """What a concept adds to the similarity at every left feature."""
         words = self.vocabulary.words
         if word not in words:
-            named = ", ".join(repr(w) for w in words[:_NAMED]) + (", …" if len(words) > _NAMED else "")
-            raise InputError(f"{shortened(word)} is not in the vocabulary; its words are {named}")
+            listed = ", ".join(repr(w) for w in words[:_NAMED]) + (", …" if len(words) > _NAMED else "")
+            raise InputError(f"{shortened(word)} is not in the vocabulary; its words are {listed}")
         number = words.index(word)
         return self.weights[:, number] * float(self.vocabulary.vectors[number] @ sum(self._directions))
 
@@ -239,11 +241,11 @@ def _sparse_weights(
     weights = torch.zeros(len(vectors), len(words), dtype=torch.float64)
     largest = (vectors @ words.T).amax(1, keepdim=True)
     # A vector that points away from every word has no concept.
-    named = largest[:, 0] > 0
-    if bool(named.any()):
-        scaled, options = (vectors[named] / largest[named]).numpy(), {"positive": True, "max_iter": _ITERATIONS}
+    reachable = largest[:, 0] > 0
+    if bool(reachable.any()):
+        scaled, options = (vectors[reachable] / largest[reachable]).numpy(), {"positive": True, "max_iter": _ITERATIONS}
         solved = sparse_encode(scaled, words.numpy(), algorithm="lasso_cd", alpha=penalty, **options)
-        weights[named] = torch.from_numpy(solved).double() * largest[named]
+        weights[reachable] = torch.from_numpy(solved).double() * largest[reachable]
     return weights
 
 
@@ -288,12 +290,12 @@ def _checked(words: Sequence[str], template: str, center: bool) -> list[str]:
     wrong = next((word for word in words if not isinstance(word, str) or not word.strip()), None)
     if wrong is not None:
         raise InputError(f"{shortened(wrong)} is no word of a vocabulary: give texts that are not empty")
-    given = [word.strip() for word in words]
-    if not given:
+    stripped = [word.strip() for word in words]
+    if not stripped:
         raise InputError("the vocabulary is empty: give at least two words")
-    repeated = next((word for number, word in enumerate(given) if word in given[:number]), None)
+    repeated = next((word for number, word in enumerate(stripped) if word in stripped[:number]), None)
     if repeated is not None:
         raise InputError(f"the vocabulary has {one_line(repeated)!r} twice: name every word once")
-    if center and len(given) < 2:
-        raise InputError(f"{given[0]!r} alone cannot be centred: give more words, or center=False")
-    return given
+    if center and len(stripped) < 2:
+        raise InputError(f"{stripped[0]!r} alone cannot be centred: give more words, or center=False")
+    return stripped

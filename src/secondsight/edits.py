@@ -206,15 +206,15 @@ def _of_parts(layout: Layout, selection: Any) -> Sequence[list[Any]]:
         return [[] for _ in layout.parts]
     if not isinstance(layout, JoinedLayout):
         return [several(selection)]
-    chosen: list[list[Any]] = [[] for _ in layout.parts]
+    by_part: list[list[Any]] = [[] for _ in layout.parts]
     for part in several(selection):
         weights = layout.split(layout.select(part))
         if isinstance(part, tuple):
-            chosen[part[0]].append(part[1])
+            by_part[part[0]].append(part[1])
         else:
-            for selections, own in zip(chosen, weights, strict=True):
-                selections += [own.nonzero()[:, 0].tolist()] if bool(own.any()) else []
-    return chosen
+            for selections, part_weights in zip(by_part, weights, strict=True):
+                selections += [part_weights.nonzero()[:, 0].tolist()] if bool(part_weights.any()) else []
+    return by_part
 
 
 def _encode(
@@ -280,8 +280,8 @@ def _best_matches(dual: LateInteraction, vectors: list[Tensor], compared: list[T
 def shortened_text(layout: Layout, selections: Any) -> str:
     """A text without the characters of the selected tokens; `InputError` where these are unknown or nothing is left."""
     text = layout.text
-    chosen = removed_weights(layout, selections).nonzero()[:, 0].tolist()
-    spans = sorted(span for i in chosen if (span := layout.offsets[i]) is not None)
+    struck = removed_weights(layout, selections).nonzero()[:, 0].tolist()
+    spans = sorted(span for i in struck if (span := layout.offsets[i]) is not None)
     if text is None or not spans:
         raise InputError('only words of a text can be struck from it: give how="replaced" or "layer"')
     rest = " ".join(re.sub(r"\s+", " ", "".join(_between(text, spans))).split())

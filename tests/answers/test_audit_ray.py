@@ -4,26 +4,19 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from clusters import workers
 from worlds import World
 
-ray = pytest.importorskip("ray", reason="needs secondsight[scale]")
+pytest.importorskip("ray", reason="needs secondsight[scale]")
 
-from secondsight.answers.audit.clusters import clusters_section  # noqa: E402
-from secondsight.answers.audit.ray_engine import Measurer, clusters_with_ray, measure_parts, words_with_ray  # noqa: E402
-from secondsight.answers.audit.word_parts import WordMeasure, word_parts  # noqa: E402
-from secondsight.answers.partial import partial_folder  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=3, log_to_driver=False, include_dashboard=False)
-    yield
-    ray.shutdown()
+from secondsight.answers.audit.clusters import clusters_section
+from secondsight.answers.audit.ray_engine import Measurer, clusters_with_ray, measure_parts, words_with_ray
+from secondsight.answers.audit.word_parts import WordMeasure, word_parts
+from secondsight.answers.partial import partial_folder
 
 
 def tables(collection):
@@ -65,19 +58,6 @@ def test_an_actor_reads_the_stores_and_writes_its_parts(tmp_path, monkeypatch):
     assert word_parts(spread).equals(expected)
 
 
-def measurers():
-    """Processes of actors that measure."""
-    pids = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if title.startswith("ray::") and "Measurer" in title:
-            pids.append(int(pid))
-    return pids
-
-
 def test_a_killed_actor_costs_nothing(cluster, tmp_path):
     world = World(images=40, part=8)
     (tmp_path / "local").mkdir()
@@ -100,7 +80,7 @@ def test_a_killed_actor_costs_nothing(cluster, tmp_path):
 
     def kill():
         wait_for(lambda: tables(spread))
-        os.kill(wait_for(measurers)[0], signal.SIGKILL)
+        os.kill(wait_for(lambda: workers("Measurer"))[0], signal.SIGKILL)
         killed.append("actor")
         gate.touch()
 

@@ -5,27 +5,20 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
 import secondsight as ss
+from clusters import workers
 from secondsight.data import Scenes
 
-ray = pytest.importorskip("ray", reason="needs secondsight[scale]")
+pytest.importorskip("ray", reason="needs secondsight[scale]")
 
-from secondsight.scale import decompose, open_store  # noqa: E402
-from secondsight.scale.ray_engine import decompose_with_ray  # noqa: E402
-from secondsight.scale.sources import of_data  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=3, log_to_driver=False, include_dashboard=False)
-    yield
-    ray.shutdown()
+from secondsight.scale import decompose, open_store
+from secondsight.scale.ray_engine import decompose_with_ray
+from secondsight.scale.sources import of_data
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +43,6 @@ def test_two_actors_give_what_the_local_engine_gives(cluster, local, tmp_path):
     assert (report.done, report.skipped, report.problems) == (48, 0, {})
     same(expected, open_store(tmp_path / "s"))
     assert decompose_with_ray(source, "scenes", tmp_path / "s", dtype="float32", actors=2, part=8).skipped == 48
-
-
-def workers(name):
-    """Processes of Ray's workers whose title has `name`."""
-    pids = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if title.startswith("ray::") and name in title:
-            pids.append(int(pid))
-    return pids
 
 
 def test_a_killed_task_and_a_killed_actor_cost_nothing(cluster, local, tmp_path):

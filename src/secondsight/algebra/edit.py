@@ -133,16 +133,16 @@ def _of_matrix(pair: Interactions, left: Any, right: Any) -> Interactions:
         )
     )
     matrix = pair.attributions
-    kept: Tensor | FactoredMatrix
+    scaled: Tensor | FactoredMatrix
     if isinstance(matrix, Tensor):
-        kept = matrix * keep_left[:, None] * keep_right
+        scaled = matrix * keep_left[:, None] * keep_right
     else:
-        kept = FactoredMatrix(
+        scaled = FactoredMatrix(
             WeightedFactor(matrix.left, keep_left), WeightedFactor(matrix.right, keep_right), matrix.scale
         )
     edited = replace(
         pair,
-        attributions=kept,
+        attributions=scaled,
         left_effects=pair.left_effects * keep_left,
         right_effects=pair.right_effects * keep_right,
         standard_errors=None

@@ -115,7 +115,13 @@ def heads(pair: Interactions) -> Heads:
     partner, reference = right.vectors.to(vectors), right.reference_embedding.to(vectors)
     numbers = [*range(len(vectors) - 1), None]
     parts = tuple(
-        HeadPart(head, own @ partner.T * scale, own @ reference * scale, pair.left_layout, pair.right_layout)
-        for head, own in zip(numbers, vectors.unbind(), strict=True)
+        HeadPart(
+            head,
+            head_vectors @ partner.T * scale,
+            head_vectors @ reference * scale,
+            pair.left_layout,
+            pair.right_layout,
+        )
+        for head, head_vectors in zip(numbers, vectors.unbind(), strict=True)
     )
     return Heads(parts, pair)

@@ -14,7 +14,7 @@ from secondsight.algebra.interactions import Interactions
 from secondsight.data import open_data
 from secondsight.data.grounded import GroundedCaption, GroundedDataset
 from secondsight.methods import Method
-from secondsight.model import DualEncoder
+from secondsight.model import DualEncoder, Side
 from secondsight.scale.decompose import Report, check_texts, decompose
 from secondsight.scale.sources import Source, of_data
 from secondsight.scale.store import Store, open_store
@@ -93,18 +93,13 @@ def collect(
     stores of another model or method.
     """
     dataset = open_data(data) if isinstance(data, str | Path) else data
-    # Token vectors of late interaction have a method of their own.
-    method = model.storable(DEFAULT if method is None and model.factorises else method)
-    everything = of_data(dataset, "text")
-    texts = everything.first(limit)
+    method = storable_method(model, method)
+    images, texts = of_data(dataset, "image"), of_data(dataset, "text").first(limit)
+    # Both are in the data's order: the images of the captions are those that come no later than the last caption.
+    images = images.first(sum(number <= texts.entries[-1] for number in images.entries))
     folder = Path(out)
     problems: dict[str, str] = {}
-    sources = [of_data(dataset, "image"), texts]
-    if limit is not None:
-        # Both sources are in the data's order, so the images of the first captions are the first images.
-        needed = {dataset[number].image_key for number in entries_of(texts).values()}
-        sources[0] = sources[0].first(len(needed))
-    for source in sources:
+    for source in (images, texts):
         report = decompose(
             source, model, folder / source.kind, method, progress=decomposing(f"{source.kind}s", progress)
         )
@@ -112,6 +107,31 @@ def collect(
     collection = _paired(open_store(folder / "image"), open_store(folder / "text"), dataset, entries_of(texts))
     collection.problems = {**dataset.problems, **problems}
     return collection
+
+
+def storable_method(model: DualEncoder, method: Method | type[Method] | str | None) -> Method:
+    """The method of an answer, by default "collection"; token vectors of late interaction have a method of their own."""
+    return model.storable(DEFAULT if method is None and model.factorises else method)
+
+
+def decompose_texts(
+    texts: Sequence[tuple[str, Side, Sequence[str], Sequence[str]]],
+    model: DualEncoder,
+    folder: Path,
+    method: Method,
+    progress: Progress | None,
+) -> tuple[list[Store], dict[str, str]]:
+    """A store in `folder` for each (name, side, keys, texts), and by key the texts that cannot be used."""
+    stores: list[Store] = []
+    problems: dict[str, str] = {}
+    for name, side, keys, contents in texts:
+        source = Source("text", keys, contents.__getitem__)
+        report = decompose(
+            source, model, folder / name, method, side=side, progress=decomposing(f"{name} texts", progress)
+        )
+        problems |= report.problems
+        stores.append(open_store(folder / name))
+    return stores, problems
 
 
 def open_collection(

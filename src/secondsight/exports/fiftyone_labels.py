@@ -28,13 +28,13 @@ def to_fiftyone(
         import fiftyone
     except ImportError as missing:
         raise InputError("labels of FiftyOne need the package fiftyone: pip install fiftyone") from missing
-    found = regions(pair, selections, threshold=threshold)
+    word_regions = regions(pair, selections, threshold=threshold)
     assert isinstance(pair.left_layout, GridLayout)  # it has regions
     width, height = pair.left_layout.image_size
     heat = pair.heatmap(selection).detach().float().cpu().numpy()
     limit = float(np.abs(heat).max()) or 1.0
     detections = []
-    for region in found:
+    for region in word_regions:
         x0, y0, x1, y1 = region.box
         detections.append(
             fiftyone.Detection(

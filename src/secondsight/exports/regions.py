@@ -81,12 +81,12 @@ def to_coco(
     that `annotations` also serve `COCO.loadRes`. `image_id` and `file_name` are written as they are given. Needs scipy and
     pycocotools.
     """
-    found = regions(pair, selections, threshold=threshold)
+    word_regions = regions(pair, selections, threshold=threshold)
     assert isinstance(pair.left_layout, GridLayout)  # it has regions
     width, height = pair.left_layout.image_size
     names = list(dict.fromkeys(label for label, _, _ in _named(pair, selections)))
     annotations = []
-    for number, region in enumerate(found, 1):
+    for number, region in enumerate(word_regions, 1):
         x0, y0, x1, y1 = region.box
         annotation = {
             "id": number,

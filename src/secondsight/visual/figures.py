@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -18,7 +17,7 @@ from secondsight.visual.details import details
 from secondsight.visual.drawing import WIDTH, aspect_ratio, draw_picture, scale_values, write_limit
 from secondsight.visual.headline import headline
 from secondsight.visual.panel import Panel
-from secondsight.visual.saving import printable, save, with_names
+from secondsight.visual.saving import printable, save, shown_figure, with_names
 from secondsight.visual.sentences import cut_texts, special_shares
 
 if TYPE_CHECKING:
@@ -46,17 +45,8 @@ def plot(e: Explanation, selection: Any = None, *, box: Box | None = None) -> Fi
     `selection` of the right side (a span) decides the heatmap on the left, `box` of the left image (x0, y0, x1, y1 in
     original pixels) the colours of the caption; None stands for everything. Red is positive, blue negative.
     """
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure()
-    try:
+    with shown_figure() as figure:
         draw(figure, e, selection, box)
-    except BaseException:
-        plt.close(figure)
-        raise
-    if "inline" in str(rcParams["backend"]):
-        # The notebook shows the returned figure; an open figure would be shown a second time.
-        plt.close(figure)
     return figure
 
 

@@ -94,20 +94,20 @@ def _as_tuple(inputs: Any) -> tuple[Any, ...]:
 def _case(e: Explanation, name: str, pictures: Pictures, selection: Any, box: Box | None) -> dict[str, Any]:
     left, left_owners = side_data(e.left_layout, e.left_input, pictures)
     right, right_owners = side_data(e.right_layout, e.right_input, pictures)
-    rows = sum_groups(e.matrix.double().cpu(), left_owners, left["groups"])
+    features = e.matrix.double().cpu()
+    rows = sum_groups(features, left_owners, left["groups"])
     matrix = sum_groups(rows.T, right_owners, right["groups"]).T
-    effects = (e.left_effects, left_owners, left), (e.right_effects, right_owners, right)
-    sums = (e.matrix.double().sum(1), e.matrix.double().sum(0))
+    sides = (
+        (e.left_effects.double().cpu(), features.sum(1), left_owners, left["groups"]),
+        (e.right_effects.double().cpu(), features.sum(0), right_owners, right["groups"]),
+    )
     return {
         "name": name,
         "left": left,
         "right": right,
         "matrix": _encode(matrix),
-        "alone": [_encode(sum_groups(v.double().cpu(), owners, side["groups"])) for v, owners, side in effects],
-        "carried": [
-            _encode(sum_groups((v + interactions).cpu(), owners, side["groups"]))
-            for (v, owners, side), interactions in zip(effects, sums, strict=True)
-        ],
+        "alone": [_encode(sum_groups(effects, owners, groups)) for effects, _, owners, groups in sides],
+        "carried": [_encode(sum_groups(effects + sums, owners, groups)) for effects, sums, owners, groups in sides],
         "start": [start_of(e.left_layout, left, box), start_of(e.right_layout, right, selection)],
         "similarity": e.similarity,
         "terms": [[name, value] for name, value in e.terms.labels()],

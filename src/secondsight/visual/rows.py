@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from matplotlib import rcParams
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from secondsight.support.errors import InputError
 from secondsight.visual.drawing import WIDTH
 from secondsight.visual.panel import Panel
-from secondsight.visual.saving import printable, with_names
+from secondsight.visual.saving import printable, shown_figure, with_names
 
 if TYPE_CHECKING:
     from secondsight.algebra.heads import Heads
@@ -78,8 +77,6 @@ def plot_rows(pair: Interactions, rows: Sequence[Row]) -> Figure:
 
     Inputs are drawn where the pair is an `Explanation`; an image needs its picture (`InputError`). Raises it for no rows.
     """
-    import matplotlib.pyplot as plt
-
     if not rows:
         raise InputError("there is nothing to draw: the explanation has no such part")
     inputs = getattr(pair, "left_input", None), getattr(pair, "right_input", None)
@@ -95,8 +92,7 @@ def plot_rows(pair: Interactions, rows: Sequence[Row]) -> Figure:
         [0.0 if panel is None else panel.height(_PICTURE) for panel in pair_of_panels] for pair_of_panels in panels
     ]
     total = sum(sum(row) + _TITLE + _GAP for row in heights)
-    figure = plt.figure(figsize=(WIDTH, total))
-    try:
+    with shown_figure(figsize=(WIDTH, total)) as figure:
         top = total
         for row, (left, right), (left_height, right_height) in zip(rows, panels, heights, strict=True):
             title = with_names(printable(row.title))
@@ -107,12 +103,6 @@ def plot_rows(pair: Interactions, rows: Sequence[Row]) -> Figure:
             if right is not None:
                 right.draw(figure, top / total, right_height / total)
             top -= _GAP
-    except BaseException:
-        plt.close(figure)
-        raise
-    if "inline" in str(rcParams["backend"]):
-        # The notebook shows the returned figure; an open figure would be shown a second time.
-        plt.close(figure)
     return figure
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,22 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic
+
+
+@contextmanager
+def shown_figure(**options: Any) -> Iterator[Figure]:
+    """A figure of pyplot to draw into and return, closed after an error."""
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(**options)
+    try:
+        yield figure
+    except BaseException:
+        plt.close(figure)
+        raise
+    if "inline" in str(rcParams["backend"]):
+        # The notebook shows the returned figure; an open figure would be shown a second time.
+        plt.close(figure)
 
 
 def printable(name: Any) -> str:

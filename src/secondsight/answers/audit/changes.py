@@ -179,14 +179,14 @@ def _grounding_claim(before: Collection, after: Collection, cases: Sequence[pd.D
         f"positive attribution lies in the boxes before, {row['after']:.0%} after ({row['images']} images)."
     )
     rows = [table[table["class"] == row["class"]] for table in cases]
-    both = rows[0].merge(rows[1], on=["image", "text", "start", "end"], suffixes=(" before", " after"))
+    merged = rows[0].merge(rows[1], on=["image", "text", "start", "end"], suffixes=(" before", " after"))
     sign = 1 if row["change"] > 0 else -1
-    both = both.assign(change=sign * (both["share after"] - both["share before"]))
-    both = both.sort_values("change", ascending=False).drop_duplicates("image").head(MOST_CASES // 2)
+    merged = merged.assign(change=sign * (merged["share after"] - merged["share before"]))
+    merged = merged.sort_values("change", ascending=False).drop_duplicates("image").head(MOST_CASES // 2)
     # Two cards stand next to each other: before and after.
     examples = [
         _case(collection, case, label)
-        for _, case in both.iterrows()
+        for _, case in merged.iterrows()
         for collection, label in ((before, "before"), (after, "after"))
     ]
     numbers = {"kind": "grounding", "class": row["class"], "change": row["change"], "q": row["q"]}

@@ -107,23 +107,23 @@ def draw_exchanges(
     """
     fillers: dict[str, dict[str, str]] = defaultdict(dict)
     of_image: dict[int, set[str]] = defaultdict(set)
-    found = []
+    occurrences = []
     for number, (image, layout) in enumerate(captions):
         of_image[image] |= {word.text.lower() for word in layout.words}
         for word, place in _places(layout):
             fillers[place].setdefault(word.text.lower(), word.text)
-            found.append((number, image, word.text.lower(), place, word.start, word.end))
-    table = pd.DataFrame(found, columns=_COLUMNS)
+            occurrences.append((number, image, word.text.lower(), place, word.start, word.end))
+    table = pd.DataFrame(occurrences, columns=_COLUMNS)
     table = table[table["place"].map(lambda place: len(fillers[place]) > 1).astype(bool)]
     table = table.sample(frac=1, random_state=seed).drop_duplicates(["image", "place", "word"])
     table = table[table.groupby("place").cumcount() < MOST_OF_PLACE]
     images = table.groupby("place")["image"].transform("nunique")
     table = table.loc[images.sort_values(ascending=False, kind="stable").index[:most]].sort_values(["caption", "start"])
-    rng, others = random.Random(seed), []
+    rng, replacements = random.Random(seed), []
     for row in table.itertuples():
         choices = sorted(set(fillers[row.place]) - of_image[row.image])
-        others.append(rng.choice(choices) if choices else "")
-    table = table.assign(other=others, text=[captions[number][1].text for number in table["caption"]])
+        replacements.append(rng.choice(choices) if choices else "")
+    table = table.assign(other=replacements, text=[captions[number][1].text for number in table["caption"]])
     table = table[table["other"] != ""]
     exchanged = [
         row.text[: row.start] + fillers[row.place][row.other] + row.text[row.end :] for row in table.itertuples()

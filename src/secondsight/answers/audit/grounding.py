@@ -187,11 +187,11 @@ def _undecided(collection: Collection, cases: pd.DataFrame, neither: pd.DataFram
     sentence = (
         f"These images do not decide whether words rest on their objects: {', '.join(listed[:MOST_CASES])}{rest}."
     )
-    shown: list[Case] = []
+    examples: list[Case] = []
     for name in neither["class"].head(MOST_CASES):
         most = max(MOST_CASES // len(neither), 1)
-        shown += shown_cases(collection, cases[cases["class"] == name], lambda case: case["share"], False, most)
-    return Claim(sentence, shown, {"kind": "undecided", "classes": list(neither["class"])})
+        examples += shown_cases(collection, cases[cases["class"] == name], lambda case: case["share"], False, most)
+    return Claim(sentence, examples, {"kind": "undecided", "classes": list(neither["class"])})
 
 
 def shown_cases(

@@ -36,12 +36,12 @@ def hubs_section(
     tables: dict[str, pd.DataFrame] = {}
     recalls, counts = [], []
     for direction in directions(collection):
-        kind, others = ("image", "caption") if direction.name.endswith("image") else ("caption", "image")
+        kind, other_side = ("image", "caption") if direction.name.endswith("image") else ("caption", "image")
         lists, recall, queries = rank_all(direction, seed=seed, progress=progress)
         table = hub_table(direction).assign(lists=lists.numpy() / queries)
         table.insert(0, kind, (collection.images if kind == "image" else collection.texts).keys())
         recalls.append(recall)
-        counts.append({"entries": f"{kind}s", "in lists of": f"{others}s", "skewness of N_k": hubness(lists)})
+        counts.append({"entries": f"{kind}s", "in lists of": f"{other_side}s", "skewness of N_k": hubness(lists)})
         for row, entry in table[table["q"] <= alpha].nlargest(MOST_CLAIMS, "usual").iterrows():
             claims.append(_claim(collection, direction, int(str(row)), entry, table, kind))
         tables[f"{kind} hubs"] = table.sort_values("usual", ascending=False, ignore_index=True)

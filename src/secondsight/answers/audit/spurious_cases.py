@@ -161,23 +161,23 @@ def _image_rows(collection: Collection, bank: _Bank, image: str, scene: Scene) -
     regions = {region: covered_share(layout, boxes) for region, boxes in scene.boxes.items()}
     background = covered_share(layout, [layout.frame], everything)
     # Without a name, one background is as any other.
-    named = {} if scene.background == BACKGROUND else {scene.background: background}
+    background_region = {} if scene.background == BACKGROUND else {scene.background: background}
     rows: list[Row] = []
-    for region, inside in {**regions, **named}.items():
+    for region, inside in {**regions, **background_region}.items():
         if inside.sum() >= 1:
             rows += _absent_rows(image, absent, region, np.nan_to_num(positive_share(maps, inside)))
     for word in scene.words:
         if word.label not in scene.boxes or bank.vector(word) is None:
             continue
-        own, boxes = bank.maps(entry, [word])[0], scene.boxes[word.label]
+        word_map, boxes = bank.maps(entry, [word])[0], scene.boxes[word.label]
         beside = {
-            region: covered_share(layout, others, boxes)
-            for region, others in scene.boxes.items()
+            region: covered_share(layout, region_boxes, boxes)
+            for region, region_boxes in scene.boxes.items()
             if region != word.label
         }
         for region, inside in {**beside, scene.background: background}.items():
             if inside.sum() >= 1:
-                shares = np.nan_to_num(positive_share(np.stack([own, *maps]), inside))
+                shares = np.nan_to_num(positive_share(np.stack([word_map, *maps]), inside))
                 rows.append(_own_row(image, word, region, float(shares[0]), shares[1:]))
     return rows
 

@@ -69,8 +69,8 @@ class WordMeasure:
 
     def directions(self, key: str) -> Float[np.ndarray, "2 joint"]:
         """The embedding of a caption's own image, and the mean of the others'."""
-        own = self.collection.images.embeddings[self._image_of[key]].double().numpy()
-        return np.stack([own, (self._total - own) / (len(self.collection.images) - 1)])
+        image_embedding = self.collection.images.embeddings[self._image_of[key]].double().numpy()
+        return np.stack([image_embedding, (self._total - image_embedding) / (len(self.collection.images) - 1)])
 
     def __call__(self, keys: Sequence[str]) -> pd.DataFrame:
         """The table of these captions; those that belong to no image are left out."""

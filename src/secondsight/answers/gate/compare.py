@@ -125,7 +125,8 @@ def _shared(before: Collection, after: Collection) -> tuple[Collection, Collecti
 def subjects_of(collection: Collection, before: Advantages, after: Advantages) -> list[Subject]:
     """The whole, and the classes and words of the captions that both models have read."""
     shared = [
-        [span for span in words if span in others] for words, others in zip(before.words, after.words, strict=True)
+        [span for span in words if span in words_after]
+        for words, words_after in zip(before.words, after.words, strict=True)
     ]
     return subjects(before.captions, class_phrases(collection), shared)
 

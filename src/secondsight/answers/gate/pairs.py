@@ -12,14 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from secondsight.answers.collection import DEFAULT, Collection, Progress, collect, decomposing
+from secondsight.answers.collection import Collection, Progress, collect, decompose_texts, storable_method
 from secondsight.data import GroundedCaption, GroundedDataset, ListedDataset, PhraseFinder, coco_synonyms, open_data
 from secondsight.data.grounded import read_table
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
-from secondsight.scale.decompose import decompose
-from secondsight.scale.sources import Source
-from secondsight.scale.store import open_store, store_facts
+from secondsight.scale.store import store_facts
 from secondsight.support.errors import InputError
 
 PHOTO_COLUMNS = ("photo", "image")
@@ -106,7 +104,7 @@ def collect_pairs(
     The default method is "collection". What an earlier run has decomposed is used again, so a checkpoint that serves as the
     standard costs nothing the second time.
     """
-    used = model.storable(DEFAULT if method is None and model.factorises else method)
+    used = storable_method(model, method)
     if isinstance(pairs, TextPairs) and (model.left.kind, model.right.kind) != ("text", "text"):
         model = model.pair("text", "text")
     facts = store_facts(model, used, 1, "float16")
@@ -122,14 +120,10 @@ def _collect_texts(
     pairs: TextPairs, model: DualEncoder, folder: Path, method: Method, limit: int | None, progress: Progress | None
 ) -> Collection:
     keys = [str(number) for number in range(len(pairs.left[:limit]))]
-    problems, stores = dict(pairs.problems), []
-    for name, side, texts in (("left", model.left, pairs.left), ("right", model.right, pairs.right)):
-        source, tell = Source("text", keys, texts.__getitem__), decomposing(f"{name} texts", progress)
-        report = decompose(source, model, folder / name, method, side=side, progress=tell)
-        problems |= report.problems
-        stores.append(open_store(folder / name))
-    both = [(key, key) for key in keys if key in stores[0] and key in stores[1]]
-    return Collection(stores[0], stores[1], both, problems=problems)
+    texts = [("left", model.left, keys, pairs.left), ("right", model.right, keys, pairs.right)]
+    stores, problems = decompose_texts(texts, model, folder, method, progress)
+    usable = [(key, key) for key in keys if key in stores[0] and key in stores[1]]
+    return Collection(stores[0], stores[1], usable, problems={**pairs.problems, **problems})
 
 
 def _digest(pairs: Pairs, limit: int | None) -> str:

@@ -27,17 +27,17 @@ class Annotations:
         annotations = cls()
         for number, (image, text) in enumerate(collection.pairs if collection.data is not None else ()):
             example = collection.example(number)
-            named = {phrase.label for phrase in example.phrases}
-            annotations.named.setdefault(text, set()).update(named)
-            annotations.shown.setdefault(image, set()).update({region.label for region in example.regions} | named)
+            labels = {phrase.label for phrase in example.phrases}
+            annotations.named.setdefault(text, set()).update(labels)
+            annotations.shown.setdefault(image, set()).update({region.label for region in example.regions} | labels)
         return annotations
 
     def same_objects(self, text: str, image: str) -> bool:
         """Whether the photograph shows every object that the caption names, as at most a tenth of the photographs do."""
-        named = self.named.get(text, set())
-        if not named or not named <= self.shown.get(image, set()):
+        labels = self.named.get(text, set())
+        if not labels or not labels <= self.shown.get(image, set()):
             return False
-        return sum(named <= shown for shown in self.shown.values()) <= COMMON * len(self.shown)
+        return sum(labels <= objects for objects in self.shown.values()) <= COMMON * len(self.shown)
 
 
 class Likeness:
@@ -62,12 +62,12 @@ class Likeness:
         else:
             text, image = winner, query
             rivals = _texts(direction.entries, [winner]), _texts(direction.entries, right)
-        (first,), others = rivals
+        (first,), captions = rivals
         if not first:
             return None
-        if first.casefold() in (other.casefold() for other in others):
+        if first.casefold() in (other.casefold() for other in captions):
             return "same input"
-        if _words(first) in (_words(other) for other in others):
+        if _words(first) in (_words(other) for other in captions):
             return "word order"
         if self.annotations.same_objects(text, image):
             return "same objects"

@@ -6,13 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from secondsight.answers.collection import DEFAULT, Collection, Progress, decomposing
+from secondsight.answers.collection import Collection, Progress, decompose_texts, storable_method
 from secondsight.data.grounded import read_table
 from secondsight.methods import Method
 from secondsight.model import DualEncoder, Side
-from secondsight.scale.decompose import decompose
-from secondsight.scale.sources import Source
-from secondsight.scale.store import open_store
 from secondsight.support.errors import InputError
 
 PREFIX = "pairs:"
@@ -37,20 +34,16 @@ def collect_pairs(
     rows = _read(Path(file))[:limit]
     document_side, query_side = sides(model)
     documents, queries = (_named([row[column] for row in rows], column[0]) for column in ("document", "query"))
-    stored = model.storable(DEFAULT if method is None and model.factorises else method)
-    problems: dict[str, str] = {}
-    for name, side, named in (("document", document_side, documents), ("query", query_side, queries)):
-        source = Source("text", list(named.values()), list(named).__getitem__)
-        report = decompose(
-            source, model, Path(out) / name, stored, side=side, progress=decomposing(name, progress)
-        )  # fmt: skip
-        problems |= report.problems
-    stores = open_store(Path(out) / "document"), open_store(Path(out) / "query")
+    texts = [
+        (name, side, list(keys.values()), list(keys))
+        for name, side, keys in (("document", document_side, documents), ("query", query_side, queries))
+    ]
+    stores, problems = decompose_texts(texts, model, Path(out), storable_method(model, method), progress)
     pairs = [(documents[row["document"]], queries[row["query"]]) for row in rows]
     usable = [pair for pair in dict.fromkeys(pairs) if pair[0] in stores[0] and pair[1] in stores[1]]
     if not usable:
         raise InputError(f"no pair of {str(file)!r} could be used: {next(iter(problems.values()), 'it has none')}")
-    return Collection(*stores, usable, problems=problems)
+    return Collection(stores[0], stores[1], usable, problems=problems)
 
 
 def sides(model: DualEncoder) -> tuple[Side, Side]:
@@ -78,7 +71,7 @@ def _named(texts: list[str], letter: str) -> dict[str, str]:
 
     With the digest a store is not taken for that of an edited file.
     """
-    named: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for number, text in enumerate(texts, 1):
-        named.setdefault(text, f"{letter}{number}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
-    return named
+        keys.setdefault(text, f"{letter}{number}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
+    return keys

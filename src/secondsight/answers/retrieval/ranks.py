@@ -129,8 +129,8 @@ def ranks_of(direction: Direction, *, above_usual: bool = False) -> Ranks:
 
 def recall_table(direction: Direction, by: dict[str, Ranks], k: Sequence[int], alpha: float, seed: int) -> pd.DataFrame:
     """recall@k and the median rank of every ranking, with intervals over photographs or documents."""
-    found = np.stack([ranking.rank <= depth for ranking in by.values() for depth in k], 1)
-    low, high = intervals(found, direction.groups, alpha, seed)
+    hits = np.stack([ranking.rank <= depth for ranking in by.values() for depth in k], 1)
+    low, high = intervals(hits, direction.groups, alpha, seed)
     rows, column = [], 0
     for name, ranking in by.items():
         row = {
@@ -141,7 +141,7 @@ def recall_table(direction: Direction, by: dict[str, Ranks], k: Sequence[int], a
         }
         for depth in k:
             row |= {
-                f"recall@{depth}": found[:, column].mean(),
+                f"recall@{depth}": hits[:, column].mean(),
                 f"recall@{depth} low": low[column],
                 f"recall@{depth} high": high[column],
             }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secondsight.answers.collection import DEFAULT, Progress, decomposing
+from secondsight.answers.collection import Progress, decomposing, storable_method
 from secondsight.answers.report import Answer, write_answer
 from secondsight.answers.significance import check_alpha
 from secondsight.answers.zero_shot.cases import Cases, why
@@ -73,7 +73,7 @@ def zero_shot(
     names, filled = class_names(classes, labelled), check_templates(templates)
     check_alpha(alpha)
     prompts = {name: [fill(t, word, articles) for t in filled for word in words] for name, words in names.items()}
-    folder, method = Path(out), model.storable(DEFAULT if method is None else method)
+    folder, method = Path(out), storable_method(model, method)
     classifier = Classifier(prompts, _prompt_store(prompts, model, folder / "text", method, progress))
     pictures = Source("image", labelled.keys, _Images(labelled))
     told = decomposing("images", progress)

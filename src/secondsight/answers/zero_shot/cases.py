@@ -36,11 +36,11 @@ class Cases:
         winner, loser = _sides(record)
         image = exact(self.images[record["key"]])
         pair = image @ (self.classifier[winner] - self.classifier[loser])
-        shown = self.data[self.data.keys.index(record["key"])]
+        labelled = self.data[self.data.keys.index(record["key"])]
         heat = image.layout.heatmap(cell_values(pair)).numpy() if isinstance(image.layout, GridLayout) else None
         single = len(pair.right_layout.parts) == 2
         words = _words(pair) if single else _summed_words(record, winner, loser)
-        return Case(open_image(shown.image), heat, shown.boxes, words, why(record))
+        return Case(open_image(labelled.image), heat, labelled.boxes, words, why(record))
 
 
 def why(record: Record) -> str:

@@ -166,8 +166,8 @@ def _grouped(contributions: Contributions, prompt: Prompt) -> Contributions:
     layout = contributions.layout
     owners = torch.full((layout.size,), 2)
     for word in layout.words:
-        named = any(word.start < end and start < word.end for start, end in prompt.spans)
-        owners[list(word.features)] = 1 if named else 0
+        is_class_word = any(word.start < end and start < word.end for start, end in prompt.spans)
+        owners[list(word.features)] = 1 if is_class_word else 0
     vectors = contributions.vectors
     sums = vectors.new_zeros(len(PARTS), vectors.shape[-1]).index_add(0, owners, vectors)
     return replace(contributions, factor=sums, layout=Layout(len(PARTS)), outcome=None, deviations=None)

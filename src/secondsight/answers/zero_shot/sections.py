@@ -65,21 +65,21 @@ def _confusions(margins: Margins, cases: Cases, alpha: float) -> Section:
         claims.append(Claim(f"The largest part of the wrong answers' lead is: {counted}.", numbers=counts))
     pairs = table[table["times"] >= tables.FEWEST] if len(table) else table
     for row in _rows(pairs)[:MOST_CLAIMS]:
-        chosen = wrong[(wrong["label"] == row["class"]) & (wrong["predicted"] == row["taken for"])]
-        claims.append(Claim(_confusion(row, alpha), cases.of(_rows(chosen.sort_values("margin"))), row))
+        mistaken = wrong[(wrong["label"] == row["class"]) & (wrong["predicted"] == row["taken for"])]
+        claims.append(Claim(_confusion(row, alpha), cases.of(_rows(mistaken.sort_values("margin"))), row))
     about = (
         "Every wrong answer leads the right one by parts that add up exactly: what the two prompts differ by whatever the "
         "picture (the captions alone), what the picture has whatever the prompt (the picture alone), and what the picture has "
         "in common with the template's words, with the classes' words and with special positions. A pair is beyond chance "
         "where other classes are taken for the same answer less often (Fisher's exact test, Benjamini and Hochberg's q)."
     )
-    found = {
+    all_tables = {
         "confusions": table,
         "parts by word": tables.means(records, BY_WORD),
         "parts by region": tables.means(records, ("caption alone", *NINTHS, "image's special positions")),
     }
-    shown = {name: frame for name, frame in found.items() if len(frame)}
-    return Section("Confusions", about, claims, shown, nothing="No answer is wrong.")
+    filled = {name: frame for name, frame in all_tables.items() if len(frame)}
+    return Section("Confusions", about, claims, filled, nothing="No answer is wrong.")
 
 
 def _confusion(row: Mapping[str, Any], alpha: float) -> str:
@@ -115,16 +115,18 @@ def _priors(margins: Margins, cases: Cases, classes: pd.DataFrame, alpha: float)
     claims += [Claim(_counterfactual(table.iloc[0], row), numbers=row) for row in _rows(table.iloc[1:])]
     claims.append(_agreement(classes, alpha))
     for row in _rows(classes[classes["q"] <= alpha].sort_values("q"))[:MOST_CLAIMS] if "q" in classes else []:
-        chosen = wrong[wrong["predicted"] == row["class"]].sort_values("margin")
-        claims.append(Claim(_overanswered(row), cases.of(_rows(chosen)), row))
+        mistaken = wrong[wrong["predicted"] == row["class"]].sort_values("margin")
+        claims.append(Claim(_overanswered(row), cases.of(_rows(mistaken)), row))
     claims += _owed_claims(owed, records, cases)
     about = (
         "What is decided before a picture is seen. The part “captions alone” is a prompt's similarity to the reference "
         "picture; whether it is a prior is measured by two tests: does it agree with how close a class is to pictures of "
         "other classes, and are more answers right without it?"
     )
-    found = {"accuracy without": table, "owed to": owed}
-    return Section("The captions alone", about, claims, {name: frame for name, frame in found.items() if len(frame)})
+    all_tables = {"accuracy without": table, "owed to": owed}
+    return Section(
+        "The captions alone", about, claims, {name: frame for name, frame in all_tables.items() if len(frame)}
+    )
 
 
 def _counterfactual(usual: pd.Series, row: Mapping[str, Any]) -> str:
@@ -137,14 +139,14 @@ def _counterfactual(usual: pd.Series, row: Mapping[str, Any]) -> str:
 
 
 def _agreement(classes: pd.DataFrame, alpha: float) -> Claim:
-    known = classes[["caption alone", "on other pictures"]].dropna()
-    if len(known) < 5:
+    measured = classes[["caption alone", "on other pictures"]].dropna()
+    if len(measured) < 5:
         return Claim("There are too few classes to test whether the captions alone are a prior.")
-    correlation = stats.spearmanr(known["caption alone"], known["on other pictures"])
+    correlation = stats.spearmanr(measured["caption alone"], measured["on other pictures"])
     seen = "agree" if correlation.pvalue <= alpha and correlation.statistic > 0 else "are not seen to agree"
     return Claim(
         f"The captions alone {seen} with how close the classes are to pictures of other classes: rank correlation "
-        f"{correlation.statistic:+.2f} over {len(known)} classes ({p_text('p', correlation.pvalue)}).",
+        f"{correlation.statistic:+.2f} over {len(measured)} classes ({p_text('p', correlation.pvalue)}).",
         numbers={"correlation": float(correlation.statistic), "p": float(correlation.pvalue)},
     )
 
@@ -179,16 +181,18 @@ def _outside(margins: Margins, cases: Cases, table: pd.DataFrame, alpha: float) 
     records = margins.records
     claims = []
     for row in _rows(table[~table["answers"].str.contains(" for ")]):
-        chosen = records[
+        boxed = records[
             records["outside the object"].notna() & (records["correct"] == row["answers"].startswith("right"))
         ]
-        chosen = chosen.sort_values("outside the object", ascending=False)
-        claims.append(Claim(_where(row, row["p"], "p"), cases.of(_rows(chosen)), row))
-    found = table[(table["q"] <= alpha) & (table["outside the object"] > table["area outside"])] if "q" in table else []
-    for row in _rows(found)[:MOST_CLAIMS] if len(found) else []:
+        boxed = boxed.sort_values("outside the object", ascending=False)
+        claims.append(Claim(_where(row, row["p"], "p"), cases.of(_rows(boxed)), row))
+    claimed = (
+        table[(table["q"] <= alpha) & (table["outside the object"] > table["area outside"])] if "q" in table else []
+    )
+    for row in _rows(claimed)[:MOST_CLAIMS] if len(claimed) else []:
         name = row["answers"].removeprefix("right answers for ")
-        chosen = records[records["correct"] & (records["label"] == name) & records["outside the object"].notna()]
-        ordered = _rows(chosen.sort_values("outside the object", ascending=False))
+        boxed = records[records["correct"] & (records["label"] == name) & records["outside the object"].notna()]
+        ordered = _rows(boxed.sort_values("outside the object", ascending=False))
         claims.append(Claim(_where(row, row["q"], "q"), cases.of(ordered), row))
     about = (
         "Where the object is known: which share of what speaks for the answer lies outside its box, beside the share of the "

@@ -68,8 +68,8 @@ def classes(margins: Margins) -> pd.DataFrame:
 
 
 def _elsewhere(values: Float[np.ndarray, "image cls"], index: int, others: np.ndarray) -> float:
-    chosen = values[others]
-    return float(chosen[:, index].mean() - chosen.mean()) if len(chosen) else float("nan")
+    margins = values[others]
+    return float(margins[:, index].mean() - margins.mean()) if len(margins) else float("nan")
 
 
 def _too_often(wrong: int, missed: int) -> float:
@@ -183,12 +183,12 @@ def outside(margins: Margins) -> pd.DataFrame:
     records = margins.records
     if "outside the object" not in records:
         return pd.DataFrame()
-    known = records[records["outside the object"].notna()]
+    boxed = records[records["outside the object"].notna()]
     groups: list[tuple[str, pd.DataFrame]] = [
-        ("right answers", known[known["correct"]]),
-        ("wrong answers", known[~known["correct"]]),
+        ("right answers", boxed[boxed["correct"]]),
+        ("wrong answers", boxed[~boxed["correct"]]),
     ]
-    groups += [(f"right answers for {name}", group) for name, group in known[known["correct"]].groupby("label")]
+    groups += [(f"right answers for {name}", group) for name, group in boxed[boxed["correct"]].groupby("label")]
     rows = [_outside_row(name, group) for name, group in groups if len(group)]
     table = pd.DataFrame(rows)
     classes_of = table["answers"].str.startswith("right answers for ")

@@ -107,8 +107,8 @@ class Edits(Experiment):
 
     def _words(self, layout: Layout, draw: random.Random) -> list[tuple[str, str, Any]]:
         words = [word for word in layout.words if word.features]
-        chosen = sorted(draw.sample(range(len(words)), min(self.words, len(words))))
-        return [("word", f"{i} {words[i].text}", (words[i].start, words[i].end)) for i in chosen]
+        drawn = sorted(draw.sample(range(len(words)), min(self.words, len(words))))
+        return [("word", f"{i} {words[i].text}", (words[i].start, words[i].end)) for i in drawn]
 
     def _places(self, layout: Layout, example: GroundedCaption, draw: random.Random) -> list[tuple[str, str, Any]]:
         boxes = [("box", f"{i} {region.label}", region.box) for i, region in enumerate(example.regions)][: self.boxes]
@@ -167,8 +167,8 @@ def _first_order(pair: Interactions) -> tuple[Tensor, Tensor]:
         return pair.left_effects.double() + matrix.sum(1), pair.right_effects.double() + matrix.sum(0)
     scale = a.scale * b.scale
     left, right = (
-        own.rows.pull(partner.embedding[None].to(own.embedding))[0].double().cpu() * scale
-        for own, partner in ((a, b), (b, a))
+        side.rows.pull(partner.embedding[None].to(side.embedding))[0].double().cpu() * scale
+        for side, partner in ((a, b), (b, a))
     )
     return left, right
 
@@ -205,8 +205,8 @@ def _of_rows(statistic: Callable[[np.ndarray, np.ndarray], float], *columns: np.
     """A statistic of columns as one of the numbers of their rows, which is what the bootstrap draws."""
 
     def of_rows(rows: Any) -> float:
-        chosen = rows.astype(int)
-        return statistic(*(column[chosen] for column in columns))
+        indices = rows.astype(int)
+        return statistic(*(column[indices] for column in columns))
 
     return of_rows
 
@@ -218,11 +218,11 @@ def _differences(frame: pd.DataFrame) -> pd.DataFrame:
         errors = group.pivot_table(index=["key", "part"], columns="setting", values="error", sort=False)
         images = group.drop_duplicates(["key", "part"]).set_index(["key", "part"]).image
         best = errors.mean().idxmin()
-        others = [setting for setting in errors.columns if setting != best]
+        rivals = [setting for setting in errors.columns if setting != best]
         tested = []
-        for setting in others:
-            both = (errors[setting] - errors[best]).dropna()
-            tested.append((setting, float(both.mean()), len(both), sign_flip_p(both, images.loc[both.index])))
+        for setting in rivals:
+            excess = (errors[setting] - errors[best]).dropna()
+            tested.append((setting, float(excess.mean()), len(excess), sign_flip_p(excess, images.loc[excess.index])))
         corrected = holm([p for *_, p in tested])
         for (setting, difference, count, p), adjusted in zip(tested, corrected, strict=True):
             rows.append(
