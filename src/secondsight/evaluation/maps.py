@@ -17,13 +17,13 @@ def image_layout(layout: Layout) -> GridLayout:
     return layout
 
 
-def span_map(e: Interactions, span: tuple[int, int]) -> tuple[np.ndarray, GridLayout]:
-    """The attribution of a span of the caption to the cells of the image, and the layout of the cells."""
+def span_map(e: Interactions, span: tuple[int, int] | None) -> tuple[np.ndarray, GridLayout]:
+    """The attribution of a span of the caption, or all of it, to the cells of the image, and the layout of the cells."""
     layout = image_layout(e.left_layout)
     return layout.view(e.toward_left(span)).double().numpy(), layout
 
 
-def box_sum(e: Interactions, span: tuple[int, int], box: Box) -> float:
+def box_sum(e: Interactions, span: tuple[int, int] | None, box: Box) -> float:
     """Attribution between a span and a box; a cell counts by the share of it that the box covers."""
     layout = image_layout(e.left_layout)
     values = e.toward_left(span)

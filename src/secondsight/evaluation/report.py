@@ -156,9 +156,10 @@ def thumbnail(run: Run, record: Record) -> Image.Image | None:
     setting = next((setting for setting in run.settings if setting.label == record["setting"]), None)
     if example is None or setting is None:
         return None
-    e = setting.explain(example)[0]
+    start, end = record["span"]
     try:
-        heat = image_layout(e.left_layout).heatmap(e.toward_left(tuple(record["span"]))).double().numpy()
+        e, selection = setting.explain_span(example, (start, end))
+        heat = image_layout(e.left_layout).heatmap(e.toward_left(selection)).double().numpy()
     except InputError:
         return None
     return small_picture(open_image(example.image), heat, [record["box"]])

@@ -26,13 +26,17 @@ from secondsight.support.files import ensure_folder
 Layer = int | str | tuple[int | str, ...]
 """A layer of both sides, or one for each; "all" stands for every block of the image side."""
 
+Span = tuple[int, int]
+"""Characters of a caption, from the first to behind the last."""
+
 
 @dataclass(eq=False)
 class Setting:
     """One model, method and layer under test; `label` is its name in tables, `spec` identifies it exactly.
 
     Explained pairs are stored under `cache`. `captions` lists the captions of each image, by the image's key, so that all
-    of them are explained while the image's contributions are at hand.
+    of them are explained while the image's contributions are at hand. With `phrases_alone` a phrase's map is that of the
+    phrase as a text of its own, as methods of first order are used, and not the caption's map for the phrase.
     """
 
     model: DualEncoder
@@ -41,6 +45,7 @@ class Setting:
     spec: dict[str, Any] = field(default_factory=dict)
     cache: Path | None = None
     captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    phrases_alone: bool = False
     _image: tuple[str, Prepared, Contributions | None] | None = field(default=None, init=False, repr=False)
 
     def prepared(self, example: GroundedCaption) -> tuple[Prepared, Prepared]:
@@ -65,16 +70,29 @@ class Setting:
             return self._interactions(example, [self.text(caption) for caption in captions])
         files = {caption: self._file(self.cache, example, caption) for caption in captions}
         missing = {caption: self.text(caption) for caption, file in files.items() if not file.is_file()}
-        if missing:
-            for caption in self.captions.get(example.image_key, ()):
+        siblings = self.captions.get(example.image_key, ())
+        if any(caption in siblings for caption in missing):
+            for caption in siblings:
                 file = self._file(self.cache, example, caption)
                 if caption not in missing and not file.is_file():
                     with contextlib.suppress(InputError):
                         missing[caption], files[caption] = self.text(caption), file
-            for caption, pair in zip(missing, self._interactions(example, list(missing.values())), strict=True):
-                ensure_folder(files[caption].parent)
-                pair.save(files[caption])
+        pairs = self._interactions(example, list(missing.values())) if missing else []
+        for caption, pair in zip(missing, pairs, strict=True):
+            ensure_folder(files[caption].parent)
+            pair.save(files[caption])
         return [Interactions.load(files[caption]) for caption in captions]
+
+    def explain_span(self, example: GroundedCaption, span: Span) -> tuple[Interactions, Span | None]:
+        """The interactions that tell a span's map, and what to select in them: the span, or the whole of a phrase alone.
+
+        Raises `InputError` for a span that was cut from a long caption.
+        """
+        if not self.phrases_alone:
+            e = self.explain(example)[0]
+            e.right_layout.select(span)
+            return e, span
+        return self.explain(example, [example.caption[span[0] : span[1]]])[0], None
 
     def _interactions(self, example: GroundedCaption, texts: list[Prepared]) -> list[Interactions]:
         """Interactions with the captions; the last image's contributions are kept for its further captions."""
@@ -120,7 +138,7 @@ def settings(
                 # The weights are part of the spec, as a checkpoint may be overwritten under the same name.
                 options = {name: repr(value) for name, value in _options(variant).items()}
                 spec = {"model": model_name, "weights": weights, "method": variant.name, "options": options}
-                combinations.append(Setting(model, variant, " · ".join(parts), spec))
+                combinations.append(Setting(model, variant, " · ".join(parts), spec, phrases_alone=variant.order == 1))
     return combinations
 
 

@@ -35,9 +35,15 @@ METHODS: dict[str, type[Method]] = {}
 
 
 class Method(ABC):
-    """A way to make contribution vectors. A subclass with a `name` is listed in `METHODS` by being defined."""
+    """A way to make contribution vectors. A subclass with a `name` is listed in `METHODS` by being defined.
+
+    `order` is 2 where a pair's matrix tells which feature matched which, and 1 where a map of one side is all there is: every
+    selection of the other side then has the same map. `adds_up` says whether the four terms are meant to give the similarity.
+    """
 
     name: ClassVar[str]
+    order: ClassVar[int] = 2
+    adds_up: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -39,6 +39,7 @@ class TokenEmbeddings(Method):
     unit: bool = False
 
     name: ClassVar[str] = "token-embeddings"
+    adds_up: ClassVar[bool] = False
 
     def contributions(self, side: Side, inputs: Sequence[Prepared]) -> list[Contributions]:
         """Contributions of every input; one forward pass each."""

@@ -43,11 +43,10 @@ class Collage(Grounding):
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """One record for each phrase: the signed share of its quadrant, and whether the highest cell lies in it."""
         collage_example, quadrant = self._collage(example)
-        e = setting.explain(collage_example)[0]
         records = []
         for phrase in example.phrases:
             try:
-                map_, layout = span_map(e, phrase.span)
+                map_, layout = span_map(*setting.explain_span(collage_example, phrase.span))
             except InputError:
                 continue  # the phrase was cut from a long caption
             arguments = (map_, [quadrant], layout.image_size, layout.frame, RULE)

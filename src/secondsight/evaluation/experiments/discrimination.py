@@ -28,14 +28,15 @@ class Discrimination(Grounding):
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """Every ordered pair of phrases: the attribution of the first to its own box and to the second's."""
-        e, cases, _ = self.explain_cases(setting, example)
+        _, cases, _ = self.explain_cases(setting, example)
+        maps = {case.phrase.span: setting.explain_span(example, case.phrase.span) for case in cases}
         return [
             {
                 "kind": "pair",
                 "label": case.phrase.label,
                 "other": rival.phrase.label,
-                "own": box_sum(e, case.phrase.span, case.box),
-                "cross": box_sum(e, case.phrase.span, rival.box),
+                "own": box_sum(*maps[case.phrase.span], case.box),
+                "cross": box_sum(*maps[case.phrase.span], rival.box),
                 "overlap": measures.overlap(rival.box, case.box),
             }
             for case, rival in permutations(cases, 2)

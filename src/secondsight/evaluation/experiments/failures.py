@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from secondsight.algebra.interactions import Interactions
 from secondsight.data.grounded import Box, GroundedCaption
 from secondsight.evaluation import measures
 from secondsight.evaluation.cases import Case
@@ -55,18 +54,18 @@ class Failures(Grounding):
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """Every case with its evidence, and a proposed category if it failed."""
-        e, cases, _ = self.explain_cases(setting, example)
+        _, cases, _ = self.explain_cases(setting, example)
         records = []
         for case in cases:
-            record = {"kind": "case", **self.score(e, case, example)}
-            evidence = self.evidence(e, case, example)
+            record = {"kind": "case", **self.score(setting, case, example)}
+            evidence = self.evidence(setting, case, example)
             category = propose(evidence) if record["energy"] < FAILED else None
             records.append({**record, **evidence, "category": category})
         return records
 
-    def evidence(self, e: Interactions, case: Case, example: GroundedCaption) -> Evidence:
+    def evidence(self, setting: Setting, case: Case, example: GroundedCaption) -> Evidence:
         """The evidence of one case."""
-        map_, layout = span_map(e, case.phrase.span)
+        map_, layout = span_map(*setting.explain_span(example, case.phrase.span))
         target = next((r for r in example.regions if r.label == case.phrase.label), None)
         different = [r for r in example.regions if r.label != case.phrase.label]
         group = target.group if target is not None else ""

@@ -38,9 +38,10 @@ class Grounding(Experiment):
                 uncut.append(case)
         return e, uncut, skipped
 
-    def score(self, e: Interactions, case: Case, example: GroundedCaption) -> Record:
+    def score(self, setting: Setting, case: Case, example: GroundedCaption) -> Record:
         """PGA, PGE and chance of one phrase."""
-        map_, layout = span_map(e, case.phrase.span)
+        e, selection = setting.explain_span(example, case.phrase.span)
+        map_, layout = span_map(e, selection)
         arguments = (map_, [case.box], layout.image_size, layout.frame, self.rule)
         return {
             "label": case.phrase.label,

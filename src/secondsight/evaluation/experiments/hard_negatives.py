@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import ClassVar
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import GridLayout
 from secondsight.data.grounded import GroundedCaption, GroundedDataset, Negative
 from secondsight.data.negatives import hard_negatives
@@ -48,7 +48,7 @@ class HardNegatives(Experiment):
                 "caption": negative.caption,
                 "delta_similarity": e.similarity - right.similarity,
                 "delta_attribution": None,
-                **_attribution_change(cases, negative, right, e),
+                **_attribution_change(setting, example, cases, negative),
             }
             for negative, e in zip(example.negatives, wrong, strict=True)
         ]
@@ -84,14 +84,15 @@ class HardNegatives(Experiment):
         return figures
 
 
-def _attribution_change(cases: list[Case], negative: Negative, right: Interactions, wrong: Interactions) -> Record:
+def _attribution_change(setting: Setting, example: GroundedCaption, cases: list[Case], negative: Negative) -> Record:
     """δA and the class of the replaced phrase; nothing if it is not a case or was cut from a long caption."""
     case = next((case for case in cases if _overlap(case.phrase.span, negative.phrase)), None)
     if case is None or negative.span is None:
         return {}
+    wrong = replace(example, caption=negative.caption)
     try:
-        before = box_sum(right, case.phrase.span, case.box)
-        after = box_sum(wrong, negative.span, case.box)
+        before = box_sum(*setting.explain_span(example, case.phrase.span), case.box)
+        after = box_sum(*setting.explain_span(wrong, negative.span), case.box)
     except InputError:
         return {}
     return {"delta_attribution": after - before, "label": case.phrase.label}

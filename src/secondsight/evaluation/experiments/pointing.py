@@ -28,8 +28,8 @@ class Pointing(Grounding):
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """One record for each case, and one for each reason for skipping phrases."""
-        e, cases, skipped = self.explain_cases(setting, example)
-        records: list[Record] = [{"kind": "case", **self.score(e, case, example)} for case in cases]
+        _, cases, skipped = self.explain_cases(setting, example)
+        records: list[Record] = [{"kind": "case", **self.score(setting, case, example)} for case in cases]
         return records + [{"kind": "skipped", "reason": r, "count": count} for r, count in sorted(skipped.items())]
 
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:

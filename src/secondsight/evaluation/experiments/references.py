@@ -89,11 +89,12 @@ def _maps(setting: Setting, reference: str, seed: int, example: GroundedCaption)
     spec = {**setting.spec, "image reference": reference}
     if seed:
         method, spec = replace(method, seed=method.seed + seed), {**spec, "seed": method.seed + seed}
-    e = replace(setting, method=method, spec=spec).explain(example)[0]
+    changed = replace(setting, method=method, spec=spec)
     maps = []
     for phrase in example.phrases:
         try:
-            maps.append(e.toward_left(phrase.span)[e.left_layout.visible].double())
+            e, selection = changed.explain_span(example, phrase.span)
         except InputError:
             continue  # the phrase was cut from a long caption
+        maps.append(e.toward_left(selection)[e.left_layout.visible].double())
     return maps

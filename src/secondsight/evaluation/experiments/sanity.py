@@ -47,11 +47,11 @@ class Sanity(Pointing):
         """Pointing's records; those of shuffled weights have their maps' rank correlation with the trained model's."""
         records = super().records(setting, example)
         if setting.label in self._trained:
-            shuffled, trained = setting.explain(example)[0], self._trained[setting.label].explain(example)[0]
             for record in records:
                 if record["kind"] == "case":
                     span = record["span"][0], record["span"][1]
-                    maps = span_map(shuffled, span)[0], span_map(trained, span)[0]
+                    both = (setting, self._trained[setting.label])
+                    maps = [span_map(*weights.explain_span(example, span))[0] for weights in both]
                     record["rank_correlation"] = measures.rank_correlation(*maps)
         return records
 
