@@ -14,7 +14,8 @@ from torchvision import transforms
 from secondsight import InputError
 from secondsight.encoders.families.builtin import preprocess as squash
 from secondsight.inputs.blur import gaussian_blur
-from secondsight.inputs.images import levels, measure, open_image
+from secondsight.inputs.images import ImageInput, levels, measure, open_image
+from secondsight.inputs.prepared import Prepared
 
 
 def photo(size=(60, 40), mode="RGB") -> Image.Image:
@@ -170,3 +171,33 @@ def test_a_phones_hundred_megapixels_are_explained_smaller_with_a_note(tmp_path)
 def test_an_address_is_no_photograph():
     with pytest.raises(InputError, match="'https://a.org/cat.jpg' is an address.*download it first"):
         open_image("https://a.org/cat.jpg")
+
+
+@pytest.mark.parametrize("size", [(9, 12), (2, 3), (16, 16)])
+def test_the_local_mean_of_a_pixel_is_that_of_the_ring_around_it(size):
+    pixels = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    side = min(size)
+    inner, outer = side // 8, max(side // 4, side // 8 + 1)
+    expected = torch.empty_like(pixels)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            ring = [
+                pixels[0, :, r, c]
+                for r in range(size[0])
+                for c in range(size[1])
+                if inner < max(abs(r - row), abs(c - column)) <= outer
+            ]
+            expected[0, :, row, column] = torch.stack(ring).mean(0)
+    filled = ImageInput(None).reference(Prepared(pixels, None, None), "local-mean", 0)
+    assert torch.allclose(filled, expected, rtol=0, atol=1e-12)
+
+
+def test_the_local_mean_of_a_patch_says_nothing_of_what_is_in_it():
+    pixels = torch.zeros(1, 3, 32, 32)
+    pixels[:, :, 16:20, 16:20] = 1.0
+    filled = ImageInput(None).reference(Prepared(pixels, None, None), "local-mean", 0)
+    assert float(filled[:, :, 16:20, 16:20].abs().max()) == 0
+    # Far from its borders a slope stays as it is.
+    slope = torch.arange(32.0).expand(1, 3, 32, 32)
+    filled = ImageInput(None).reference(Prepared(slope, None, None), "local-mean", 0)
+    assert torch.allclose(filled[..., 8:24, 8:24], slope[..., 8:24, 8:24], atol=1e-5)

@@ -218,7 +218,7 @@ def test_bad_options_are_named_with_the_remedy(options, words):
         ss.explain(ss.wrap(clip()), pixels(), tokens(), ss.IntegratedJacobian(**options))
 
 
-@pytest.mark.parametrize("reference", ["black", "mean", "noise", "blur"])
+@pytest.mark.parametrize("reference", ["black", "mean", "noise", "blur", "local-mean"])
 def test_image_references(reference):
     model = ss.wrap(clip())
     method = ss.IntegratedJacobian(reference=(reference, None), tol=1e-6)

@@ -36,7 +36,8 @@ class Setting:
 
     Explained pairs are stored under `cache`. `captions` lists the captions of each image, by the image's key, so that all
     of them are explained while the image's contributions are at hand. With `phrases_alone` a phrase's map is that of the
-    phrase as a text of its own, as methods of first order are used, and not the caption's map for the phrase.
+    phrase as a text of its own, as methods of first order are used, and not the caption's map for the phrase. `filling` names
+    the image reference that experiments put in the place of removed patches; None is the mean colour.
     """
 
     model: DualEncoder
@@ -46,6 +47,7 @@ class Setting:
     cache: Path | None = None
     captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     phrases_alone: bool = False
+    filling: str | None = None
     _image: tuple[str, Prepared, Contributions | None] | None = field(default=None, init=False, repr=False)
 
     def prepared(self, example: GroundedCaption) -> tuple[Prepared, Prepared]:
@@ -113,7 +115,9 @@ class Setting:
     def _file(self, cache: Path, example: GroundedCaption, caption: str) -> Path:
         image = example.image
         source = str(image) if isinstance(image, Path) else hashlib.sha256(image.tobytes()).hexdigest()
-        key = json.dumps([self.spec, source, caption], sort_keys=True)
+        # A filling changes no explanation.
+        spec = {name: value for name, value in self.spec.items() if name != "filling"}
+        key = json.dumps([spec, source, caption], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         return cache / digest[:2] / f"{digest}.npz"
 

@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from secondsight.algebra.layout import GridLayout
-from secondsight.inputs.blur import gaussian_blur
+from secondsight.inputs.blur import gaussian_blur, ring_mean
 from secondsight.inputs.photographs import image_of_bytes as image_of_bytes
 from secondsight.inputs.photographs import open_image as open_image
 from secondsight.inputs.prepared import Placement, Prepared, matching_reference
 from secondsight.support.errors import AdapterError, AssumptionWarning, InputError
 from secondsight.support.files import brief
 
-IMAGE_REFERENCES = ("black", "mean", "noise", "blur")
+IMAGE_REFERENCES = ("black", "mean", "noise", "blur", "local-mean")
 
 Preprocess = Callable[[Image.Image], Tensor]
 
@@ -156,7 +156,12 @@ class ImageInput:
         return Prepared(pixels, Image.fromarray(image), Placement((width, height), frame))
 
     def reference(self, prepared: Prepared, choice: object, seed: int) -> Tensor:
-        """Black pixels (default), the input's mean colour, Gaussian noise, the blurred input, or the user's own image."""
+        """Black pixels (default), or those of a name of `IMAGE_REFERENCES`, or of the user's own image.
+
+        "mean" is the input's mean colour, "noise" Gaussian, "blur" the input under a wide Gaussian. "local-mean" gives every
+        pixel the mean of what lies around it, from an eighth to a quarter of the shorter side away: a patch is filled by its
+        surroundings without itself, which stands in for in-painting.
+        """
         pixels = prepared.tensor
         if choice is not None and not isinstance(choice, str):
             return matching_reference(choice if isinstance(choice, Tensor) else self.prepare(choice).tensor, pixels)
@@ -177,6 +182,9 @@ class ImageInput:
         if choice == "blur":
             # Wide enough to wash out objects: an eighth of the side is one standard deviation.
             return gaussian_blur(pixels, min(pixels.shape[-2:]) / 8)
+        if choice == "local-mean":
+            side = min(pixels.shape[-2:])
+            return ring_mean(pixels, side // 8, max(side // 4, side // 8 + 1))
         raise InputError(
             f"unknown image reference {choice!r}; known: {', '.join(IMAGE_REFERENCES)}, or an image or tensor of your own"
         )

@@ -39,7 +39,7 @@ class IntegratedJacobian(LayerMethod):
 
     `layer`: block whose input is attributed, 0 … depth − 1 or from the end; −1 is the paper's second-last hidden
     representation; "input" attributes pixels, spectrogram bins or token embeddings.
-    `reference`: "black", "mean", "noise", "blur" for images, "padding", "empty" for texts, or the
+    `reference`: "black", "mean", "noise", "blur", "local-mean" for images, "padding", "empty" for texts, or the
     model-ready tensor; None takes the kind's usual one. Both take one value or a (left, right) pair; a single name of a
     reference goes to the sides that know it.
 

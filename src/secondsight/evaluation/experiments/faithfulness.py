@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Experiment, Record, groups
-from secondsight.evaluation.experiments.masking import input_games, predicted_similarities
+from secondsight.evaluation.experiments.base import Record, groups
+from secondsight.evaluation.experiments.masking import MaskingExperiment, input_games, predicted_similarities
 from secondsight.evaluation.setting import Setting
 from secondsight.methods.mask_regression import bernoulli_masks
 from secondsight.support.errors import InputError
@@ -21,7 +21,7 @@ SEED_STEP = 7919
 """Separates the seeds of the two sides' masks, which must be independent."""
 
 
-class Faithfulness(Experiment):
+class Faithfulness(MaskingExperiment):
     """Does the explanation predict similarities of masked inputs? Correlation under random masks of both sides.
 
     Of `masks` pairs of masks that keep each feature with probability `p`, the predicted similarity is base + Σ_S left +
@@ -29,7 +29,6 @@ class Faithfulness(Experiment):
     """
 
     name: ClassVar[str] = "faithfulness"
-    by_embeddings: ClassVar[bool] = True
 
     def __init__(self, *, p: float = 0.5, masks: int = 100, **options: Any) -> None:
         super().__init__(**options)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -9,15 +13,47 @@ from torch import Tensor
 from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.layout import GridLayout, Layout, owners_in
 from secondsight.data.grounded import GroundedCaption
+from secondsight.evaluation.experiments.base import Experiment
 from secondsight.evaluation.setting import Setting
+from secondsight.inputs.images import IMAGE_REFERENCES
+from secondsight.methods.base import one_of
 from secondsight.methods.game import Game, open_game
 from secondsight.support.errors import InputError
 
 
+class MaskingExperiment(Experiment):
+    """An experiment that takes features away. `fill` names what takes the place of an image's removed patches.
+
+    It is an image reference, "mean" by default, or several with commas between, or "all": every setting is then measured under
+    each of them.
+    """
+
+    by_embeddings: ClassVar[bool] = True
+
+    def __init__(self, *, fill: str = "mean", **options: Any) -> None:
+        super().__init__(**options)
+        self.fill = fill
+        self._fillings = IMAGE_REFERENCES if fill == "all" else tuple(str(fill).split(","))
+        for filling in self._fillings:
+            one_of("fill", filling, IMAGE_REFERENCES)
+
+    def variants(self, setting: Setting) -> Iterator[Setting]:
+        """The setting under every filling; with the usual one alone the setting itself."""
+        if self._fillings == ("mean",):
+            yield setting
+            return
+        for filling in self._fillings:
+            spec, label = {**setting.spec, "filling": filling}, f"{setting.label}, {filling} filling"
+            yield replace(setting, filling=filling, spec=spec, label=label)
+
+
 def input_games(setting: Setting, example: GroundedCaption, seed: int) -> tuple[Game, Game]:
-    """Both inputs as games whose players are features of the input, with the embeddings that the similarity uses."""
+    """Both inputs as games whose players are features of the input, with the embeddings that the similarity uses.
+
+    The setting's filling takes the place of an image's removed patches.
+    """
     image, text = setting.prepared(example)
-    left = open_game(setting.model.left, image, "input", None, seed, "inside")
+    left = open_game(setting.model.left, image, "input", (setting.filling, None), seed, "inside")
     right = open_game(setting.model.right, text, "input", None, seed, "inside")
     return left, right
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Experiment, Record, groups
-from secondsight.evaluation.experiments.masking import input_games, order_masks, player_values
+from secondsight.evaluation.experiments.base import Record, groups
+from secondsight.evaluation.experiments.masking import MaskingExperiment, input_games, order_masks, player_values
 from secondsight.evaluation.setting import Setting
 from secondsight.methods.game import Game
 from secondsight.support.errors import InputError
@@ -28,7 +28,7 @@ MEASURES = {
 }
 
 
-class Perturbation(Experiment):
+class Perturbation(MaskingExperiment):
     """Do the strongest features matter most? CID, CII, CTD, CTI: similarity over the share taken away or put in.
 
     Features go in the order of their summed attribution while the other input stays unchanged; a random order is measured
@@ -36,7 +36,6 @@ class Perturbation(Experiment):
     """
 
     name: ClassVar[str] = "perturbation"
-    by_embeddings: ClassVar[bool] = True
 
     def __init__(self, *, steps: int = 10, **options: Any) -> None:
         super().__init__(**options)
