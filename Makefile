@@ -61,9 +61,9 @@ audit: $(STAMP)
 train-scenes: $(STAMP)
 	$(BIN)/python scripts/train_scenes.py --out runs/scenes $(INSTALL)
 
-# Hours; results go to benchmarks/results and docs/benchmarks.
+# Hours; results go to benchmarks/results and docs/benchmarks. On a GPU minutes: make bench DEVICE=cuda
 bench: $(STAMP)
-	$(BIN)/python benchmarks/suite.py
+	$(BIN)/python benchmarks/suite.py --device $(or $(DEVICE),cpu)
 
 define make_venv
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

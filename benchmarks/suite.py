@@ -2,10 +2,12 @@
 
 Results lie in benchmarks/results, as JSON with the machine that made them or as tables; `figures` draws docs/benchmarks/*.png.
 
-    python benchmarks/suite.py              # everything
-    python benchmarks/suite.py figures      # only draw
+    python benchmarks/suite.py                  # everything
+    python benchmarks/suite.py --device cuda    # full-size models on a GPU: fills their table in docs/benchmarks.md
+    python benchmarks/suite.py --only figures   # only draw
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -30,6 +32,12 @@ TABLES = ("compare_exclip", "chained", "deep_layers", "long_inputs", "methods")
 """Those that print Markdown."""
 
 
+BENCHMARKS = HERE.parent / "docs" / "benchmarks.md"
+
+BEGIN, END = "<!-- device {device}: begin -->", "<!-- device {device}: end -->"
+"""What a device's table stands between."""
+
+
 def run() -> None:
     RESULTS.mkdir(exist_ok=True)
     for name, command in RUNS.items():
@@ -40,6 +48,26 @@ def run() -> None:
         print(name, flush=True)
         done = subprocess.run([sys.executable, f"{name}.py"], cwd=HERE, stdout=subprocess.PIPE, text=True, check=True)
         (RESULTS / f"{name}.md").write_text(done.stdout)
+
+
+def device_table(device: str) -> None:
+    """Measure full-size models on a device, and put the table in its place in the docs."""
+    result = RESULTS / f"device-{device.partition(':')[0]}.json"
+    subprocess.run([sys.executable, "device.py", "--device", device, "--out", str(result)], cwd=HERE, check=True)
+    text = BENCHMARKS.read_text(encoding="utf-8")
+    BENCHMARKS.write_text(
+        filled(text, device.partition(":")[0], result.with_suffix(".md").read_text()), encoding="utf-8"
+    )
+
+
+def filled(text: str, device: str, table: str) -> str:
+    """A page with a table between the two marks of its device, in place of what stood there."""
+    begin, end = BEGIN.format(device=device), END.format(device=device)
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"docs/benchmarks.md has no lines {begin!r} and {end!r} for the table of {device!r}")
+    return f"{head}{begin}\n{table}\n{end}{tail}"
 
 
 def figures() -> None:
@@ -63,6 +91,15 @@ def figures() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["figures"]:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--device", default="cpu", help="cpu (default): everything; another one: the table of that device"
+    )
+    parser.add_argument("--only", choices=["figures"], help="draw from results that are there")
+    options = parser.parse_args()
+    if options.only is None and options.device == "cpu":
         run()
-    figures()
+    if options.only is None:
+        device_table(options.device)
+    if options.device == "cpu":
+        figures()
