@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -361,35 +362,96 @@ def test_token_embeddings_of_known_towers(model):
     assert torch.allclose(c.vectors.mean(0), c.embedding, atol=1e-9)
 
 
-def test_the_closed_form_of_bilinear_lime_is_the_minimum_that_descent_approaches(games):
+@dataclass(frozen=True)
+class Samples:
+    """Bilinear LIME's samples of a pair of four patches and four words, by loops."""
+
+    z: tuple[torch.Tensor, torch.Tensor]
+    similarities: torch.Tensor
+    weights: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def samples(games) -> Samples:
+    """[M25] Eq. 17-19, one masked input after the other, through the host itself."""
     model, inputs = games
-    options = dict(samples=200, width=1.0, decay=1e-4)
-    closed = ss.BilinearLime(solver="closed", **options).interactions(model.left, model.right, inputs[0], inputs[1:])[0]
-    lime = ss.BilinearLime(**options)
-    g = [
-        open_game(side, x, "input", None, 0, "inside")
-        for side, x in zip((model.left, model.right), inputs, strict=True)
-    ]
     masks = [bernoulli_masks(4, 200, 0.7, k) for k in range(2)]
-    y = (g[0].values(masks[0]) * g[1].values(masks[1])).sum(-1)
-    pi = lime._closeness(*masks)
-    pi = pi / pi.sum()
-    za, zb = (m.double() / 2 for m in masks)
-    x = torch.cat([torch.einsum("ni,nj->nij", za, zb).flatten(1), torch.ones(200, 1, dtype=torch.float64)], 1)
-    penalty = 1e-4 * torch.eye(17, dtype=torch.float64)
-    penalty[-1, -1] = 0
-    solution = torch.linalg.solve(x.T @ (pi[:, None] * x) + penalty, x.T @ (pi * y))
-    a, b = closed.left_layout.visible, closed.right_layout.visible
-    assert torch.allclose(closed.matrix[a][:, b], solution[:-1].reshape(4, 4) / 4, atol=1e-8)
-    assert closed.base == pytest.approx(float(solution[-1]), abs=1e-8)
-    # Weights near one and many epochs bring descent close.
-    wide = dict(samples=200, width=100.0, decay=1e-4)
-    closed = ss.BilinearLime(solver="closed", **wide).interactions(model.left, model.right, inputs[0], inputs[1:])[0]
-    down = ss.BilinearLime(solver="sgd", lr=0.2, epochs=1500, **wide).interactions(
-        model.left, model.right, inputs[0], inputs[1:]
-    )[0]
-    together = torch.stack([closed.matrix[a][:, b].flatten(), down.matrix[a][:, b].flatten()])
+    similarities, weights = [], []
+    whole = [side.embed([raw.tensor])[0].double() for side, raw in zip((model.left, model.right), inputs, strict=True)]
+    ids, words = inputs[1].tensor, list(model.right.contributions([inputs[1].tensor])[0].layout.visible)
+    padding = model.right.encoder.reference(inputs[1], "padding", 0)
+    for i in range(200):
+        pixels, caption = inputs[0].tensor.clone(), ids.clone()
+        for patch in range(4):
+            if not masks[0][i, patch]:
+                y, x = 8 * (patch // 2), 8 * (patch % 2)
+                for colour in range(3):
+                    pixels[0, colour, y : y + 8, x : x + 8] = inputs[0].tensor[0, colour].mean()
+        for number, position in enumerate(words):
+            if not masks[1][i, number]:
+                caption[0, position] = padding[0, position]
+        a, b = model.left.embed([pixels])[0].double(), model.right.embed([caption])[0].double()
+        similarities.append(a @ b / (a.norm() * b.norm()))
+        cosines = [whole[0] @ a / (whole[0].norm() * a.norm()), whole[1] @ b / (whole[1].norm() * b.norm())]
+        weights.append((cosines[0] + cosines[1]) / 2)
+    weights = torch.stack(weights)
+    assert weights.min() > 0
+    z = masks[0].double() / 2, masks[1].double() / 2
+    return Samples(z, torch.stack(similarities), weights)
+
+
+def fitted_lime(games, **options) -> tuple[torch.Tensor, float]:
+    """W of scaled masks, and c."""
+    model, inputs = games
+    e = ss.BilinearLime(samples=200, **options).interactions(model.left, model.right, inputs[0], inputs[1:])[0]
+    return e.matrix[e.left_layout.visible][:, e.right_layout.visible] * 4, e.base
+
+
+def test_the_closed_form_of_bilinear_lime_is_the_minimum_of_the_papers_objective(games, samples):
+    w, c = fitted_lime(games, solver="closed", decay=1e-4)
+
+    def objective(w: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        total = 1e-4 * w.square().sum()
+        for za, zb, s, weight in zip(*samples.z, samples.similarities, samples.weights, strict=True):
+            total = total + weight * (za @ w @ zb + c - s) ** 2 / samples.weights.sum()
+        return total
+
+    w, c = w.requires_grad_(), torch.tensor(c, dtype=torch.float64, requires_grad=True)
+    objective(w, c).backward()
+    assert w.grad.abs().max() < 1e-8
+    assert c.grad.abs() < 1e-8
+
+
+def test_bilinear_lime_descends_as_torch_does(games, samples):
+    w, c = torch.zeros(4, 4, dtype=torch.float64, requires_grad=True), samples.similarities.mean().requires_grad_()
+    optimizer = torch.optim.SGD([{"params": [w], "weight_decay": 1e-3}, {"params": [c]}], lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        for batch in torch.randperm(200, generator=generator).split(32):
+            optimizer.zero_grad()
+            errors = [
+                samples.weights[i] * (samples.z[0][i] @ w @ samples.z[1][i] + c - samples.similarities[i]) ** 2
+                for i in batch
+            ]
+            torch.stack(errors).mean().backward()
+            optimizer.step()
+    matrix, base = fitted_lime(games, epochs=2)
+    assert torch.allclose(matrix, w.detach(), atol=1e-10)
+    assert base == pytest.approx(float(c.detach()), abs=1e-10)
+
+
+def test_descent_of_bilinear_lime_approaches_its_closed_form(games):
+    closed, _ = fitted_lime(games, solver="closed", decay=1e-4)
+    descended, _ = fitted_lime(games, solver="sgd", lr=0.2, epochs=1500, decay=1e-4)
+    together = torch.stack([closed.flatten(), descended.flatten()])
     assert torch.corrcoef(together)[0, 1] > 0.98
+
+
+def test_bilinear_lime_may_weigh_by_masks(games):
+    by_masks, by_embeddings = (
+        fitted_lime(games, solver="closed", closeness=closeness)[0] for closeness in ("masks", "embeddings")
+    )
+    assert (by_masks - by_embeddings).norm() > 1e-3 * by_embeddings.norm()
 
 
 # Randomness, errors, budgets -----------------------------------------------------------------------------------------
@@ -491,6 +553,7 @@ def test_results_of_sampling_are_kept(model, tmp_path):
         (lambda: ss.BilinearLime(drop=1), "must be a probability"),
         (lambda: ss.BilinearLime(solver="magic"), "known: sgd, closed, factorised"),
         (lambda: ss.BilinearLime(samples=0), "must be positive"),
+        (lambda: ss.BilinearLime(closeness="width"), "known: embeddings, masks"),
         (lambda: ss.WaypointJacobian(waypoints=0), "at least 1"),
         (lambda: ss.WaypointJacobian(strategy="paired"), "straight path"),
         (lambda: ss.Occlusion(normalize="none"), "known: outside, inside"),

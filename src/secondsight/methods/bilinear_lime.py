@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from secondsight.model import Side
 
 SOLVERS = ("sgd", "closed", "factorised")
+CLOSENESS = ("embeddings", "masks")
+
+_WIDTH = 0.25
+"""Width of the kernel over distances of masks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +43,11 @@ class _Perturbed:
 class BilinearLime(Method):
     """Pair method: W and c of s(a masked by z_a, b masked by z_b) ≈ z_aᵀ W z_b + c (Joukovsky et al. 2023; [M25] App. H).
 
-    Patches and tokens are dropped with probability `drop` and replaced by the mean pixel and padding; `samples` such
-    pairs, each input of which is encoded once, are weighted by their closeness to the whole,
-    exp(−(d_a² + d_b²) / width²) with d the cosine distance of a mask to the full one. Masks enter divided by the square
-    root of their number of features.
+    Patches and tokens are dropped with probability `drop` and replaced by the image's own mean colour and by padding;
+    `samples` such pairs are drawn, each input of which is encoded once. Masks enter divided by the square root of their
+    number of features. `closeness` weighs a sample's squared error: "embeddings" (default) is half the sum of both sides'
+    cosine similarities of the masked to the whole input ([M25] Eq. 19), not below zero; "masks" is LIME's usual kernel
+    exp(−(d_a² + d_b²) / 0.25²), with d the cosine distance of a mask to the full one.
 
     `solver` "sgd" is the paper's: stochastic gradient descent with `lr`, `decay` (L2) and `epochs`; "closed" the same
     objective's exact minimum, with `decay` its penalty; "factorised" one vector-valued ridge per side (`Banzhaf` at
@@ -51,7 +57,7 @@ class BilinearLime(Method):
 
     samples: int = 1000
     drop: float = 0.3
-    width: float = 0.25
+    closeness: str = "embeddings"
     solver: str = "sgd"
     lr: float = 1e-2
     decay: float = 1e-3
@@ -65,9 +71,10 @@ class BilinearLime(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("solver", self.solver, SOLVERS)
+        one_of("closeness", self.closeness, CLOSENESS)
         if not 0 < self.drop < 1:
             raise InputError(f"drop={self.drop!r} must be a probability between 0 and 1")
-        for option in ("samples", "width", "lr", "epochs"):
+        for option in ("samples", "lr", "epochs"):
             if not getattr(self, option) > 0:
                 raise InputError(f"{option}={getattr(self, option)!r} must be positive")
         if self.decay < 0:
@@ -105,7 +112,7 @@ class BilinearLime(Method):
         """Both sides' samples taken in their order as pairs, and the bilinear model of them."""
         za, zb = (side.masks.double() / side.masks.shape[1] ** 0.5 for side in (a, b))
         solve = self._descend if self.solver == "sgd" else self._solve
-        w, c = solve(za, zb, (a.values * b.values).sum(-1), self._closeness(a.masks, b.masks))
+        w, c = solve(za, zb, (a.values * b.values).sum(-1), self._closeness(a, b))
         w = w / (za.shape[1] * zb.shape[1]) ** 0.5
         rows, columns = a.game.layout, b.game.layout
         matrix = torch.zeros(rows.size, columns.size, dtype=a.game.embedding.dtype)
@@ -126,11 +133,15 @@ class BilinearLime(Method):
             outcomes=(a.game.outcome(), b.game.outcome()),
         )
 
-    def _closeness(self, left: Tensor, right: Tensor) -> Tensor:
-        """Weight of every pair: near 1 where little is dropped."""
-        # The cosine of a 0/1 vector with the vector of ones is the root of the share that is kept.
-        distances = [1 - m.double().mean(1).sqrt() for m in (left, right)]
-        return torch.exp(-(distances[0] ** 2 + distances[1] ** 2) / self.width**2)
+    def _closeness(self, a: _Perturbed, b: _Perturbed) -> Tensor:
+        """Weight of every sample: near 1 where the pair is close to the whole one."""
+        if self.closeness == "masks":
+            # The cosine of a 0/1 vector with the vector of ones is the root of the share that is kept.
+            distances = [1 - side.masks.double().mean(1).sqrt() for side in (a, b)]
+            return torch.exp(-(distances[0] ** 2 + distances[1] ** 2) / _WIDTH**2)
+        cosines = [F.cosine_similarity(side.values, side.whole[None]) for side in (a, b)]
+        # A sample of negative weight would be fitted the worse the better.
+        return ((cosines[0] + cosines[1]) / 2).clamp(min=0)
 
     def _solve(self, za: Tensor, zb: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted ridge solution in its dual form, whose size is the number of samples; the intercept is free."""
