@@ -3,9 +3,9 @@
     python benchmarks/bilinear_lime.py [--cases 40] [--samples 1000] [--out DIR]
 
 Before: samples weighted by the closeness of their masks. After: by the cosine similarities of their embeddings ([M25] Eq. 19).
-Either with the image's own mean colour in place of dropped patches, as in the paper, or black. Prints a Markdown table: pointing
-(PGA, median PGE), areas under the perturbation curves, and the correlation of predicted with actual similarities under masks.
-A run that was stopped goes on where the same --out is given.
+Either with the image's own mean colour in place of dropped patches, as in the paper, or black. Prints a Markdown table:
+pointing (PGA, median PGE), areas under the perturbation curves, and the correlation of predicted with actual similarities under
+masks. A run that was stopped goes on where the same --out is given.
 """
 
 import argparse
@@ -28,7 +28,12 @@ def settings(samples: int) -> list[tuple[str, ss.Method]]:
             f"{closeness}, {filling}",
             ss.BilinearLime(samples=samples, closeness=closeness, reference=(filling, None)),
         )
-        for closeness, filling in (("masks", "mean"), ("embeddings", "mean"), ("masks", "black"), ("embeddings", "black"))
+        for closeness, filling in (
+            ("masks", "mean"),
+            ("embeddings", "mean"),
+            ("masks", "black"),
+            ("embeddings", "black"),
+        )
     ]
     return [*rows, ("grounded", ss.methods.as_method("grounded"))]
 
