@@ -406,10 +406,14 @@ def test_collages_put_images_where_they_say(model, data, tmp_path):
 
 
 def test_approximation_references_and_sanity(model, data, tmp_path):
-    tables = evaluate("approximation", data, [("small", model)], [OURS], out=tmp_path, limit=2, nodes=(2, 16))
-    table = tables["overall"].set_index(["kind", "quadrature"])
+    quadratures = ("riemann", "gauss-legendre")
+    tables = evaluate(
+        "approximation", data, [("small", model)], [OURS], out=tmp_path, limit=2, nodes=(2, 16), quadratures=quadratures
+    )
+    table = tables["overall"].set_index(["references", "quadrature"])
+    assert len(table) == 8
     assert bool((table[16] < table[2]).all())
-    assert table.loc[("image", "gauss-legendre"), 16] < table.loc[("image", "riemann"), 16]
+    assert table.loc[("black, padding", "gauss-legendre"), 16] < table.loc[("black, padding", "riemann"), 16]
     with pytest.raises(ss.InputError, match="about paths; the method is 'banzhaf'"):
         evaluate("approximation", data, [("small", model)], [("b", BANZHAF[1])], out=tmp_path / "b", limit=1)
     pairs = evaluate("references", data, [("small", model)], [OURS], out=tmp_path, limit=2)["overall"]

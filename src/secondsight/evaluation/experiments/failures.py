@@ -15,10 +15,13 @@ from secondsight.evaluation.experiments.base import Record, groups
 from secondsight.evaluation.experiments.grounding import Grounding
 from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.setting import Setting
-from secondsight.visual.charts import clusters, stacked_counts
+from secondsight.visual.charts import clusters, stacked_shares
 
 FAILED = 0.2
 """Below this PGE a phrase counts as a failure of grounding ([M25] §4.5)."""
+
+FAILURE_LABEL = "share of the failures (PGE < 0.2) by proposed category (their number in brackets)"
+"""The axis of a chart of categories."""
 
 LISTED = 60
 """The number of failures that the report shows."""
@@ -103,12 +106,12 @@ class Failures(Grounding):
         return {"categories": pd.DataFrame(rows), "failures": failures.reset_index(drop=True)}
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
-        """Counts by category, and failures with similar evidence near each other."""
+        """Shares of the categories, and failures with similar evidence near each other."""
         failed = frame[frame.energy < FAILED]
         if not len(failed):
             return {}
         counts = self.tables(frame)["categories"].set_index("setting")[list(self.categories)]
-        figures = {"categories": stacked_counts(counts)}
+        figures = {"categories": stacked_shares(counts, FAILURE_LABEL)}
         evidence = failed[LIKENESS].to_numpy(float)
         if len(evidence) > 2:
             names = failed.words.tolist()
