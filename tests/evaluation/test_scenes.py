@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from secondsight.cli import app
 from secondsight.data import Coco, Scenes, export_coco, open_data
+from secondsight.data.masks import box_of
 from secondsight.data.scenes import captions, compose, world
-from secondsight.data.scenes.dataset import box_of
 from secondsight.support.errors import InputError
 
 

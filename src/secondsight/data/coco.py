@@ -20,6 +20,7 @@ from secondsight.data.grounded import (
     parse_box,
     read_json,
 )
+from secondsight.data.masks import parse_mask
 from secondsight.data.phrases import PhraseFinder, Synonyms, coco_synonyms
 from secondsight.support.errors import InputError
 from secondsight.support.files import brief, reading
@@ -31,7 +32,8 @@ class Coco(GroundedDataset):
     `folder` holds annotations/captions_SPLIT.json and annotations/instances_SPLIT.json, and the images in SPLIT/,
     images/SPLIT/, images/ or `folder` itself; `split`, such as "val2017", can be left out if there is only one. `karpathy`
     is the file dataset_coco.json of Karpathy's splits, of which `part` ("test") is read. `synonyms` maps class names to
-    words; the default is `coco_synonyms()`. A phrase's boxes are all instances of its class; crowds are regions only.
+    words; the default is `coco_synonyms()`. A phrase's boxes are all instances of its class; crowds are regions only. An
+    object whose segmentation cannot be used has no mask.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Coco(GroundedDataset):
     def _regions(self, image_id: int) -> tuple[Region, ...]:
         """The image's objects that have a class and a box."""
         regions = []
+        size = _size(self.images[image_id][1])
         for annotation in self.objects.get(image_id, []):
             category = self.categories.get(annotation.get("category_id", -1), {})
             x, y, width, height = (*annotation.get("bbox", ()), *[0.0] * 4)[:4]
@@ -115,12 +118,19 @@ class Coco(GroundedDataset):
             if box is not None and "name" in category:
                 crowd = bool(annotation.get("iscrowd"))
                 visible = float(annotation.get("visible", 1.0))
-                regions.append(Region(category["name"], box, category.get("supercategory", ""), crowd, visible))
+                mask = parse_mask(annotation.get("segmentation"), size)
+                regions.append(Region(category["name"], box, category.get("supercategory", ""), crowd, visible, mask))
         return tuple(regions)
 
     def _file(self, split: str, name: str) -> Path:
         folders = [self.folder / split, self.folder / "images" / split, self.folder / "images", self.folder]
         return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    """An image's width and height, where its entry says them."""
+    width, height = image.get("width"), image.get("height")
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
 
 
 def _splits(folder: Path, split: str | None, allow_several: bool) -> list[str]:

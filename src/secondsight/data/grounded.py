@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from secondsight.data.masks import Mask
 from secondsight.support.errors import InputError
 from secondsight.support.files import brief, one_line
 
@@ -37,7 +38,7 @@ class Region:
     """An annotated object of an image, whether or not the caption names it.
 
     `group` is its supercategory; `crowd` marks a box around many instances; `visible` is the share of the object that
-    other objects do not cover, where the data set knows it.
+    other objects do not cover, and `mask` its visible pixels, where the data set knows them.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Region:
     group: str = ""
     crowd: bool = False
     visible: float = 1.0
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)

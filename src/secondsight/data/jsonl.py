@@ -18,16 +18,19 @@ from secondsight.data.grounded import (
     existing_folder,
     parse_box,
 )
+from secondsight.data.masks import Mask, MaskFile, mask_to_json, parse_mask
 from secondsight.data.negatives import changed_words
 from secondsight.support.errors import InputError
-from secondsight.support.files import atomic, brief
+from secondsight.support.files import atomic, brief, one_line
 
 
 class Jsonl(GroundedDataset):
     """One JSON object a line: "image" (a path relative to `images` or to the file), "caption", and optionally
 
     "phrases": [{"span": [start, end] or the words, "boxes": [[x0, y0, x1, y1], …], "label": …}],
-    "regions": [{"label": …, "box": […], "group": …, "crowd": false, "visible": 1}] (all objects; default: the phrases'),
+    "regions": [{"label": …, "box": […], "group": …, "crowd": false, "visible": 1, "mask": …}] (all objects; default: the
+    phrases'), whose mask is COCO's {"size": [height, width], "counts": …} or the path of a picture that is not 0 on the
+    object, relative to the file,
     "negatives": [{"caption": …, "span": …, "phrase": …, "kind": …}] or plain captions, "key", and "facts" {name: text}.
     """
 
@@ -39,6 +42,7 @@ class Jsonl(GroundedDataset):
             raise InputError(f"{str(file)!r} does not exist") from None
         except (OSError, UnicodeDecodeError) as problem:
             raise InputError(f"{str(file)!r} cannot be read as text ({brief(problem)})") from None
+        self.folder = path.parent
         self.images = existing_folder(images, "JSONL") if images else path.parent
         super().__init__(path.name)
         self.lines = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -68,7 +72,7 @@ class Jsonl(GroundedDataset):
         if entry.get("regions") is None:
             regions = tuple(Region(phrase.label, box) for phrase in phrases for box in phrase.boxes)
         else:
-            regions = tuple(_region(value) for value in entry["regions"])
+            regions = tuple(_region(value, self.folder) for value in entry["regions"])
         negatives = tuple(_negative(value, caption) for value in entry.get("negatives", []))
         key = str(entry.get("key", number))
         facts = {str(name): str(value) for name, value in dict(entry.get("facts") or {}).items()}
@@ -104,7 +108,7 @@ def _phrase(value: Any, caption: str) -> Phrase:
     return Phrase(span, tuple(box for box in boxes if box is not None), label)
 
 
-def _region(value: Any) -> Region:
+def _region(value: Any, folder: Path) -> Region:
     box = parse_box(value.get("box", ())) if isinstance(value, dict) else None
     if box is None:
         raise EntryError("region without four numbers x0 < x1, y0 < y1")
@@ -112,7 +116,23 @@ def _region(value: Any) -> Region:
     if isinstance(visible, bool) or not isinstance(visible, int | float) or not 0 <= visible <= 1:
         raise EntryError("region whose visible share is not a number in 0 … 1")
     crowd = bool(value.get("crowd", False))
-    return Region(str(value.get("label", "")), box, str(value.get("group", "")), crowd, float(visible))
+    mask = _mask(value.get("mask"), folder)
+    return Region(str(value.get("label", "")), box, str(value.get("group", "")), crowd, float(visible), mask)
+
+
+def _mask(value: Any, folder: Path) -> Mask | None:
+    """Run lengths, or a picture's path relative to `folder`."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        file = folder / value
+        if not file.is_file():
+            raise EntryError(f"missing mask: {one_line(value)}")
+        return MaskFile(file)
+    mask = parse_mask(value, None)
+    if mask is None:
+        raise EntryError("mask that is neither a picture's path nor run lengths that fill its size")
+    return mask
 
 
 def _negative(value: Any, caption: str) -> Negative:
@@ -140,12 +160,14 @@ def _to_json(example: GroundedCaption) -> dict[str, Any]:
         "image": str(example.image),
         "caption": example.caption,
         "phrases": [{"span": p.span, "boxes": p.boxes, "label": p.label} for p in example.phrases],
-        "regions": [
-            {"label": r.label, "box": r.box, "group": r.group, "crowd": r.crowd, "visible": r.visible}
-            for r in example.regions
-        ],
+        "regions": [_region_to_json(region) for region in example.regions],
         "negatives": [
             {"caption": n.caption, "span": n.span, "phrase": n.phrase, "kind": n.kind} for n in example.negatives
         ],
         "facts": dict(example.facts),
     }
+
+
+def _region_to_json(region: Region) -> dict[str, Any]:
+    entry = {name: getattr(region, name) for name in ("label", "box", "group", "crowd", "visible")}
+    return entry if region.mask is None else {**entry, "mask": mask_to_json(region.mask)}

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from secondsight.data.grounded import Box, GroundedCaption, GroundedDataset, Negative, Phrase, Region
+from secondsight.data.grounded import GroundedCaption, GroundedDataset, Negative, Phrase, Region
+from secondsight.data.masks import box_of, mask_of
 from secondsight.data.scenes import compose
 from secondsight.data.scenes.captions import Caption, describe, wrong_captions
 from secondsight.data.scenes.world import STYLES, classes
@@ -90,8 +91,8 @@ class Scenes(GroundedDataset):
             Phrase(span, tuple(boxes[i] for i in noun.objects), noun.name) for noun, span in caption.spans()
         )
         regions = tuple(
-            Region(item.name, box, classes()[item.name].group, visible=share)
-            for item, box, share in zip(scene.objects, boxes, drawing.visible, strict=True)
+            Region(item.name, box, classes()[item.name].group, visible=share, mask=mask_of(mask))
+            for item, box, share, mask in zip(scene.objects, boxes, drawing.visible, drawing.masks, strict=True)
         )
         negatives = tuple(
             Negative(wrong.caption.text(), wrong.span, wrong.replaced, wrong.kind)
@@ -107,12 +108,6 @@ class Scenes(GroundedDataset):
             negatives,
             {"theme": scene.theme, "background": scene.background.kind},
         )
-
-
-def box_of(mask: Bool[np.ndarray, "height width"]) -> Box:
-    """The smallest box around a mask's pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def open_scenes(style_count: str, seed: str | None = None) -> Scenes:
