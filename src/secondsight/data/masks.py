@@ -141,7 +141,7 @@ def parse_mask(segmentation: Any, size: tuple[int, int] | None) -> Mask | None:
     polygons = tuple(polygon for polygon in map(_parse_polygon, segmentation) if polygon is not None)
     # The pixels between two points far away from each other would fill the memory.
     far = 2 * max(size)
-    if not polygons or not _is_size(*size) or any(abs(number) > far for polygon in polygons for number in polygon):
+    if not polygons or not _is_size(*size) or any(max(p) > far or min(p) < -far for p in polygons):
         return None
     return Polygons(size, polygons)
 
@@ -163,7 +163,7 @@ def _parse_polygon(numbers: Any) -> tuple[float, ...] | None:
         polygon = tuple(map(float, numbers))
     except (TypeError, ValueError, OverflowError):
         return None
-    return polygon if len(polygon) >= 6 and len(polygon) % 2 == 0 and all(map(math.isfinite, polygon)) else None
+    return polygon if len(polygon) >= 6 and len(polygon) % 2 == 0 and math.isfinite(sum(polygon)) else None
 
 
 def _parse_run_lengths(segmentation: Mapping[str, Any], size: tuple[int, int] | None) -> RunLengths | None:
