@@ -269,6 +269,8 @@ def data_files() -> dict[str, dict[str, object]]:
         "label": 1,
         "bboxes": {"3": {"bbox": {"x": 1, "y": 2, "w": 5, "h": 5}, "name": "dog"}},
     }
+    aro = {"image_path": "1.jpg", "bbox_x": 1, "bbox_y": 1, "bbox_w": 9, "bbox_h": 9, "relation_name": "on"}
+    aro |= {"true_caption": "a dog on a mat", "false_caption": "a mat on a dog"}
     xml = (
         "<annotation><filename>1.jpg</filename><object><name>7</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax>"
         "<ymax>9</ymax></bndbox></object><object><name>8</name><nobox>1</nobox></object></annotation>"
@@ -289,6 +291,19 @@ def data_files() -> dict[str, dict[str, object]]:
         },
         "hnc": {"hnc.json": {"1": {"captions": {"a": right, "b": wrong}}}},
         "sugarcrepe": {"crepe.json": {"0": {"filename": "1.jpg", "caption": "a dog", "negative_caption": "a cat"}}},
+        "compositional": {
+            "pairs.jsonl": [{"images": ["1.jpg", "2.jpg"], "captions": ["a dog", "a cat"], "tag": "x"}] * 2
+        },
+        "aro": {"aro.json": [aro, {"image": "1.jpg", "caption_options": ["a dog on a mat", "on a dog a mat"]}]},
+        "sugarcrepe++": {
+            "crepe.json": [{"filename": "1.jpg", "caption": "a", "caption2": "b", "negative_caption": "c"}]
+        },
+        "whatsup": {"up.json": [{"image_path": "x/1.jpg", "caption_options": ["on", "under"]}, [1, "a cat", "a dog"]]},
+        "vl-checklist": {"size.json": [["1.jpg", {"POS": ["a dog"], "NEG": ["a cat", "a cow"]}]]},
+        "winoground": {
+            "examples.jsonl": [{"id": 0, "image_0": "1.jpg", "image_1": "2.jpg", "caption_0": "a", "caption_1": "b"}]
+        },
+        "mmvp-vlm": {"Questions.csv": "Question ID,Type,Statement\n1,Color,a dog\n2,Color,a cat\n"},
         "jsonl": {"data.jsonl": [entry, entry]},
         "stsb": {
             "sts.csv": "main\tnews\t2012\t0001\t4.5\tA dog runs.\tA dog is running.\n" * 3,
@@ -329,11 +344,11 @@ def data(rng: random.Random) -> None:
                 "hnc": f"hnc:{folder / 'hnc.json'}#{folder}",
                 "sugarcrepe": f"sugarcrepe:{folder / 'crepe.json'}#{folder}",
                 "jsonl": f"jsonl:{folder / 'data.jsonl'}",
-            }[kind]
+            }.get(kind, f"{kind}:{folder / target}#{folder}")
         )
         for entry in opened:
             assert entry.caption.strip()
-            assert entry.image.is_file()
+            assert isinstance(entry.image, Image.Image) or entry.image.is_file()
             assert all(entry.words(phrase) for phrase in entry.phrases)
             boxes = [box for p in entry.phrases for box in p.boxes] + [r.box for r in entry.regions]
             assert all(math.isfinite(v) for box in boxes for v in box)

@@ -1,6 +1,13 @@
 """Data sets of images, captions and boxes, read from their official files on disk."""
 
 from secondsight.data.coco import Coco
+from secondsight.data.compositional import (
+    Comparison,
+    Comparisons,
+    comparison_of,
+    read_compositional,
+    write_compositional,
+)
 from secondsight.data.flickr30k import Flickr30k
 from secondsight.data.grounded import (
     EntryError,
@@ -24,6 +31,8 @@ from secondsight.data.sugarcrepe import sugarcrepe
 __all__ = [
     "KINDS",
     "Coco",
+    "Comparison",
+    "Comparisons",
     "EntryError",
     "Flickr30k",
     "GroundedCaption",
@@ -39,12 +48,15 @@ __all__ = [
     "Scenes",
     "SentencePair",
     "coco_synonyms",
+    "comparison_of",
     "export_coco",
     "hard_negatives",
     "open_data",
     "open_scenes",
     "photographs",
+    "read_compositional",
     "stsb",
     "sugarcrepe",
+    "write_compositional",
     "write_jsonl",
 ]

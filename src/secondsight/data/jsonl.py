@@ -68,11 +68,11 @@ class Jsonl(GroundedDataset):
             raise EntryError("empty caption")
         image = self.images / entry["image"]
         check_image(image)
-        phrases = tuple(_phrase(value, caption) for value in entry.get("phrases", []))
+        phrases = tuple(parse_phrase(value, caption) for value in entry.get("phrases", []))
         if entry.get("regions") is None:
             regions = tuple(Region(phrase.label, box) for phrase in phrases for box in phrase.boxes)
         else:
-            regions = tuple(_region(value, self.folder) for value in entry["regions"])
+            regions = tuple(parse_region(value, self.folder) for value in entry["regions"])
         negatives = tuple(_negative(value, caption) for value in entry.get("negatives", []))
         key = str(entry.get("key", number))
         facts = {str(name): str(value) for name, value in dict(entry.get("facts") or {}).items()}
@@ -97,7 +97,8 @@ def _span(value: Any, text: str) -> tuple[int, int] | None:
     return start, end
 
 
-def _phrase(value: Any, caption: str) -> Phrase:
+def parse_phrase(value: Any, caption: str) -> Phrase:
+    """A phrase of a caption from its JSON; raises `EntryError` for anything else."""
     span = _span(value.get("span") if isinstance(value, dict) else None, caption)
     if span is None:
         raise EntryError("phrase without a span")
@@ -108,7 +109,8 @@ def _phrase(value: Any, caption: str) -> Phrase:
     return Phrase(span, tuple(box for box in boxes if box is not None), label)
 
 
-def _region(value: Any, folder: Path) -> Region:
+def parse_region(value: Any, folder: Path) -> Region:
+    """A region from its JSON, a mask's file relative to `folder`; raises `EntryError` for anything else."""
     box = parse_box(value.get("box", ())) if isinstance(value, dict) else None
     if box is None:
         raise EntryError("region without four numbers x0 < x1, y0 < y1")
@@ -159,8 +161,8 @@ def _to_json(example: GroundedCaption) -> dict[str, Any]:
         "key": example.key,
         "image": str(example.image),
         "caption": example.caption,
-        "phrases": [{"span": p.span, "boxes": p.boxes, "label": p.label} for p in example.phrases],
-        "regions": [_region_to_json(region) for region in example.regions],
+        "phrases": [phrase_to_json(phrase) for phrase in example.phrases],
+        "regions": [region_to_json(region) for region in example.regions],
         "negatives": [
             {"caption": n.caption, "span": n.span, "phrase": n.phrase, "kind": n.kind} for n in example.negatives
         ],
@@ -168,6 +170,12 @@ def _to_json(example: GroundedCaption) -> dict[str, Any]:
     }
 
 
-def _region_to_json(region: Region) -> dict[str, Any]:
+def phrase_to_json(phrase: Phrase) -> dict[str, Any]:
+    """A phrase as `parse_phrase` reads it."""
+    return {"span": phrase.span, "boxes": phrase.boxes, "label": phrase.label}
+
+
+def region_to_json(region: Region) -> dict[str, Any]:
+    """A region as `parse_region` reads it."""
     entry = {name: getattr(region, name) for name in ("label", "box", "group", "crowd", "visible")}
     return entry if region.mask is None else {**entry, "mask": mask_to_json(region.mask)}

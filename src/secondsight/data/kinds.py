@@ -7,6 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from secondsight.data.coco import Coco
+from secondsight.data.compositional import (
+    aro,
+    mmvp_vlm,
+    open_scene_pairs,
+    read_compositional,
+    sugarcrepe_pp,
+    vl_checklist,
+    whatsup,
+    winoground,
+)
 from secondsight.data.flickr30k import Flickr30k
 from secondsight.data.grounded import GroundedDataset
 from secondsight.data.hnc import Hnc
@@ -24,12 +34,22 @@ class Kind(NamedTuple):
 
 
 KINDS = {
+    "aro": Kind("aro:FILE.json[#IMAGES]: ARO's relations, attributes or word orders", aro),
     "coco": Kind("coco:FOLDER[#SPLIT]: annotations/captions_SPLIT.json, instances_SPLIT.json and the images", Coco),
+    "compositional": Kind("compositional:FILE.jsonl[#IMAGES]: images, captions, which fits", read_compositional),
     "flickr30k": Kind("flickr30k:FOLDER[#SPLIT]: Sentences, Annotations, flickr30k-images", Flickr30k),
     "hnc": Kind("hnc:FILE.json#IMAGES: HNC's captions and the folder of Visual Genome's images", Hnc),
     "jsonl": Kind("jsonl:FILE.jsonl[#IMAGES]: a JSON object a line", Jsonl),
+    "mmvp-vlm": Kind("mmvp-vlm:FOLDER[#IMAGES]: MMVP-VLM's Questions.csv and its folder of images", mmvp_vlm),
+    "scene-pairs": Kind(
+        "scene-pairs:STYLE[/COUNT][#SEED]: two drawn scenes, two captions of the same words", open_scene_pairs
+    ),
     "scenes": Kind("scenes:STYLE[/COUNT][#SEED]: the package's own world; noto, twemoji or fluent", open_scenes),
     "sugarcrepe": Kind("sugarcrepe:FILE.json#IMAGES: SugarCrepe and the folder of COCO's val2017", sugarcrepe),
+    "sugarcrepe++": Kind("sugarcrepe++:FILE.json#IMAGES: SugarCrepe++ and the folder of COCO's val2017", sugarcrepe_pp),
+    "vl-checklist": Kind("vl-checklist:FILE.json#IMAGES: VL-CheckList's file and the images it names", vl_checklist),
+    "whatsup": Kind("whatsup:FILE.json[#IMAGES]: What'sUp's controlled images, COCO-QA or VG-QA", whatsup),
+    "winoground": Kind("winoground:FOLDER[#IMAGES]: Winoground's examples.jsonl and images", winoground),
 }
 """Every kind of data set by its prefix, as in `coco:FOLDER`. A new data set needs one line here."""
 

@@ -100,7 +100,9 @@ def describe(scene: Scene, rng: random.Random, *, every: bool = False, plain: bo
     if opener == "there is " and len(phrases[0].objects) > 1:
         opener = "there are "
     parts: list[Part] = [opener, phrases[0]]
-    relation = "" if plain or len(phrases) < 2 or rng.random() < 0.5 else _relation(scene, phrases[0], phrases[1], rng)
+    relation = (
+        "" if plain or len(phrases) < 2 or rng.random() < 0.5 else clear_relation(scene, phrases[0], phrases[1], rng)
+    )
     rest = phrases[1:]
     if relation:
         parts += [relation, rest[0]]
@@ -116,12 +118,17 @@ def describe(scene: Scene, rng: random.Random, *, every: bool = False, plain: bo
 
 
 def _with_size(scene: Scene, noun: Noun, rng: random.Random) -> Noun:
-    sides = [scene.objects[i].side for i in noun.objects]
-    size = "big" if min(sides) >= BIG else "small" if max(sides) <= SMALL else ""
+    size = size_word(scene, noun)
     return replace(noun, size=size) if size and rng.random() < 0.35 else noun
 
 
-def _relation(scene: Scene, first: Noun, second: Noun, rng: random.Random) -> str:
+def size_word(scene: Scene, noun: Noun) -> str:
+    """The word "big" or "small" where all of a noun's objects are; else empty."""
+    sides = [scene.objects[i].side for i in noun.objects]
+    return "big" if min(sides) >= BIG else "small" if max(sides) <= SMALL else ""
+
+
+def clear_relation(scene: Scene, first: Noun, second: Noun, rng: random.Random) -> str:
     """A relation that clearly holds between two single objects, or nothing."""
     if len(first.objects) > 1 or len(second.objects) > 1:
         return ""
