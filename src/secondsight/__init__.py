@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from secondsight.methods import BilinearLime as BilinearLime
     from secondsight.methods import ChainedJacobian as ChainedJacobian
     from secondsight.methods import CollectionMethod as CollectionMethod
+    from secondsight.methods import GradEclip as GradEclip
     from secondsight.methods import IntegratedJacobian as IntegratedJacobian
     from secondsight.methods import JacobianTimesInput as JacobianTimesInput
     from secondsight.methods import Method as Method
@@ -61,6 +62,7 @@ _NAMES = {
         "BilinearLime",
         "ChainedJacobian",
         "CollectionMethod",
+        "GradEclip",
         "IntegratedJacobian",
         "JacobianTimesInput",
         "Method",

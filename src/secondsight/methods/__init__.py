@@ -7,6 +7,8 @@ from secondsight.methods.base import method_named as method_named
 from secondsight.methods.bilinear_lime import BilinearLime as BilinearLime
 from secondsight.methods.chained_jacobian import ChainedJacobian as ChainedJacobian
 from secondsight.methods.collection import CollectionMethod as CollectionMethod
+from secondsight.methods.first_order import FirstOrder as FirstOrder
+from secondsight.methods.grad_eclip import GradEclip as GradEclip
 from secondsight.methods.integrated_jacobian import IntegratedJacobian as IntegratedJacobian
 from secondsight.methods.jacobian_times_input import JacobianTimesInput as JacobianTimesInput
 from secondsight.methods.occlusion import Occlusion as Occlusion

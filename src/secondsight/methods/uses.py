@@ -10,6 +10,7 @@ USES = {
     "bilinear-lime": "Use this when you compare with published results of LIME for pairs; it is slow and random.",
     "chained-jacobian": "Use this when you want sums that are exact at any layer, without a setting to choose.",
     "collection": "Use this when you audit a whole collection: cheap for images, and words are told apart.",
+    "grad-eclip": "Use this when you compare with Grad-ECLIP: one map for all words from the last attention; nothing adds up.",
     "integrated-jacobian": "Use this when you want the published method, with its accuracy and layers in your hands.",
     "jacobian-times-input": "Use this when you need a quick look, or compare with Grad-CAM; its sums are not exact.",
     "occlusion": "Use this when you want the simplest question answered: what is lost when one part alone is hidden?",

@@ -14,7 +14,7 @@ from secondsight.support.errors import InputError
 from secondsight.visual.colours import SCALES
 from secondsight.visual.details import details
 from secondsight.visual.page_sides import Pictures, side_data, start_of, sum_groups
-from secondsight.visual.sentences import convergence_warning, meanings, special_shares
+from secondsight.visual.sentences import convergence_warning, first_order_note, meanings, special_shares
 from secondsight.visual.template import template
 
 if TYPE_CHECKING:
@@ -135,4 +135,5 @@ def _note(e: Explanation) -> str:
         if outcome is not None and outcome.nodes is not None
     ]
     origin = f"{e.about.get('model', 'model')}, {e.about.get('method', 'method')}"
-    return ". ".join([", ".join([origin, *computations]), *special_shares(e)])
+    lines = [", ".join([origin, *computations]), first_order_note(e), *special_shares(e)]
+    return ". ".join(line for line in lines if line)

@@ -24,6 +24,13 @@ def convergence_warning(e: Interactions) -> str | None:
     )
 
 
+def first_order_note(e: Interactions) -> str | None:
+    """What a reader must know of an explanation by a first-order method; None for others."""
+    if e.about.get("order") != 1:
+        return None
+    return f"First order: one map for all words, which any selection scales. It does not add up to the {e.quantity}"
+
+
 def special_shares(e: Interactions) -> list[str]:
     """How much of the interactions lies where a side has no word or patch, and in a prompt; only shares that matter."""
     modalities = e.left_layout.modality, e.right_layout.modality

@@ -18,7 +18,13 @@ from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.details import Details, axes
 from secondsight.visual.headline import headline
 from secondsight.visual.passages import LONG, Passage, is_long, passages, strongest_passages
-from secondsight.visual.sentences import assignment_summary, convergence_warning, cut_texts, special_shares
+from secondsight.visual.sentences import (
+    assignment_summary,
+    convergence_warning,
+    cut_texts,
+    first_order_note,
+    special_shares,
+)
 
 _BAR = 24
 """Characters of the longest bar."""
@@ -70,7 +76,8 @@ def terminal(
         scored = e.toward_left(picked)
         parts += _texts(e.left_layout, scored, word_scores(e.left_layout, scored), of_side, columns > 0)
     parts.append(_terms_table(e))
-    parts += [Text(f"{line}.") for line in (*special_shares(e), *cut_texts(e))]
+    lines = (first_order_note(e), *special_shares(e), *cut_texts(e))
+    parts += [Text(f"{line}.") for line in lines if line]
     for table in axes(e):
         parts += _titled(table.title, _plain_table(table))
     closest = assignment_summary(e)

@@ -1,0 +1,119 @@
+"""What methods that read attention share: an input after its forward pass, with the attention of every block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from secondsight.algebra.layout import Layout
+from secondsight.encoders.base import EVERY_TOKEN, check_finite
+from secondsight.inputs.prepared import Prepared
+from secondsight.methods.first_order import EncodedInput, FirstOrder
+from secondsight.paths.recorded_attention import Attention, AttentionRecorder
+from secondsight.support.errors import InputError
+from secondsight.support.guard import differentiable
+
+if TYPE_CHECKING:
+    from secondsight.model import Side
+
+_REMEDY = "use a method for any encoder, such as method='grounded'"
+
+
+@dataclass(frozen=True, eq=False)
+class AttentiveInput(EncodedInput):
+    """One input with what its attention was while the host encoded it.
+
+    `attentions` are those of the blocks and of an attention pool, from the front, over the positions of `layout`.
+    """
+
+    attentions: Sequence[Attention]
+
+    @cached_property
+    def pooled_rows(self) -> list[int]:
+        """The rows of the last attention that the embedding is read from: the class or end token, all where it is a mean."""
+        gradient = gradients(self.embedding.double().sum(), [self.attentions[-1].output])[0]
+        rows = list(range(gradient.shape[-2]))
+        if self.attentions[-1].square:
+            rows = rows[: self.layout.size]
+        return [row for row in rows if bool(gradient[..., row, :].any())]
+
+    def rows_of(self, attention: Attention) -> list[int]:
+        """The pooled rows of an attention; all rows of the blocks before an attention pool."""
+        if attention.square and not self.attentions[-1].square:
+            return list(range(self.layout.size))
+        return self.pooled_rows
+
+    def probabilities(self, attention: Attention) -> Tensor:
+        """An attention's probabilities (head, query, key) over the layout's positions."""
+        return self.cut(attention.probabilities, attention)
+
+    def cut(self, values: Tensor, attention: Attention) -> Tensor:
+        """Values of queries and keys (head, query, key), without those behind the layout's last position."""
+        values, size = values.reshape(values.shape[-3:]), self.layout.size
+        return values[:, :size, :size] if attention.square else values[..., :size]
+
+
+class AttentionMethod(FirstOrder[AttentiveInput]):
+    """A first-order method that reads attention; a subclass says how attention becomes a map.
+
+    `whole` says that it needs the attention of every block, not of the last ones only.
+    """
+
+    whole: ClassVar[bool] = True
+
+    def encode(self, side: Side, prepared: Prepared) -> AttentiveInput:
+        """The host's forward pass with its attention recorded; `InputError` for encoders that have none to read."""
+        encoder = side.encoder
+        if encoder.pool == EVERY_TOKEN:
+            raise InputError(
+                f"a late-interaction model has no embedding whose attention {self.name!r} could read: use "
+                "method='last-layer', or model.similarity_map(query, document)"
+            )
+        with differentiable(), AttentionRecorder() as recorder:
+            states = encoder.features(prepared.tensor, encoder.depth - 1)[0]
+        check_finite(encoder, states.embedding.detach(), prepared.tensor)
+        layout = encoder.layout(prepared, encoder.depth - 1, states)
+        attentions = recorder.attentions
+        if self.whole and 0 < len(attentions) < encoder.depth:
+            raise InputError(
+                f"of the {encoder.depth} blocks of this {encoder.kind} encoder only {len(attentions)} show their "
+                f"attention, and {self.name!r} needs that of all: {_REMEDY}, or 'grad-eclip'"
+            )
+        _check(side, layout, attentions if self.whole else attentions[-1:])
+        return AttentiveInput(side, layout, states.embedding, attentions)
+
+
+def gradients(value: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of a number, zero where it does not depend on a tensor; the graph stays, and no weight's `grad` changes.
+
+    Raises `InputError` for a model that overwrites what its gradient needs.
+    """
+    try:
+        parts = torch.autograd.grad(value, list(of), retain_graph=True, allow_unused=True, materialize_grads=True)
+    except RuntimeError as problem:
+        if "inplace operation" not in str(problem):
+            raise
+        raise InputError(f"the model overwrites numbers that its gradient needs: {_REMEDY}") from problem
+    return list(parts)
+
+
+def _check(side: Side, layout: Layout, attentions: Sequence[Attention]) -> None:
+    """`InputError` unless all attentions are over the positions of the layout, and behind these nothing is seen."""
+    kind = side.encoder.kind
+    if not attentions:
+        raise InputError(f"this {kind} encoder has no attention to read: {_REMEDY}")
+    for attention in attentions:
+        shape, size = attention.probabilities.shape, layout.size
+        whole = shape[-1] == size or (attention.square and shape[-1] > size)
+        if (len(shape) == 4 and shape[0] != 1) or not whole:
+            raise InputError(
+                f"the attention {tuple(shape)} of this {kind} encoder is not over its {size} positions, but over windows, "
+                f"groups or other inputs: {_REMEDY}"
+            )
+        if bool(attention.probabilities.detach()[..., :size, size:].any()):
+            raise InputError(f"this {kind} encoder reads positions that have no feature: {_REMEDY}")
