@@ -28,10 +28,10 @@ from secondsight.evaluation.cases import find_cases
 from secondsight.evaluation.experiments.collage import draw_collage
 from secondsight.evaluation.experiments.failures import propose
 from secondsight.evaluation.experiments.masking import (
+    explained_game,
     input_games,
     order_masks,
     player_values,
-    predicted_similarities,
 )
 from secondsight.evaluation.experiments.sanity import shuffle_weights
 from secondsight.evaluation.journal import Journal
@@ -258,7 +258,7 @@ def test_all_masks_of_a_fit_on_all_masks_are_predicted_as_the_fit_does(model, da
     e = setting.explain(example)[0]
     sides = input_games(setting, example, 0)
     masks = [torch.rand(5, g.players, generator=torch.Generator().manual_seed(3)) < 0.5 for g in sides]
-    predicted = predicted_similarities(e, sides, tuple(masks))
+    predicted = explained_game(e, sides).similarities(tuple(masks))
     for row in range(5):
         s = [
             i
@@ -274,7 +274,7 @@ def test_all_masks_of_a_fit_on_all_masks_are_predicted_as_the_fit_does(model, da
         assert float(predicted[row]) == pytest.approx(total, abs=1e-9)
     # With everything there it is the four terms' sum.
     whole = [torch.ones(1, g.players, dtype=torch.bool) for g in sides]
-    assert float(predicted_similarities(e, sides, tuple(whole))) == pytest.approx(e.terms.total, abs=1e-6)
+    assert float(explained_game(e, sides).similarities(tuple(whole))) == pytest.approx(e.terms.total, abs=1e-6)
 
 
 def test_faithful_methods_have_higher_faithfulness(model, data, tmp_path):
@@ -330,7 +330,7 @@ def test_fine_cells_are_masked_with_the_player_that_they_lie_in(model, data):
     )
     e = left @ right
     masks = [torch.rand(4, g.players, generator=rng) < 0.5 for g in sides]
-    predicted = predicted_similarities(e, sides, tuple(masks))
+    predicted = explained_game(e, sides).similarities(tuple(masks))
     boxes, cells = coarse.cell_boxes().tolist(), dict(zip(coarse.visible, range(len(coarse.visible)), strict=True))
     order = coarse.view(torch.arange(coarse.size).double()).long().flatten().tolist()
     player = []
@@ -346,7 +346,7 @@ def test_fine_cells_are_masked_with_the_player_that_they_lie_in(model, data):
         assert float(predicted[row]) == pytest.approx(total, abs=1e-9)
     odd = dataclasses.replace(left, factor=left.vectors[:10], layout=GridLayout(10, {0: "class"}, (3, 3), (9, 9)))
     with pytest.raises(ss.InputError, match="cannot be masked as those"):
-        predicted_similarities(odd @ right, sides, tuple(masks))
+        explained_game(odd @ right, sides).similarities(tuple(masks))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from secondsight.evaluation import EXPERIMENTS, evaluate
 from secondsight.evaluation.experiments.sanity import shuffle_weights
 from secondsight.evaluation.setting import settings
 
-BY_EMBEDDINGS = {"approximation", "edits", "faithfulness", "perturbation"}
+BY_EMBEDDINGS = {"approximation", "edits", "faithfulness", "joint-perturbation", "perturbation"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model does not know")
 

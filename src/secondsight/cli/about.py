@@ -20,6 +20,7 @@ USES = {
     "failures": "Use this when you want to see where your model goes wrong: its worst cases, to look at and sort.",
     "faithfulness": "Use this when you ask if an explanation is true to the model: does it predict what hiding parts does?",
     "hard-negatives": "Use this when you want to know what one wrong word in a caption changes, and where.",
+    "joint-perturbation": "Use this when image and text should be judged in one ranking: are the best parts of both kept last?",
     "perturbation": "Use this when you ask if the strongest parts matter most: they are taken away, or put in, step by step.",
     "pointing": "Use this when you have boxes of objects: does a word's map point at its object? The usual first test.",
     "references": "Use this when you doubt what stands for an empty photograph or caption: how much do maps depend on it?",

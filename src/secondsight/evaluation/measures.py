@@ -122,6 +122,25 @@ def rank_correlation(a: Any, b: Any) -> float:
     return correlation(*(stats.rankdata(np.asarray(v, dtype=np.float64).ravel()) for v in (a, b)))
 
 
+def kendall_correlation(a: Any, b: Any) -> float:
+    """Kendall's τ-b, by pairs that both order alike; NaN where either is constant."""
+    return float(stats.kendalltau(*(np.asarray(v, dtype=np.float64).ravel() for v in (a, b))).statistic)
+
+
+def r_squared(predicted: Any, actual: Any, weights: Any = None) -> float:
+    """1 − Σ w (actual − predicted)² / Σ w (actual − their mean)²: the share of the variance that the predictions explain.
+
+    Predictions count as they are, without fitting a slope or an offset: 1 where all are right, 0 for predicting the mean, and
+    below it without a limit. `weights`, one for each value, are equal by default. NaN where all actual values are equal.
+    """
+    p, a = (np.asarray(v, dtype=np.float64).ravel() for v in (predicted, actual))
+    w = np.ones_like(a) if weights is None else np.asarray(weights, dtype=np.float64).ravel()
+    if not a.shape == p.shape == w.shape or len(a) < 2:
+        raise InputError("R² needs sequences of the same length, at least 2")
+    spread = (w * (a - (w * a).sum() / w.sum()) ** 2).sum()
+    return float(1 - (w * (a - p) ** 2).sum() / spread) if spread > 0 else float("nan")
+
+
 def clip_box(box: Box, frame: Box) -> tuple[float, float, float, float] | None:
     """The part of a box inside a frame; None if there is none."""
     x0, y0 = max(float(box[0]), float(frame[0])), max(float(box[1]), float(frame[1]))

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from secondsight.support.errors import InputError
+
 
 def bernoulli_masks(players: int, count: int, p: float, seed: int) -> Bool[Tensor, "mask player"]:
     """`count` subsets in which every player is present with probability `p`, in antithetic pairs.
@@ -20,6 +22,23 @@ def bernoulli_masks(players: int, count: int, p: float, seed: int) -> Bool[Tenso
     generator = torch.Generator().manual_seed(seed)
     u = torch.rand(math.ceil(count / 2), players, generator=generator, dtype=torch.float64)
     return torch.stack([u < p, u > 1 - p], dim=1).flatten(0, 1)[:count]
+
+
+def shapley_masks(players: int, count: int, seed: int) -> Bool[Tensor, "mask player"]:
+    """`count` subsets drawn by the Shapley kernel, each followed by its complement, which is as likely.
+
+    A subset has k of the players with a chance in proportion to 1 / (k (players − k)), and all subsets of a size are alike. The
+    empty and the full set, whose weight is infinite, are left out. Raises `InputError` for fewer than two players.
+    """
+    if players < 2:
+        raise InputError(f"the Shapley kernel needs two players or more, not {players}")
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.arange(1, players, dtype=torch.float64)
+    pairs = math.ceil(count / 2)
+    drawn = 1 + torch.multinomial(1 / (sizes * (players - sizes)), pairs, replacement=True, generator=generator)
+    ranks = torch.rand(pairs, players, generator=generator, dtype=torch.float64).argsort(1).argsort(1)
+    masks = ranks < drawn[:, None]
+    return torch.stack([masks, ~masks], dim=1).flatten(0, 1)[:count]
 
 
 def all_masks(players: int) -> Bool[Tensor, "mask player"]:

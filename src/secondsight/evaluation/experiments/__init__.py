@@ -10,6 +10,7 @@ from secondsight.evaluation.experiments.edits import Edits
 from secondsight.evaluation.experiments.failures import Failures
 from secondsight.evaluation.experiments.faithfulness import Faithfulness
 from secondsight.evaluation.experiments.hard_negatives import HardNegatives
+from secondsight.evaluation.experiments.joint_perturbation import JointPerturbation
 from secondsight.evaluation.experiments.perturbation import Perturbation
 from secondsight.evaluation.experiments.pointing import Pointing
 from secondsight.evaluation.experiments.references import References
@@ -27,6 +28,7 @@ __all__ = [
     "Failures",
     "Faithfulness",
     "HardNegatives",
+    "JointPerturbation",
     "Perturbation",
     "Pointing",
     "Record",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -92,14 +92,45 @@ def order_masks(values: Float[Tensor, " player"], shares: list[float], *, insert
     return masks if insert else ~masks
 
 
-def predicted_similarities(
-    e: Interactions, games: tuple[Game, Game], masks: tuple[Tensor, Tensor]
-) -> Float[Tensor, " mask"]:
-    """The similarity under pairs of masks according to the explanation: base + Σ left + Σ right + ΣΣ interactions."""
-    left = present_features(e.left_layout, games[0], masks[0])
-    right = present_features(e.right_layout, games[1], masks[1])
-    effects = left @ e.left_effects.double() + right @ e.right_effects.double()
-    return e.base + effects + ((left @ e.matrix.double()) * right).sum(-1)
+def actual_similarities(games: tuple[Game, Game], masks: tuple[Tensor, Tensor]) -> Float[Tensor, " mask"]:
+    """The similarity under pairs of masks, from embeddings of the masked inputs; equal masks of a side are encoded once."""
+    sides = []
+    for game, mask in zip(games, masks, strict=True):
+        distinct, places = torch.unique(mask, dim=0, return_inverse=True)
+        sides.append(game.values(distinct)[places])
+    return (sides[0] * sides[1]).sum(-1)
+
+
+@dataclass(frozen=True)
+class ExplainedGame:
+    """An explanation as a game of both inputs' players: base + Σ_S left + Σ_T right + Σ_S×T matrix, in double precision."""
+
+    base: float
+    left: Float[Tensor, " left"]
+    right: Float[Tensor, " right"]
+    matrix: Float[Tensor, "left right"]
+
+    def similarities(self, masks: tuple[Tensor, Tensor]) -> Float[Tensor, " mask"]:
+        """The similarity under pairs of masks according to the explanation."""
+        left, right = (mask.double() for mask in masks)
+        return self.base + left @ self.left + right @ self.right + ((left @ self.matrix) * right).sum(-1)
+
+
+def explained_game(e: Interactions, games: tuple[Game, Game]) -> ExplainedGame:
+    """The explanation in terms of the games' players; features that no player owns are always present."""
+    sides = []
+    for layout, game in zip((e.left_layout, e.right_layout), games, strict=True):
+        always = present_features(layout, game, torch.zeros(1, game.players, dtype=torch.bool))
+        with_player = present_features(layout, game, torch.eye(game.players, dtype=torch.bool))
+        sides.append((always[0], with_player - always))
+    (left_always, left_owned), (right_always, right_owned) = sides
+    left, right, matrix = e.left_effects.double(), e.right_effects.double(), e.matrix.double()
+    return ExplainedGame(
+        base=e.base + float(left_always @ left + right_always @ right + left_always @ matrix @ right_always),
+        left=left_owned @ (left + matrix @ right_always),
+        right=right_owned @ (right + left_always @ matrix),
+        matrix=left_owned @ matrix @ right_owned.T,
+    )
 
 
 def present_features(layout: Layout, game: Game, mask: Bool[Tensor, "mask player"]) -> Float[Tensor, "mask feature"]:
