@@ -25,6 +25,7 @@ STAND_INS = {
     "--data photos.jsonl": "--data photos.jsonl --limit 1",
     "--n 1000": "--n 4",
     "noto/200": "noto/5",
+    "noto/20 ": "noto/2 ",
     "twemoji/8#": "twemoji/5#",
     "budget=128": "budget=48",
     "/data/coco": "coco",
