@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from secondsight.algebra.layout import GridLayout
 from secondsight.data.grounded import Box, GroundedCaption, Phrase
+from secondsight.data.masks import Mask
 from secondsight.evaluation import measures
 
 
@@ -14,12 +15,13 @@ from secondsight.evaluation import measures
 class Case:
     """A phrase with one box: the part of the box that the model sees, and the share of the visible image it fills.
 
-    `share` is the chance level of pointing.
+    `share` is the chance level of pointing; `mask` has the object's pixels, where the data set knows them.
     """
 
     phrase: Phrase
     box: Box
     share: float
+    mask: Mask | None = None
 
 
 def find_cases(example: GroundedCaption, layout: GridLayout) -> tuple[list[Case], Counter[str]]:
@@ -44,5 +46,6 @@ def find_cases(example: GroundedCaption, layout: GridLayout) -> tuple[list[Case]
         elif len(instances) == 1 and any(case.phrase.label == phrase.label for case in cases):
             skipped["named again"] += 1
         else:
-            cases.append(Case(phrase, box, measures.area(box) / measures.area(layout.frame)))
+            mask = instances[0].mask if instances else None
+            cases.append(Case(phrase, box, measures.area(box) / measures.area(layout.frame), mask))
     return cases, skipped

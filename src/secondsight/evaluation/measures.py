@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,19 +74,27 @@ def pointing(
 
     The highest value need not be positive.
     """
-    values, within = inside(map_, boxes, size, frame, rule)
-    top = values == values.max()
-    return float(within[top].mean())
+    return share_of_highest(*inside(map_, boxes, size, frame, rule))
 
 
 def energy(
     map_: Any, boxes: Sequence[Box], size: tuple[int, int], frame: Box | None = None, rule: str = "pixel"
 ) -> float:
     """Positive attribution in the boxes over positive attribution everywhere (PGE), 0 … 1; 0 where none is positive."""
-    values, within = inside(map_, boxes, size, frame, rule)
-    positive = np.clip(values, 0, None)
+    return share_of_positive(*inside(map_, boxes, size, frame, rule))
+
+
+def share_of_highest(values: Any, within: Any) -> float:
+    """Whether the highest of the values lies within; of several equal ones the share that does."""
+    values, within = np.asarray(values), np.asarray(within)
+    return float(within[values == values.max()].mean())
+
+
+def share_of_positive(values: Any, within: Any) -> float:
+    """Positive values within over positive values everywhere, 0 … 1; 0 where none is positive."""
+    positive = np.clip(np.asarray(values), 0, None)
     total = positive.sum()
-    return float(positive[within].sum() / total) if total > 0 else 0.0
+    return float(positive[np.asarray(within)].sum() / total) if total > 0 else 0.0
 
 
 def signed_share(
@@ -96,6 +104,98 @@ def signed_share(
     values, within = inside(map_, boxes, size, frame, rule)
     total = np.abs(values).sum()
     return float(values[within].sum() / total) if total > 0 else 0.0
+
+
+def pixels_of(map_: Any, mask: Any, valid: Any = None, frame: Box | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The map's values at the pixels that count, and whether the object has each: two vectors for the measures of masks.
+
+    `mask` (height, width) says which pixels the object has, `valid` which are annotated (all by default), and `frame` which
+    part of the image the map covers. A pixel counts if it is annotated and its centre lies in the frame. The map is
+    upsampled bilinearly to the image. Raises `InputError` unless some pixels count and `valid` has the mask's shape.
+    """
+    within = np.asarray(mask, dtype=bool)
+    if within.ndim != 2:
+        raise InputError(f"a mask needs rows and columns; this one has the shape {within.shape}")
+    height, width = within.shape
+    whole = (0, 0, width, height)
+    values, counted = inside(map_, [frame or whole], (width, height), frame)
+    if valid is not None:
+        if np.shape(valid) != within.shape:
+            raise InputError(
+                f"valid has the shape {np.shape(valid)}, and the mask {within.shape}: they must be the same"
+            )
+        counted = counted & np.asarray(valid, dtype=bool)
+    if not counted.any():
+        raise InputError("no annotated pixel of the mask lies in the map's frame")
+    return values[counted], within[counted]
+
+
+class Agreement(NamedTuple):
+    """Numbers of pixels of a map above a threshold and of an object: in both, in the map only, the object only, neither."""
+
+    both: int
+    map_only: int
+    object_only: int
+    neither: int
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union of map and object, 0 … 1."""
+        union = self.both + self.map_only + self.object_only
+        return self.both / union if union else 0.0
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of object's and background's intersection over union, 0 … 1; one that neither has is left out."""
+        wrong = self.map_only + self.object_only
+        return float(np.mean([right / (right + wrong) for right in (self.both, self.neither) if right + wrong]))
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of pixels on which map and object agree, 0 … 1."""
+        return (self.both + self.neither) / sum(self)
+
+
+def agreement(values: Any, within: Any, threshold: float | str = 0.5) -> Agreement:
+    """How a map agrees with an object if values above a threshold are taken as the object's.
+
+    Values are scaled to 0 … 1 first. The threshold is a number, usually 0.5, or "mean" for their mean, as in the published
+    code of Chefer et al. (2021), "Transformer Interpretability Beyond Attention Visualization". Equal values are all
+    background. Over a data set they add up the four numbers and take mean IoU and pixel accuracy of the sums.
+    """
+    scaled, within = _scaled(values), np.asarray(within, dtype=bool)
+    level = scaled.mean() if threshold == "mean" else float(threshold)
+    above = scaled > level
+    counts = (above & within, above & ~within, ~above & within, ~above & ~within)
+    return Agreement(*(int(count.sum()) for count in counts))
+
+
+def average_precision(values: Any, within: Any, *, both_classes: bool = False) -> float:
+    """Average precision of the pixels as a ranking of the object's, which needs no threshold, 0 … 1.
+
+    Σ (recallₙ − recallₙ₋₁) precisionₙ over the distinct values from the highest on, as scikit-learn's. With `both_classes`
+    the background's pixels are ranked by one minus the scaled values in the same list, as in the published code of Chefer et
+    al. (2021). NaN without a pixel of the object. The chance level is the object's share of the pixels, or one half.
+    """
+    scores, labels = np.asarray(values, dtype=np.float64).ravel(), np.asarray(within, dtype=bool).ravel()
+    if both_classes:
+        scaled = _scaled(scores)
+        scores, labels = np.concatenate([scaled, 1 - scaled]), np.concatenate([labels, ~labels])
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(labels[order])
+    # Equal values are not ranked among themselves: only the last of them counts.
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    if not len(hits) or not hits[-1]:
+        return float("nan")
+    precision, gained = hits[last] / (last + 1), np.diff(hits[last], prepend=0)
+    return float((precision * gained).sum() / hits[-1])
+
+
+def _scaled(values: Any) -> np.ndarray:
+    """Values scaled to 0 … 1; equal ones are 0."""
+    x = np.asarray(values, dtype=np.float64)
+    low, high = x.min(), x.max()
+    return (x - low) / (high - low) if high > low else np.zeros_like(x)
 
 
 def curve_area(similarities: Sequence[float], shares: Sequence[float] | None = None) -> float:

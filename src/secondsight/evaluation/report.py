@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from secondsight.data.grounded import Box
 from secondsight.evaluation.experiments.base import Record
@@ -66,7 +66,8 @@ class Results(dict[str, pd.DataFrame]):
             picture = thumbnail(self._run, record)
             if picture is not None:
                 energy = f"PGE {record['energy']:.2f}" if "energy" in record else ""
-                parts = [str(record.get("words", "")), energy, str(record.get("category") or "")]
+                facts = record.get("facts", energy)
+                parts = [str(record.get("words", "")), facts, str(record.get("category") or "")]
                 pictures.append((picture, ", ".join(part for part in parts if part)))
         return charts.gallery(pictures)
 
@@ -122,6 +123,7 @@ def _report_page(run: Run, tables: Mapping[str, pd.DataFrame], drawings: Mapping
         title=run.experiment.name,
         about=" ".join(" ".join(about).split()),
         facts=f"{run.data.summary()}. {captions} captions looked at. {options}.",
+        outline="contour" if run.experiment.contours else "box",
         settings={setting.label: json.dumps(setting.spec) for setting in run.settings},
         problems=dict(list(run.problems.items())[:LISTED_PROBLEMS]),
         problem_count=len(run.problems),
@@ -140,18 +142,19 @@ def _card(run: Run, record: Record) -> dict[str, Any] | None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     caption, (start, end) = run.examples[record["key"]].caption, record["span"]
+    facts = record.get("facts") or f"PGE {record['energy']:.2f}, {'hit' if record['hit'] else 'miss'}"
     return {
         "source": base64.b64encode(buffer.getvalue()).decode(),
         "alt": f"attribution of {record['words']!r}",
         "caption": (caption[:start], caption[start:end], caption[end:]),
-        "facts": f"PGE {record['energy']:.2f}, {'hit' if record['hit'] else 'miss'}, {record['setting']}",
+        "facts": f"{facts}, {record['setting']}",
         "case": json.dumps([record["setting"], record["key"], record["words"]]),
         "category": record.get("category"),
     }
 
 
 def thumbnail(run: Run, record: Record) -> Image.Image | None:
-    """The record's map over its image, with the object's box; None if the input is not at hand."""
+    """The record's map over its image, with the object's box or contour; None if the input is not at hand."""
     example = run.examples.get(record["key"])
     setting = next((setting for setting in run.settings if setting.label == record["setting"]), None)
     if example is None or setting is None:
@@ -162,7 +165,11 @@ def thumbnail(run: Run, record: Record) -> Image.Image | None:
         heat = image_layout(e.left_layout).heatmap(e.toward_left(selection)).double().numpy()
     except InputError:
         return None
-    return small_picture(open_image(example.image), heat, [record["box"]])
+    photo = open_image(example.image)
+    if not run.experiment.contours:
+        return small_picture(photo, heat, [record["box"]])
+    masks = [r.mask.array() for r in example.regions if r.label == record["label"] and r.mask is not None]
+    return small_picture(photo, heat, masks=masks)
 
 
 def small_picture(
@@ -171,10 +178,11 @@ def small_picture(
     boxes: Sequence[Box | list[float]] = (),
     width: int = THUMBNAIL,
     others: Sequence[Box | list[float]] = (),
+    masks: Sequence[np.ndarray] = (),
 ) -> Image.Image:
     """A photograph `width` pixels wide, under the colours of a map of its size if there is one, with boxes on it.
 
-    Those of `others` are orange.
+    Those of `others` are orange. Of `masks`, which have the photograph's size, the contours are drawn.
     """
     image = photo if heat is None else Image.fromarray(map_over_photo(photo, heat))
     scale = width / image.width
@@ -183,6 +191,8 @@ def small_picture(
         _draw_box(image, box, scale, (255, 150, 0))
     for box in boxes:
         _draw_box(image, box, scale)
+    for mask in masks:
+        _draw_contour(image, mask)
     return image
 
 
@@ -193,6 +203,16 @@ def _draw_box(
     draw = ImageDraw.Draw(image)
     draw.rectangle(corners, outline=colour, width=4)
     draw.rectangle(corners, outline=(0, 0, 0), width=2)
+
+
+def _draw_contour(image: Image.Image, mask: np.ndarray) -> None:
+    """A black line in a white one along the mask's edge, of the same widths as a box's."""
+    shape = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).resize(image.size).point(lambda v: 255 * (v > 127))
+    for size, colour in ((5, (255, 255, 255)), (3, (0, 0, 0))):
+        line = ImageChops.difference(
+            shape.filter(ImageFilter.MaxFilter(size)), shape.filter(ImageFilter.MinFilter(size))
+        )
+        image.paste(colour, mask=line)
 
 
 def parquet(frame: pd.DataFrame) -> bytes:

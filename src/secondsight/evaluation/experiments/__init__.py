@@ -15,6 +15,7 @@ from secondsight.evaluation.experiments.perturbation import Perturbation
 from secondsight.evaluation.experiments.pointing import Pointing
 from secondsight.evaluation.experiments.references import References
 from secondsight.evaluation.experiments.sanity import Sanity
+from secondsight.evaluation.experiments.segmentation import Segmentation
 
 __all__ = [
     "EXPERIMENTS",
@@ -34,4 +35,5 @@ __all__ = [
     "Record",
     "References",
     "Sanity",
+    "Segmentation",
 ]

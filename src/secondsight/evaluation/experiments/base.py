@@ -30,13 +30,15 @@ class Experiment(ABC):
     A subclass with a `name` is listed in `EXPERIMENTS` once it is defined. The records of a caption depend only on the
     caption, the setting and the experiment's options, so that a run can be stopped and resumed anywhere. With
     `categories`, the report lets a person choose one of them for each case of the gallery. `by_embeddings` says that it
-    multiplies embeddings of changed inputs, which late interaction has none of.
+    multiplies embeddings of changed inputs, which late interaction has none of. With `contours` the gallery shows objects'
+    contours in place of their boxes.
     """
 
     name: ClassVar[str]
     categories: ClassVar[tuple[str, ...]] = ()
     min_settings: ClassVar[int] = 1
     by_embeddings: ClassVar[bool] = False
+    contours: ClassVar[bool] = False
 
     def __init__(self, *, rule: str = "pixel", seed: int = 0, **options: Any) -> None:
         one_of("rule", rule, RULES)
@@ -78,7 +80,7 @@ class Experiment(ABC):
         return {}
 
     def gallery(self, frame: pd.DataFrame) -> list[Record]:
-        """Records whose maps the report shows: they need a "span", a "box", "words" and an "energy"."""
+        """Records whose maps the report shows: they need a "span", a "box", "words" and an "energy", or "facts" to show."""
         return []
 
 

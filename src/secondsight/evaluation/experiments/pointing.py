@@ -81,14 +81,7 @@ class Pointing(Grounding):
 
     def orders(self, cases: pd.DataFrame) -> pd.DataFrame:
         """Whether one setting's PGE is almost stochastically larger than another's, for every pair."""
-        rows = []
-        for a, b in permutations(cases.setting.unique(), 2):
-            scores = common_cases(cases, a, b)
-            if len(scores) > 1:
-                epsilon = almost_stochastic_order(scores[a], scores[b], confidence=CONFIDENCE, seed=self.seed)
-                row = {"PGE of": a, "above that of": b, "cases": len(scores), "epsilon": epsilon}
-                rows.append({**row, f"at {EPSILON}": epsilon <= EPSILON})
-        return pd.DataFrame(rows)
+        return stochastic_orders(cases, "energy", "PGE", self.seed)
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Cumulative distributions of PGE, and bars of the classes."""
@@ -102,17 +95,37 @@ class Pointing(Grounding):
 
     def gallery(self, frame: pd.DataFrame) -> list[Record]:
         """The best, the quartiles and the worst of each setting."""
-        records = []
-        for _, group in groups(of_kind(frame, "case"), "setting"):
-            ordered = group.sort_values(["energy", "key", "words"])
-            n = len(ordered)
-            places = sorted({n - 1, 3 * n // 4, n // 2, n // 4, 0} & set(range(n)), reverse=True)
-            records += [ordered.iloc[i].to_dict() for i in places]
-        return records
+        return quartile_cases(of_kind(frame, "case"), "energy")
 
 
-def common_cases(cases: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
-    """PGE of two settings on the cases that both judged."""
+def stochastic_orders(cases: pd.DataFrame, measure: str, name: str, seed: int) -> pd.DataFrame:
+    """Whether one setting's values of a measure are almost stochastically larger than another's, for every pair.
+
+    `measure` is a column of `cases` and `name` what the table calls it.
+    """
+    rows = []
+    for a, b in permutations(cases.setting.unique(), 2):
+        scores = common_cases(cases, a, b, measure)
+        if len(scores) > 1:
+            epsilon = almost_stochastic_order(scores[a], scores[b], confidence=CONFIDENCE, seed=seed)
+            row = {f"{name} of": a, "above that of": b, "cases": len(scores), "epsilon": epsilon}
+            rows.append({**row, f"at {EPSILON}": epsilon <= EPSILON})
+    return pd.DataFrame(rows)
+
+
+def quartile_cases(cases: pd.DataFrame, measure: str) -> list[Record]:
+    """The cases of each setting with the best, the worst and the quartiles of a measure."""
+    records: list[Record] = []
+    for _, group in groups(cases, "setting"):
+        ordered = group.sort_values([measure, "key", "words"])
+        n = len(ordered)
+        places = sorted({n - 1, 3 * n // 4, n // 2, n // 4, 0} & set(range(n)), reverse=True)
+        records += [ordered.iloc[i].to_dict() for i in places]
+    return records
+
+
+def common_cases(cases: pd.DataFrame, a: str, b: str, measure: str = "energy") -> pd.DataFrame:
+    """A measure of two settings on the cases that both judged."""
     with_names = cases.assign(case=cases["key"] + cases["words"] + cases["span"].astype(str))
-    table = with_names.pivot_table(index="case", columns="setting", values="energy", aggfunc="first", sort=False)
+    table = with_names.pivot_table(index="case", columns="setting", values=measure, aggfunc="first", sort=False)
     return table[[a, b]].dropna()
