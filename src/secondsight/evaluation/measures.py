@@ -241,6 +241,47 @@ def r_squared(predicted: Any, actual: Any, weights: Any = None) -> float:
     return float(1 - (w * (a - p) ** 2).sum() / spread) if spread > 0 else float("nan")
 
 
+def sparseness(map_: Any) -> float:
+    """The Gini index of the absolute attributions, 0 (all equal) … 1 − 1/n (one of n has everything); 0 of a zero map.
+
+    Source: Chalasani et al. 2020, after Hurley and Rickard 2009. Maps of other numbers of cells are not quite comparable.
+    """
+    sizes = np.sort(np.abs(_finite(map_)))
+    total, n = sizes.sum(), len(sizes)
+    return float(1 - 2 * (sizes / total) @ (n - np.arange(1, n + 1) + 0.5) / n) if total > 0 else 0.0
+
+
+def complexity(map_: Any) -> float:
+    """The entropy of the shares of the absolute attributions, in nats: 0 (one cell) … ln n (all equal); NaN of a zero map.
+
+    Source: Bhatt et al. 2020.
+    """
+    sizes = np.abs(_finite(map_))
+    shares = sizes[sizes > 0] / sizes.sum() if sizes.any() else np.full(1, np.nan)
+    return float(-(shares * np.log(shares)).sum())
+
+
+def max_sensitivity(map_: Any, changed: Sequence[Any]) -> float:
+    """The largest relative change of a map, max ‖changed − map‖ / ‖map‖, over maps of slightly changed inputs.
+
+    NaN of a zero map. Source: Yeh et al. 2019, relative to the map so that methods of any scale compare.
+    """
+    before = _finite(map_)
+    differences = [_finite(values) for values in changed]
+    if not differences or any(len(values) != len(before) for values in differences):
+        raise InputError("max-sensitivity needs at least one changed map, each of the map's own size")
+    size = np.linalg.norm(before)
+    return float(max(np.linalg.norm(values - before) for values in differences) / size) if size > 0 else float("nan")
+
+
+def _finite(map_: Any) -> np.ndarray:
+    """A map's values in a row; `InputError` for none, or for NaN or infinity."""
+    values = np.asarray(map_, dtype=np.float64).ravel()
+    if not len(values) or not np.isfinite(values).all():
+        raise InputError("a map needs at least one value, and only finite ones")
+    return values
+
+
 def clip_box(box: Box, frame: Box) -> tuple[float, float, float, float] | None:
     """The part of a box inside a frame; None if there is none."""
     x0, y0 = max(float(box[0]), float(frame[0])), max(float(box[1]), float(frame[1]))

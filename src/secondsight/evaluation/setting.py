@@ -96,6 +96,16 @@ class Setting:
             return e, span
         return self.explain(example, [example.caption[span[0] : span[1]]])[0], None
 
+    def explain_changed(
+        self, example: GroundedCaption, image: Prepared, spans: Sequence[Span]
+    ) -> list[tuple[Interactions, Span | None]]:
+        """`explain_span` of several spans with a changed image in the place of the example's; nothing is stored."""
+        if not self.phrases_alone:
+            e = self.model.interactions(self.method, image, [self.text(example.caption)])[0]
+            return [(e, span) for span in spans]
+        phrases = [self.text(example.caption[start:end]) for start, end in spans]
+        return [(e, None) for e in self.model.interactions(self.method, image, phrases)]
+
     def _interactions(self, example: GroundedCaption, texts: list[Prepared]) -> list[Interactions]:
         """Interactions with the captions; the last image's contributions are kept for its further captions."""
         left, right = self.model.left, self.model.right

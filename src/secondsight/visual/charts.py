@@ -48,15 +48,19 @@ __all__ = [
 
 @with_style
 def distributions(
-    series: Mapping[Any, Any], label: str, low: float = 0.0, dashes: Mapping[str, str] | None = None
+    series: Mapping[Any, Any],
+    label: str,
+    low: float = 0.0,
+    dashes: Mapping[str, str] | None = None,
+    high: float = 1.0,
 ) -> Figure:
-    """The cumulative distribution of every series: the share of cases at or below each value."""
+    """The cumulative distribution of every series: the share of cases at or below each value, from `low` to `high`."""
     figure, axes = axes_of()
     for (name, values), (colour, dash) in zip(series.items(), strokes(series, dashes), strict=True):
         x = np.sort(np.asarray(values, float))
-        axes.step([low, *x, 1.0], [0.0, *(np.arange(1, len(x) + 1) / len(x)), 1.0], where="post", color=colour,
+        axes.step([low, *x, high], [0.0, *(np.arange(1, len(x) + 1) / len(x)), 1.0], where="post", color=colour,
                   linestyle=dash, label=f"{series_name(name)} (median {np.median(x):.2f}, n = {len(x)})")  # fmt: skip
-    axes.set(xlabel=label, ylabel="share of cases at or below", xlim=(low, 1), ylim=(0, 1))
+    axes.set(xlabel=label, ylabel="share of cases at or below", xlim=(low, high), ylim=(0, 1))
     add_legend(axes)
     return figure
 

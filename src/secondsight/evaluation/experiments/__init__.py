@@ -16,6 +16,7 @@ from secondsight.evaluation.experiments.pointing import Pointing
 from secondsight.evaluation.experiments.references import References
 from secondsight.evaluation.experiments.sanity import Sanity
 from secondsight.evaluation.experiments.segmentation import Segmentation
+from secondsight.evaluation.experiments.sensitivity import Sensitivity
 
 __all__ = [
     "EXPERIMENTS",
@@ -36,4 +37,5 @@ __all__ = [
     "References",
     "Sanity",
     "Segmentation",
+    "Sensitivity",
 ]
