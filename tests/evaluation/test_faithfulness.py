@@ -1,18 +1,22 @@
 """Faithfulness and joint perturbation against enumeration of all masks; collages that name their objects."""
 
+import dataclasses
 import math
 from itertools import combinations, product
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
 import secondsight as ss
 from captions import write_data
 from models import small
-from secondsight.data import Jsonl
+from secondsight.data import GroundedCaption, Jsonl, Phrase, Region
+from secondsight.data.grounded import ListedDataset
 from secondsight.evaluation import evaluate, measures, settings
+from secondsight.evaluation.experiments.collage import Collage, name_objects
 from secondsight.evaluation.experiments.faithfulness import Faithfulness
 from secondsight.evaluation.experiments.joint_perturbation import JointPerturbation, greedy_sets, kept_sets
 from secondsight.evaluation.experiments.masking import (
@@ -280,3 +284,88 @@ def test_faithful_explanations_have_a_larger_area_between_curves(model, data, tm
         assert table.loc[("fitted", ranking), "AID"] > max(0, table.loc[("tokens", ranking), "AID"])
     with pytest.raises(ss.InputError, match="steps=0"):
         JointPerturbation(steps=0)
+
+
+# Collages ------------------------------------------------------------------------------------------------------------
+
+COLOURS = {"dog": (255, 0, 0), "owl": (0, 255, 0), "cat": (0, 0, 255), "bus": (255, 255, 0), "elk": (0, 255, 255)}
+
+
+def coloured(names):
+    """A data set of plain images, each of one object whose colour tells its class."""
+    examples = []
+    for name in names:
+        image = Image.new("RGB", (32, 32), COLOURS[name])
+        box = (0.0, 0.0, 32.0, 32.0)
+        phrase, region = Phrase((0, len(name)), (box,), name), Region(name, box)
+        examples.append(GroundedCaption(name, f"{name}.png", image, f"{name} here", (phrase,), (region,)))
+    return ListedDataset("colours", examples)
+
+
+def test_names_make_a_sentence():
+    assert name_objects(["dog"]) == ("a photo of a dog", [(13, 16)])
+    caption, spans = name_objects(["dog", "owl", "traffic light", "elk"])
+    assert caption == "a photo of a dog, an owl, a traffic light and an elk"
+    assert [caption[start:end] for start, end in spans] == ["dog", "owl", "traffic light", "elk"]
+
+
+def testnamed_collages_show_each_object_in_its_own_quadrant(model):
+    collage = Collage(named=(1, 2, 3, 4), size=64)
+    positions = []
+    for example in list(collage.examples(coloured(COLOURS))):
+        captions = collage.named_collages(example)
+        assert [len(c.phrases) for c in captions] == [1, 2, 3, 4]
+        assert len({id(c.image) for c in captions}) == 1
+        for c in captions:
+            assert c.phrases[0].label == example.caption.split()[0]
+            for phrase in c.phrases:
+                ((x0, y0, x1, y1),) = phrase.boxes
+                assert c.words(phrase) == phrase.label
+                assert c.image.getpixel((int(x0 + x1) // 2, int(y0 + y1) // 2)) == COLOURS[phrase.label]
+        positions.append(captions[-1].phrases[0].boxes[0])
+    assert len(set(positions)) > 1
+    few = Collage(named=2)
+    with pytest.raises(ss.InputError, match="three other images"):
+        few.named_collages(next(few.examples(coloured(["dog", "owl", "cat"]))))
+    for wrong in (0, 5, (1, 5), ()):
+        with pytest.raises(ss.InputError, match="1 … 4"):
+            Collage(named=wrong)
+
+
+def test_images_that_show_another_name_are_left_out():
+    """A dog beside the cat: that image may not stand in a collage that names the dog."""
+    data = coloured(COLOURS)
+    cat = data.entries[2]
+    data.entries[2] = dataclasses.replace(cat, regions=(*cat.regions, Region("dog", (0.0, 0.0, 9.0, 9.0))))
+    collage = Collage(named=4, size=64)
+    for example in list(collage.examples(data)):
+        if example.caption.startswith("dog"):
+            (named,) = collage.named_collages(example)
+            assert {phrase.label for phrase in named.phrases} == {"dog", "owl", "bus", "elk"}
+
+
+def test_recognition_counts_what_is_right_on_both_sides(model, tmp_path):
+    """FIxLIP's share: positive attribution inside the quadrants and negative outside, over all, of all names together."""
+    data = coloured(COLOURS)
+    (setting,) = settings([("small", model)], [("occlusion", ss.Occlusion())])
+    collage = Collage(named=(1, 3), size=64)
+    example = next(collage.examples(data))
+    records = collage.records(setting, example)
+    assert [record["named"] for record in records] == [1, 3, 3, 3]
+    for caption in collage.named_collages(example):
+        right = total = 0.0
+        for phrase in caption.phrases:
+            e = setting.explain(caption)[0]
+            grid = e[phrase.span].double()
+            ((x0, y0, _, _),) = phrase.boxes
+            for row, column in product(range(2), range(2)):
+                value = float(grid[row, column])
+                own = (column == int(x0 > 0)) and (row == int(y0 > 0))
+                right += max(value, 0) if own else max(-value, 0)
+                total += abs(value)
+        found = [r["recognition"] for r in records if r["named"] == len(caption.phrases)]
+        assert found == pytest.approx([right / total] * len(caption.phrases), abs=1e-6)
+    tables = evaluate("collage", data, [("small", model)], [("occlusion", ss.Occlusion())], out=tmp_path, named=(1, 4))
+    assert tables["overall"].named.tolist() == [1, 4]
+    assert tables["overall"].phrases.tolist() == [5, 20]
+    assert tables["overall"].recognition.between(0, 1).all()
