@@ -1,6 +1,6 @@
 """What the weight of a sample and the filling change in bilinear LIME, on drawn scenes.
 
-    python benchmarks/bilinear_lime.py [--cases 40] [--samples 1000] [--out DIR]
+    python benchmarks/bilinear_lime.py [--cases 20] [--samples 1000] [--out DIR]
 
 Before: samples weighted by the closeness of their masks. After: by the cosine similarities of their embeddings ([M25] Eq. 19).
 Either with the image's own mean colour in place of dropped patches, as in the paper, or black. Prints a Markdown table:
@@ -55,7 +55,7 @@ def measured(out: Path, cases: int, samples: int) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="bilinear LIME before and after Eq. 19, on scenes")
-    parser.add_argument("--cases", type=int, default=40)
+    parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from secondsight.methods import GradEclip as GradEclip
     from secondsight.methods import IntegratedJacobian as IntegratedJacobian
     from secondsight.methods import JacobianTimesInput as JacobianTimesInput
+    from secondsight.methods import MaskClip as MaskClip
     from secondsight.methods import Method as Method
     from secondsight.methods import Occlusion as Occlusion
     from secondsight.methods import Shapley as Shapley
@@ -65,6 +66,7 @@ _NAMES = {
         "GradEclip",
         "IntegratedJacobian",
         "JacobianTimesInput",
+        "MaskClip",
         "Method",
         "Occlusion",
         "Shapley",

@@ -106,8 +106,6 @@ def test_the_host_is_left_as_it_came_and_sides_outside_of_a_pair_are_refused():
             model.query.contributions([QUERY], method)
     with pytest.raises(ss.InputError, match="no embedding of the whole"):
         model.query.embed([QUERY])
-    with pytest.raises(ss.InputError, match="similarity_map"):
-        ss.explain(model, QUERY, DOCUMENT, ss.TokenEmbeddings())
 
 
 @pytest.mark.parametrize("layer", [0, 1])

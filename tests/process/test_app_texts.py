@@ -47,7 +47,7 @@ def test_the_api_explains_late_interaction_at_its_output(address, models):
     [
         ({"layer": "output", "model": "st:sentences"}, "layer 'output' is one of late-interaction models"),
         ({"scale": "logit"}, "has no logit scale"),
-        ({"method": "token-embeddings"}, "a late-interaction model compares token embeddings itself"),
+        ({"method": "mask-clip"}, "a late-interaction model compares token embeddings itself"),
     ],
 )
 def test_what_a_model_of_texts_cannot_do_is_said(address, asked, said):

@@ -33,12 +33,12 @@ def test_two_texts_are_refused_before_anything_is_computed(monkeypatch, tmp_path
 
 def test_a_method_that_a_model_refuses_is_left_out_unless_it_was_asked_for(monkeypatch, tmp_path):
     model = hf_colpali(torch.float32).model
-    methods = {name: kind for name, kind in METHODS.items() if name in ("occlusion", "token-embeddings")}
+    methods = {name: kind for name, kind in METHODS.items() if name in ("occlusion", "mask-clip")}
     monkeypatch.setattr("secondsight.methods.METHODS", methods)
     out = tmp_path / "grid.png"
     result = compared(monkeypatch, model, PHOTO, "a cup of coffee", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "without token-embeddings: a late-interaction model compares token embeddings itself" in result.output
+    assert "without mask-clip: a late-interaction model compares token embeddings itself" in result.output
     assert out.is_file()
-    asked = compared(monkeypatch, model, PHOTO, "a cup of coffee", "--method", "token-embeddings", "--out", out)
+    asked = compared(monkeypatch, model, PHOTO, "a cup of coffee", "--method", "mask-clip", "--out", out)
     assert asked.exit_code == 2

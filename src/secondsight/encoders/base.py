@@ -137,6 +137,10 @@ class Encoder(ABC):
         """The description of the last block of `module`, the encoder's own or a copy; see `encoders.blocks`."""
         return None
 
+    def attention_block(self, dtype: torch.dtype) -> PooledBlock | None:
+        """The last block by itself, for every position; None where it is no block of attention that is known."""
+        return None
+
     def reference_key(self, context: Context) -> Hashable:
         """The part of a context that a reference's hidden states depend on; inputs that share it share the reference."""
         return tuple(context.tensor.shape), context.shape

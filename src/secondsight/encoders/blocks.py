@@ -247,10 +247,12 @@ def _bert(block: BertLayer, dtype: torch.dtype) -> PooledBlock | None:
         return None
     after, last = norm(out.LayerNorm, dtype), norm(block.output.LayerNorm, dtype)
     mlp = _mlp(block.intermediate.dense, block.intermediate.intermediate_act_fn, block.output.dense, dtype)
-    if after is None or last is None or mlp is None:
+    # The builtin model's layers have it themselves.
+    heads = getattr(inner, "num_attention_heads", None) or getattr(block, "heads", None)
+    if after is None or last is None or mlp is None or heads is None:
         return None
     tail = Chain([after, Residual(mlp), last])
-    return PooledBlock(0, *projections, inner.num_attention_heads, tail)
+    return PooledBlock(0, *projections, heads, tail)
 
 
 def _timm(block: Block, dtype: torch.dtype) -> PooledBlock | None:

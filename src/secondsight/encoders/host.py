@@ -173,6 +173,15 @@ class HostEncoder(Encoder):
             return block
         return replace(block, tail=Chain([block.tail, Function(self._kept)]))
 
+    def attention_block(self, dtype: torch.dtype) -> PooledBlock | None:
+        """See `Encoder.attention_block`."""
+        if self.pool == ATTENTION_POOL:
+            return None
+        # Blocks are described by their libraries' classes, of which not every model needs all.
+        from secondsight.encoders.blocks import pooled_block
+
+        return pooled_block(self.blocks(self.in_precision(dtype))[-1], 0, (), dtype)
+
     def _kept(self, embeddings: Tensor) -> Tensor:
         return embeddings if self.kept is None else embeddings[..., : self.kept]
 

@@ -11,6 +11,7 @@ from secondsight.methods.first_order import FirstOrder as FirstOrder
 from secondsight.methods.grad_eclip import GradEclip as GradEclip
 from secondsight.methods.integrated_jacobian import IntegratedJacobian as IntegratedJacobian
 from secondsight.methods.jacobian_times_input import JacobianTimesInput as JacobianTimesInput
+from secondsight.methods.mask_clip import MaskClip as MaskClip
 from secondsight.methods.occlusion import Occlusion as Occlusion
 from secondsight.methods.presets import PRESETS as PRESETS
 from secondsight.methods.presets import as_method as as_method

@@ -13,6 +13,7 @@ USES = {
     "grad-eclip": "Use this when you compare with Grad-ECLIP: one map for all words from the last attention; nothing adds up.",
     "integrated-jacobian": "Use this when you want the published method, with its accuracy and layers in your hands.",
     "jacobian-times-input": "Use this when you need a quick look, or compare with Grad-CAM; its sums are not exact.",
+    "mask-clip": "Use this when you compare with training-free segmentation by CLIP: MaskCLIP, ClearCLIP, SCLIP.",
     "occlusion": "Use this when you want the simplest question answered: what is lost when one part alone is hidden?",
     "shapley": "Use this when shares must be fair and add up, and you can wait for thousands of runs.",
     "token-embeddings": "Use this when you compare with plain similarity maps of patches and words; nothing adds up.",

@@ -119,7 +119,7 @@ class BertLayer(nn.Module):
         self.heads = heads
         projections = nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")})
         self.attention = nn.ModuleDict({"self": projections, "output": _dense_norm(width, width)})
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, inner)})
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, inner), "intermediate_act_fn": nn.GELU()})
         self.output = _dense_norm(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class BertLayer(nn.Module):
         )
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = after["LayerNorm"](after["dense"](mixed) + x)
-        step = self.output["dense"](F.gelu(self.intermediate["dense"](x)))
+        step = self.output["dense"](self.intermediate["intermediate_act_fn"](self.intermediate["dense"](x)))
         return self.output["LayerNorm"](step + x)
 
 

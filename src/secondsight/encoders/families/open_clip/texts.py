@@ -208,6 +208,10 @@ class ClipTextEncoder(Encoder):
         finish = (module.ln_final, module.text_projection)
         return pooled_block(module.transformer.resblocks[-1], context.pool, finish, dtype, row)
 
+    def attention_block(self, dtype: torch.dtype) -> PooledBlock | None:
+        """See `Encoder.attention_block`."""
+        return pooled_block(self.in_precision(dtype).transformer.resblocks[-1], 0, (), dtype)
+
     def from_input(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """The host's own function of token ids."""
         encode: Callable[[Tensor], Tensor] = self.in_precision(dtype, self.host).encode_text
