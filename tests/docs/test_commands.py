@@ -38,6 +38,7 @@ STAND_INS = {
 PARSED = {
     "secondsight serve": "it serves until it is stopped; test_server.py",
     "secondsight evaluate methods": "twenty minutes; test_explanations.py",
+    "secondsight evaluate rivals": "a quarter of an hour; test_rivals.py",
     "secondsight evaluate paper": "its models come from a hub; test_evaluation.py",
     "secondsight evaluate scenes-paper": "a quarter of an hour; test_scenes_paper.py",
     "secondsight decompose --data coco:coco#train2017": "it needs a cluster; test_ray.py",

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from secondsight.evaluation import evaluate, measures
 from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.setting import settings
 from secondsight.evaluation.statistics import bootstrap_interval, holm, sign_flip_p
+from secondsight.evaluation.studies.columns import COLUMNS
 from secondsight.evaluation.studies.explanations import compare_explanations, default_methods
 from secondsight.methods import method_of_text
 from secondsight.methods.base import METHODS
@@ -68,8 +70,11 @@ def test_every_setting_has_a_row_with_every_measure_that_can_judge_it(compared):
     assert len(notes) == 4
     assert sum("a collage needs three other images" in note for note in notes) == 3
     assert sum("'token-embeddings' has no reference" in note for note in notes) == 1
-    assert (table[["PGA low", "PGE low"]].to_numpy() <= table[["PGA", "median PGE"]].to_numpy()).all()
-    assert (table[["PGA high", "PGE high"]].to_numpy() >= table[["PGA", "median PGE"]].to_numpy()).all()
+    for column in (column.name for column in COLUMNS if column.quality and table[column.name].notna().any()):
+        assert (table[f"{column} low"] <= table[column]).all()
+        assert (table[f"{column} high"] >= table[column]).all()
+    assert list(table.order) == [2, 2, 2]
+    assert list(table["adds up"]) == ["yes", "yes", "no"]
 
 
 def test_the_rows_are_what_the_experiments_say(model, data, compared, tmp_path):
@@ -79,8 +84,8 @@ def test_the_rows_are_what_the_experiments_say(model, data, compared, tmp_path):
     results = evaluate("pointing", data, [("small", model)], methods, out=tmp_path)
     pointing, errors = results["overall"], results.records.groupby("setting").error.median()
     assert np.allclose(errors[list(METHOD_TEXTS)], table.error)
-    for name in ("PGA", "median PGE"):
-        assert np.allclose(pointing[name][list(METHOD_TEXTS)], table[name])
+    for name, ours in (("PGA", "PGA"), ("median PGE", "PGE")):
+        assert np.allclose(pointing[name][list(METHOD_TEXTS)], table[ours])
     faithfulness = evaluate("faithfulness", data, [("small", model)], methods, out=tmp_path, limit=2)["overall"]
     assert np.allclose(faithfulness.set_index("setting")["median"][list(METHOD_TEXTS)], table.faithfulness)
     perturbation = evaluate("perturbation", data, [("small", model)], methods, out=tmp_path, limit=2)["overall"]
@@ -91,15 +96,17 @@ def test_the_rows_are_what_the_experiments_say(model, data, compared, tmp_path):
 
 def test_differences_are_those_of_the_rows(compared):
     _, tables = compared
-    table, differences = tables["overall"].set_index("setting"), tables["differences"].set_index("setting")
-    assert list(differences.index) == list(METHOD_TEXTS[1:])
+    table, differences = tables["overall"].set_index("setting"), tables["differences"]
+    assert set(differences.base) == {"first"}
     assert set(differences.against) == {OURS}
-    for label in differences.index:
-        expected = table.PGA[label] - table.PGA[OURS]
-        assert differences.loc[label, "PGA, difference"] == pytest.approx(expected)
-        assert differences.loc[label, "low"] <= differences.loc[label, "mean PGE, difference"]
-        assert differences.loc[label, "mean PGE, difference"] <= differences.loc[label, "high"]
-    assert differences[["p of PGA", "p of PGE", "ε above", "ε below"]].stack().between(0, 1).all()
+    assert {"PGA", "PGE", "faithfulness", "CII", "CID", "CTI", "CTD"} == set(differences.measure)
+    hits = differences[differences.measure == "PGA"].set_index("setting")
+    assert list(hits.index) == list(METHOD_TEXTS[1:])
+    for label in hits.index:
+        assert hits.loc[label, "difference"] == pytest.approx(table.PGA[label] - table.PGA[OURS])
+    assert (differences.low <= differences.difference).all()
+    assert (differences.difference <= differences.high).all()
+    assert differences[["p", "ε better", "ε worse"]].stack().between(0, 1).all()
 
 
 def test_the_best_can_be_what_others_are_tested_against(model, data, compared):
@@ -107,7 +114,11 @@ def test_the_best_can_be_what_others_are_tested_against(model, data, compared):
     differences = compare(model, data, out, against="best")["differences"]
     records = pd.read_parquet(out / "pointing" / "records.parquet")
     means = records[records.kind == "case"].groupby("setting").energy.mean()
-    assert set(differences.against) == {means.idxmax()}
+    assert set(differences[differences.measure == "PGE"].against) == {means.idxmax()}
+    # Of deletion, the lowest area is the best.
+    records = pd.read_parquet(out / "perturbation" / "records.parquet")
+    means = records[records.kind == "CID"].groupby("setting").area.mean()
+    assert set(differences[differences.measure == "CID"].against) == {means.idxmin()}
 
 
 def test_files_and_a_second_run_that_reads_the_first(model, data, compared):
@@ -119,8 +130,8 @@ def test_files_and_a_second_run_that_reads_the_first(model, data, compared):
     assert pd.read_csv(out / "overall.csv").PGA.tolist() == tables["overall"].PGA.tolist()
     assert json.loads((out / "methods.json").read_text())["tables"]["overall"][0]["setting"] == OURS
     written = (out / "methods.md").read_text()
-    assert "| integrated-jacobian (steps=8) | 1 / input | black / padding | " in written
-    assert f"Differences from `{OURS}`" in written
+    assert "| integrated-jacobian (steps=8) | 1 / input | black / padding | 2 | yes | 8 | " in written
+    assert f"## Differences from {OURS}" in written
     page = (out / "methods.html").read_text()
     for name in ("pointing", "faithfulness", "perturbation", "hard-negatives", "sanity", "references", "cost"):
         assert (out / name / "report.html").is_file()
@@ -144,8 +155,9 @@ def test_a_setting_that_cannot_be_judged_is_left_out_with_the_reason(model, data
     [
         ({"against": "last"}, "unknown against 'last'"),
         ({"sanity": -1}, "sanity=-1 must be a number of captions"),
-        ({"speed": 3}, "unknown option 'speed'; known: against, faithfulness"),
+        ({"speed": 3}, "unknown option 'speed'; known: against, photographs, faithfulness"),
         ({"limit": 0}, "limit=0"),
+        ({"photographs": -1}, "photographs=-1 must be a number of cases"),
         ({"rule": "cell"}, "unknown rule"),
     ],
 )
@@ -253,6 +265,9 @@ def test_costs_are_ratios_of_times_of_the_same_pair(model, data, tmp_path):
     records = evaluate("cost", data, [("small", model)], out=tmp_path, limit=2).records
     assert (records.seconds > 0).all()
     assert np.allclose(records.passes, records.seconds / records.forward)
+    assert (records.computations > 0).all()
+    if sys.platform == "linux":
+        assert (records.mebibytes >= 0).all()
     with pytest.raises(ss.InputError, match="repeats=0"):
         evaluate("cost", data, [("small", model)], out=tmp_path / "x", repeats=0)
 

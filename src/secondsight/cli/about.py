@@ -45,6 +45,7 @@ def experiments() -> None:
         print_titles(
             {
                 "methods": "Use this when you have to choose a method: all of them on your data, by all measures.",
+                "rivals": "Use this when you compare with methods of others: who is surely better at what, and at what cost.",
                 "paper": "Use this when you repeat the published study: its models on your data, beside its numbers.",
                 "scenes-paper": "Use this when you have no data: all experiments in a drawn world, where the right answer "
                 "is known.",

@@ -1,4 +1,4 @@
-"""`secondsight evaluate`: an experiment on a data set, or one of the three studies that run many experiments."""
+"""`secondsight evaluate`: an experiment on a data set, or one of the studies that run many experiments."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ from secondsight.support.errors import InputError
 if TYPE_CHECKING:
     from secondsight.evaluation.setting import Layer
     from secondsight.methods import Method
+
+STUDIES = "methods, rivals, paper, scenes-paper, retrieval, zero-shot"
+"""What runs several experiments, or answers a question of its own."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,7 @@ class Request:
 def evaluate(
     name: Annotated[
         str,
-        typer.Argument(
-            help="See: secondsight experiments; or methods, paper, scenes-paper, retrieval, zero-shot.", metavar="NAME"
-        ),
+        typer.Argument(help=f"See: secondsight experiments; or {STUDIES}.", metavar="NAME"),
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for records, tables, figures and the report.")],
     data: Annotated[
@@ -136,7 +137,7 @@ def evaluate(
             _paper(request)
         elif name == "zero-shot":
             run_zero_shot(request)
-        elif name == "methods":
+        elif name in ("methods", "rivals"):
             _methods(request)
         else:
             _experiment(request)
@@ -210,25 +211,47 @@ def _paper(request: Request) -> None:
 
 def _methods(request: Request) -> None:
     from secondsight.encoders.registry import load
-    from secondsight.evaluation.studies.explanations import compare_explanations
+    from secondsight.evaluation.studies.explanations import compare_explanations, explained_settings, rivals
 
     request.check_single_data()
+    name = request.name
     if len(request.models) > 1:
-        raise InputError("'methods' looks at one model: give one --model")
+        raise InputError(f"{name!r} looks at one model: give one --model")
+    check_engine(request.engine)
     (model_name,), (data,) = request.models or ["builtin"], request.data
     methods, layers = request.parsed_methods(), request.parsed_layers()
     with spinner(f"loading {model_name}"):
         model = load(model_name)
-    tables = compare_explanations(
+    if request.engine == "ray":
+        chosen, alone = explained_settings(name, model, methods)
+        _explain_with_ray(request, "pointing", [model_name], chosen, layers, alone=alone, rule=request.rule)
+    study = rivals if name == "rivals" else compare_explanations
+    tables = study(
         data, (model_name, model), methods, layers=layers, out=request.out_dir, limit=request.limit, seed=request.seed,
         rule=request.rule, progress=request.progress(), **request.options,
     )  # fmt: skip
     if not request.quiet:
-        for title in ("overall", "differences", "notes"):
-            if len(tables[title]):
-                out.print(plain_table(title, tables[title]))
-        print_written(request.out_dir / "methods.md")
-        print_written(request.out_dir / "methods.html")
+        for title, table in tables.items():
+            if title != "differences" and len(table):
+                out.print(plain_table(title, table))
+        for file in sorted(request.out_dir.glob("*.md")) + sorted(request.out_dir.glob("*.html")):
+            print_written(file)
+
+
+def _explain_with_ray(
+    request: Request,
+    experiment: str,
+    models: list[str],
+    methods: Sequence[tuple[str, Method]],
+    layers: Sequence[Layer],
+    **options: Any,
+) -> None:
+    progress = request.progress()
+    import_ray_engine().explain_with_ray(
+        experiment, request.data[0], models, methods, layers=layers, out=request.out_dir, limit=request.limit,
+        seed=request.seed, address=request.address, actors=request.actors, gpus=request.gpus,
+        progress=lambda count, whole: progress("explaining", count, whole), **options,
+    )  # fmt: skip
 
 
 def _experiment(request: Request) -> None:
@@ -238,8 +261,7 @@ def _experiment(request: Request) -> None:
 
     name = request.name
     if name not in EXPERIMENTS:
-        studies = "methods, paper, scenes-paper, retrieval, zero-shot"
-        raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, {studies}")
+        raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}, {STUDIES}")
     request.check_single_data()
     methods, layers = request.parsed_methods(), request.parsed_layers()
     check_engine(request.engine)
@@ -249,10 +271,7 @@ def _experiment(request: Request) -> None:
         layers=layers, out=request.out_dir, limit=request.limit, seed=request.seed, rule=request.rule, **request.options
     )
     if request.engine == "ray":
-        import_ray_engine().explain_with_ray(
-            name, data, model_names, methods, address=request.address, actors=request.actors, gpus=request.gpus,
-            progress=lambda count, whole: progress("explaining", count, whole), **common,
-        )  # fmt: skip
+        _explain_with_ray(request, name, model_names, methods, layers, rule=request.rule, **request.options)
     with spinner(f"loading {', '.join(model_names)}"):
         models = [(model_name, load(model_name)) for model_name in model_names]
     tables = run(name, data, models, methods, progress=progress, **common)

@@ -37,6 +37,13 @@ LISTED_PROBLEMS = 200
 NO_CATEGORY = ("no failure", "wrong annotation")
 """What a person may choose besides the experiment's categories."""
 
+
+def strong(text: str) -> str:
+    """A text between two asterisks on either side, as in Markdown, as a bold part of a page."""
+    marked = len(text) > 4 and text.startswith("**") and text.endswith("**")
+    return Markup("<strong>{}</strong>").format(text[2:-2]) if marked else text
+
+
 TEMPLATES = Environment(
     loader=PackageLoader("secondsight.evaluation"),
     autoescape=True,
@@ -45,7 +52,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 """Frames and parts of pages."""
-TEMPLATES.filters |= {"cell_text": cell_text, "with_row_names": with_row_names}
+TEMPLATES.filters |= {"cell_text": cell_text, "with_row_names": with_row_names, "strong": strong}
 TEMPLATES.tests["numeric"] = is_number
 
 
@@ -153,7 +160,7 @@ def _card(run: Run, record: Record) -> dict[str, Any] | None:
     }
 
 
-def thumbnail(run: Run, record: Record) -> Image.Image | None:
+def thumbnail(run: Run, record: Record, width: int = THUMBNAIL) -> Image.Image | None:
     """The record's map over its image, with the object's box or contour; None if the input is not at hand."""
     example = run.examples.get(record["key"])
     setting = next((setting for setting in run.settings if setting.label == record["setting"]), None)
@@ -167,9 +174,9 @@ def thumbnail(run: Run, record: Record) -> Image.Image | None:
         return None
     photo = open_image(example.image)
     if not run.experiment.contours:
-        return small_picture(photo, heat, [record["box"]])
+        return small_picture(photo, heat, [record["box"]], width)
     masks = [r.mask.array() for r in example.regions if r.label == record["label"] and r.mask is not None]
-    return small_picture(photo, heat, masks=masks)
+    return small_picture(photo, heat, width=width, masks=masks)
 
 
 def small_picture(
@@ -201,8 +208,10 @@ def _draw_box(
 ) -> None:
     corners = [corner * scale for corner in box]
     draw = ImageDraw.Draw(image)
-    draw.rectangle(corners, outline=colour, width=4)
-    draw.rectangle(corners, outline=(0, 0, 0), width=2)
+    # Thinner in small pictures, where a thick line would hide the object.
+    line = 2 if image.width > 150 else 1
+    draw.rectangle(corners, outline=colour, width=2 * line)
+    draw.rectangle(corners, outline=(0, 0, 0), width=line)
 
 
 def _draw_contour(image: Image.Image, mask: np.ndarray) -> None:

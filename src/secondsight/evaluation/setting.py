@@ -136,8 +136,12 @@ def settings(
     models: Sequence[tuple[str, DualEncoder]],
     methods: Sequence[tuple[str, Method]] = (),
     layers: Sequence[Layer] = (),
+    alone: Sequence[str] = (),
 ) -> list[Setting]:
-    """Every model with every method at every layer; layers ("all",) are the image side's blocks one by one."""
+    """Every model with every method at every layer; layers ("all",) are the image side's blocks one by one.
+
+    Methods whose names are in `alone` get a second setting, with `phrases_alone`.
+    """
     methods = list(methods) or [(DEFAULT, as_method(None))]
     combinations = []
     for model_name, given in models:
@@ -152,7 +156,11 @@ def settings(
                 # The weights are part of the spec, as a checkpoint may be overwritten under the same name.
                 options = {name: repr(value) for name, value in _options(variant).items()}
                 spec = {"model": model_name, "weights": weights, "method": variant.name, "options": options}
-                combinations.append(Setting(model, variant, " · ".join(parts), spec, phrases_alone=variant.order == 1))
+                setting = Setting(model, variant, " · ".join(parts), spec, phrases_alone=variant.order == 1)
+                combinations.append(setting)
+                if method_name in alone and not setting.phrases_alone:
+                    label = f"{setting.label}, phrase alone"
+                    combinations.append(replace(setting, label=label, phrases_alone=True))
     return combinations
 
 

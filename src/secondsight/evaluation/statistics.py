@@ -74,10 +74,13 @@ def bootstrap_interval(
     """
     x = np.asarray(values, dtype=np.float64)
     codes = np.unique(np.asarray(groups), return_inverse=True)[1]
-    members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(0, len(members), (bootstraps, len(members)))
-    estimates = [float(statistic(x[np.concatenate([members[i] for i in row])])) for row in drawn]
+    count = int(codes.max()) + 1
+    drawn = np.random.default_rng(seed).integers(0, count, (bootstraps, count))
+    if statistic is np.mean:
+        estimates: Any = np.bincount(codes, weights=x)[drawn].sum(1) / np.bincount(codes)[drawn].sum(1)
+    else:
+        members = [np.flatnonzero(codes == code) for code in range(count)]
+        estimates = [float(statistic(x[np.concatenate([members[i] for i in row])])) for row in drawn]
     tail = (1 - confidence) / 2
     low, high = np.quantile(estimates, [tail, 1 - tail])
     return float(low), float(high)

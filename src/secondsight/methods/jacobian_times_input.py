@@ -39,6 +39,7 @@ class JacobianTimesInput(LayerMethod):
     normalize: str = "outside"
 
     name: ClassVar[str] = "jacobian-times-input"
+    adds_up: ClassVar[bool] = False
     from_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ class Occlusion(MaskingMethod):
     seed: int = 0
 
     name: ClassVar[str] = "occlusion"
+    adds_up: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

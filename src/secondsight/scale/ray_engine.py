@@ -127,6 +127,7 @@ def explain_with_ray(
     methods: Sequence[tuple[str, Method]] = (),
     *,
     layers: Sequence[Any] = (),
+    alone: Sequence[str] = (),
     out: str | os.PathLike[str],
     limit: int | None = None,
     address: str | None = None,
@@ -167,6 +168,7 @@ def explain_with_ray(
         "models": list(models),
         "methods": list(methods),
         "layers": list(layers),
+        "alone": list(alone),
         "cache": str(Path(out).absolute() / "pairs"),
         "device": device or ("cuda" if gpus else None),
     }
@@ -188,7 +190,7 @@ class _Explainer:
 
         models = [(name, move_model(load(name), options["device"])) for name in options["models"]]
         self.data = open_data(options["data"])
-        self.settings = settings(models, options["methods"], options["layers"])
+        self.settings = settings(models, options["methods"], options["layers"], options["alone"])
         for setting in self.settings:
             setting.cache = Path(options["cache"])
 
@@ -199,6 +201,9 @@ class _Explainer:
                 # The experiment itself lists what cannot be explained.
                 with contextlib.suppress(InputError):
                     setting.explain(example)
+                for phrase in example.phrases if setting.phrases_alone else ():
+                    with contextlib.suppress(InputError):
+                        setting.explain_span(example, phrase.span)
         return {"captions": [len(batch["index"])]}
 
 

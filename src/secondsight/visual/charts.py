@@ -267,3 +267,26 @@ def picture_rows(rows: Mapping[str, Sequence[tuple[Image.Image, str]]]) -> Figur
                 0.5, -0.03, fill(printable(text), 24), transform=panel.transAxes, ha="center", va="top", fontsize=6
             )
     return figure
+
+
+@with_style
+def picture_table(rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]]) -> Figure:
+    """Rows of (name, pictures, a text below each), pictures of a column being equally large."""
+    columns = max(len(pictures) for _, pictures, _ in rows)
+    shape = max(picture.shape[0] / picture.shape[1] for _, pictures, _ in rows for picture in pictures)
+    width, height = 0.95, 0.95 * shape + 0.22
+    figure = Figure(figsize=(2.0 + width * columns, height * len(rows)))
+    whole = figure.get_size_inches()
+    for number, (name, pictures, texts) in enumerate(rows):
+        top = whole[1] - number * height
+        wrapped = "\n".join(fill(printable(line), 34) for line in name.splitlines())
+        figure.text(0.05 / whole[0], (top - 0.05) / whole[1], wrapped, fontsize=6.5, va="top")
+        for column, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+            tall = 0.9 * picture.shape[0] / picture.shape[1]
+            left = 2.0 + column * width
+            axes = figure.add_axes((left / whole[0], (top - 0.03 - tall) / whole[1], 0.9 / whole[0], tall / whole[1]))
+            axes.imshow(picture, aspect="auto")
+            axes.set_axis_off()
+            figure.text((left + 0.45) / whole[0], (top - 0.05 - tall) / whole[1], fill(printable(text), 20),
+                        fontsize=6, ha="center", va="top")  # fmt: skip
+    return figure

@@ -20,6 +20,9 @@ from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
 from secondsight.visual.charts import lines
 
+SHUFFLED = ", shuffled weights"
+"""What is added to a setting's label for its model with shuffled weights."""
+
 
 class Sanity(Pointing):
     """Maps must change when weights are randomised: pointing of the model, and of it with random weights.
@@ -50,7 +53,7 @@ class Sanity(Pointing):
             )
             self._shuffled[key] = copies
         for stage, model in enumerate(self._shuffled[key], 1):
-            spec, label = {**setting.spec, "shuffled weights": self.seed}, f"{setting.label}, shuffled weights"
+            spec, label = {**setting.spec, "shuffled weights": self.seed}, setting.label + SHUFFLED
             if stages:
                 spec, label = {**spec, "stage": [stage, stages]}, f"{setting.label}, stage {stage} of {stages}"
             self._trained[label] = setting, stage / max(stages, 1)

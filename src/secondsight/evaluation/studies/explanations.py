@@ -16,9 +16,12 @@ from secondsight.evaluation.experiments import EXPERIMENTS
 from secondsight.evaluation.report import write_report
 from secondsight.evaluation.run import Progress, Run, check_labels, run
 from secondsight.evaluation.setting import Layer, Setting, settings
-from secondsight.evaluation.studies.explanations_table import differences, overall, write_comparison
-from secondsight.methods import METHODS, Method, method_named
+from secondsight.evaluation.studies.explanations_page import write_comparison
+from secondsight.evaluation.studies.explanations_table import BEST, FIRST, differences, overall, verdicts, wins
+from secondsight.evaluation.studies.photographs import write_photographs
+from secondsight.methods import METHODS, PRESETS, Method, method_named, method_of_text
 from secondsight.methods.base import one_of
+from secondsight.methods.presets import DEFAULT
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
 from secondsight.support.files import ensure_folder
@@ -30,6 +33,29 @@ NODES = {"middle": 8, "input": 16}
 
 SEEDS = 3
 """Seeds of references that are drawn at random."""
+
+RIVALS = (
+    DEFAULT,
+    "last-layer",
+    "collection",
+    f"integrated-jacobian:layer=input,steps={NODES['input']}",
+    "chained-jacobian",
+    f"waypoint-jacobian:layer=4/input,steps={NODES['middle']}",
+    "banzhaf",
+    "shapley:orders=1",
+    "occlusion",
+    "bilinear-lime",
+    "jacobian-times-input",
+    "token-embeddings",
+    "token-embeddings:hidden=True",
+    "token-embeddings:unit=True",
+    "grad-eclip",
+    "legrad",
+    "attention-relevance",
+    "attention-rollout",
+    "mask-clip",
+)
+"""Methods that `rivals` sets against each other: this package's own at their usual layers, and those of others."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +116,22 @@ class Comparison:
         write_report(together, self.out)
         return together
 
+    def tables(self, against: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """The tables of everything that was measured; a base that could not be judged becomes a note."""
+        labels = [setting.label for setting in self.settings]
+        known = [base for base in against if base in (FIRST, BEST, *labels)]
+        self.notes += [
+            f"nothing is tested against {base}, which could not be judged" for base in against if base not in known
+        ]
+        compared = differences(self.runs, known or [FIRST], self.seed)
+        tables = {"overall": overall(self.runs, self.seed), "differences": compared}
+        base = next((base for base in known if base != BEST), None)
+        if base is not None:
+            words = verdicts(compared, base)
+            tables["where others win"] = wins(compared, base)
+            tables["in words"] = pd.DataFrame({"setting": list(words), "verdict": list(words.values())})
+        return tables | {"notes": pd.DataFrame({"note": self.notes})}
+
 
 def joined(runs: Sequence[Run]) -> Run:
     """Runs of one experiment under different settings as one run."""
@@ -130,37 +172,52 @@ def command_text(name: str, options: Options) -> str:
     return f"{name}:{','.join(texts)}" if texts else name
 
 
+def rival_methods() -> list[tuple[str, Method]]:
+    """The methods of `RIVALS` that there are, named as on the command line."""
+    known = [text for text in RIVALS if text.partition(":")[0] in (*PRESETS, *METHODS)]
+    return [(text, method_of_text(text)) for text in known]
+
+
 def compare_explanations(
     data: str | Path | GroundedDataset,
     model: tuple[str, DualEncoder],
     methods: Sequence[tuple[str, Method]] = (),
     *,
     layers: Sequence[Layer] = (),
+    alone: Sequence[str] = (),
     out: str | os.PathLike[str],
     limit: int | None = None,
     seed: int = 0,
     rule: str = "pixel",
-    against: str = "first",
+    against: str | Sequence[str] = FIRST,
+    photographs: int = 10,
+    name: str = "methods",
     progress: Progress | None = None,
     **amounts: int,
 ) -> dict[str, pd.DataFrame]:
-    """Measure every method in every way, and write overall.csv, methods.md, methods.html and all reports under `out`.
+    """Measure every method in every way, and write tables, pages and all reports under `out`.
 
-    `model` is a (name, model) pair and `methods` are (name, method) pairs, by default `default_methods`. `limit` bounds
-    the captions of every measure, `amounts` those of single ones (`Amounts`). Every setting is tested against the "first"
-    or the "best" one (highest mean PGE). A setting that a measure cannot judge has no number there and a line in
-    "notes". Continues where it was stopped. Returns the tables. Raises `InputError` if no setting can be judged.
+    `model` is a (name, model) pair and `methods` are (name, method) pairs, by default `default_methods`; those whose names are
+    in `alone` are looked at a second time on phrases as texts of their own. `limit` bounds the captions of every measure,
+    `amounts` those of single ones (`Amounts`). Every setting is tested `against` the "first", the "best" one in each column, or
+    settings by their labels. `photographs` cases stand beside each other on a page, 0 for none. A setting that a measure cannot
+    judge has no number there and a line in "notes". Continues where it was stopped. Files begin with `name`. Returns the
+    tables. Raises `InputError` if no setting can be judged.
     """
-    one_of("against", against, ("first", "best"))
+    bases = [against] if isinstance(against, str) else list(against)
     measures = [f.name for f in fields(Amounts)]
-    for name in amounts:
-        one_of("option", name, ("against", *measures))
+    for option in amounts:
+        one_of("option", option, ("against", "photographs", *measures))
     captions = Amounts(**amounts)
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit!r} must be at least 1")
+    if type(photographs) is not int or photographs < 0:
+        raise InputError(f"photographs={photographs!r} must be a number of cases, or 0 to leave the page out")
     source = open_data(data) if isinstance(data, str | Path) else data
-    combinations = settings([model], list(methods) or default_methods(model[1]), layers)
+    combinations = settings([model], list(methods) or default_methods(model[1]), layers, alone)
     check_labels(combinations)
+    for base in bases:
+        one_of("against", base, (FIRST, BEST, *(setting.label for setting in combinations)))
     folder = ensure_folder(out)
     for setting in combinations:
         setting.cache = folder / "pairs"
@@ -176,10 +233,38 @@ def compare_explanations(
         if amount:
             options = {"seeds": SEEDS} if measure == "references" else {}
             comparison.measure(measure.replace("_", "-"), amount, **options)
-    tables = {
-        "overall": overall(comparison.runs, seed),
-        "differences": differences(pointing, against, seed),
-        "notes": pd.DataFrame({"note": comparison.notes}),
-    }
-    write_comparison(folder, comparison.runs, tables, model[0])
+    tables = comparison.tables(bases)
+    write_comparison(folder, name, comparison.runs, tables, model[0])
+    if photographs:
+        write_photographs(folder, pointing, tables["overall"], photographs, seed)
     return tables
+
+
+def rivals(
+    data: str | Path | GroundedDataset,
+    model: tuple[str, DualEncoder],
+    methods: Sequence[tuple[str, Method]] = (),
+    *,
+    out: str | os.PathLike[str],
+    against: str | Sequence[str] = (FIRST, BEST),
+    **options: Any,
+) -> dict[str, pd.DataFrame]:
+    """This package's methods and those of others against each other: `compare_explanations` with `rival_methods`.
+
+    The default method, which is always the first of them, is looked at twice: as it is used, and on phrases as texts of their
+    own, as methods of first order are used. Every setting is tested against it and against the best in each column.
+    """
+    chosen, alone = explained_settings("rivals", model[1], methods)
+    return compare_explanations(data, model, chosen, alone=alone, out=out, against=against, name="rivals", **options)
+
+
+def explained_settings(
+    name: str, model: DualEncoder, methods: Sequence[tuple[str, Method]]
+) -> tuple[list[tuple[str, Method]], tuple[str, ...]]:
+    """The methods that the study `name` looks at, and the names of those that it looks at on phrases alone too."""
+    if name != "rivals":
+        return list(methods) or default_methods(model), ()
+    others = [(label, method) for label, method in methods or rival_methods() if label != DEFAULT]
+    if not others:
+        raise InputError(f"'rivals' sets other methods against {DEFAULT!r}: give another --method, or none for all")
+    return [(DEFAULT, PRESETS[DEFAULT]), *others], (DEFAULT,)

@@ -1,75 +1,52 @@
-"""The tables of a comparison of explanations: one row for each setting, tests of the differences, and files."""
+"""The tables of a comparison of explanations: one row for each setting, tests of the differences, and who wins where."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from secondsight.evaluation.experiments.base import groups, of_kind
-from secondsight.evaluation.report import overview
 from secondsight.evaluation.run import Run
 from secondsight.evaluation.setting import Setting
 from secondsight.evaluation.statistics import almost_stochastic_order, bootstrap_interval, holm, sign_flip_p
-from secondsight.evaluation.tables import cell_text, markdown, plain_rows
-from secondsight.support.files import atomic
+from secondsight.evaluation.studies.columns import COLUMNS, Scores, column_values, paired_scores
+from secondsight.support.errors import InputError
 
 LEVEL = 0.05
-"""The chance of any wrong statement in the table of differences."""
+"""The chance of any wrong statement in a table of differences from one setting."""
 
-READING = {
-    "PGA, PGE": "share of phrases whose map is highest in the object's box, and the median share of positive attribution "
-    "in it, on the cases that all settings judged; 95 % intervals, images drawn anew",
-    "error": "median difference between the similarity and its four terms, in units of the similarity",
-    "faithfulness": "median correlation of predicted with actual similarity of masked inputs",
-    "CII, CTI": "similarity while the strongest features of the image (text) are put in, median area; higher is better",
-    "CID, CTD": "while they are taken away; lower is better",
-    "collage": "mean signed share of attribution in the right one of four images",
-    "negatives": "share of wrong words whose attribution to the object's box is below the right word's",
-    "sanity": "median rank correlation with the maps of the same model with shuffled weights; near 0 is better",
-    "references, seeds": "median correlation of maps under two references of the image, and under a random one's seeds",
-    "passes": "median time of an explanation in forward passes of the pair",
-}
-"""What the columns of the Markdown table mean."""
+FIRST, BEST = "first", "best"
+"""What settings are tested against: the first, or the best one in each column."""
 
 
 def overall(runs: Mapping[str, Run], seed: int) -> pd.DataFrame:
-    """One row for each setting: what it is, pointing with intervals, and every measure that could judge it."""
+    """One row for each setting: what it is, and every column of `COLUMNS`, with intervals where cases are compared."""
     pointing = runs["pointing"]
-    hits, energies, images = common_scores(pointing)
-    columns = measure_columns(runs)
-    rows = []
-    for setting in pointing.settings:
-        label = setting.label
-        hit_low, hit_high = bootstrap_interval(hits[label], images, seed=seed)
-        energy_low, energy_high = bootstrap_interval(energies[label], images, np.median, seed=seed)
-        row = {"setting": label, **described(pointing, setting), "cases": len(hits)}
-        row |= {"PGA": hits[label].mean(), "PGA low": hit_low, "PGA high": hit_high}
-        row |= {"median PGE": energies[label].median(), "PGE low": energy_low, "PGE high": energy_high}
-        rows.append(row | {name: float(values.get(label, float("nan"))) for name, values in columns.items()})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame([{"setting": setting.label, **described(pointing, setting)} for setting in pointing.settings])
+    for column in COLUMNS:
+        values = column_values(column, runs)
+        table[column.name] = [values.get(label, float("nan")) for label in table["setting"]]
+        if column.quality:
+            limits = intervals(paired_scores(column, runs), seed)
+            for side, name in enumerate(("low", "high")):
+                table[f"{column.name} {name}"] = [limits.get(label, (None, None))[side] for label in table["setting"]]
+                table[f"{column.name} {name}"] = table[f"{column.name} {name}"].astype(float)
+    table.insert(table.columns.get_loc("PGA"), "cases", len(paired_scores(COLUMNS[0], runs).values))
+    return table
 
 
-def common_scores(pointing: Run) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
-    """Hits and PGE by case and setting, on the cases that every setting judged, and each case's image."""
-    cases = of_kind(pointing.frame, "case")
-    cases = cases.assign(case=cases["key"] + " " + cases["span"].map(str))
-    labels = [setting.label for setting in pointing.settings]
-    hits, energies = (
-        cases.pivot_table(index="case", columns="setting", values=value, sort=False)[labels].dropna()
-        for value in ("hit", "energy")
-    )
-    key_of = dict(zip(cases["case"], cases["key"], strict=True))
-    return hits, energies, np.array([pointing.examples[key_of[case]].image_key for case in hits.index])
+def intervals(scores: Scores, seed: int) -> dict[str, tuple[float, float]]:
+    """95 % intervals of every setting's value, images drawn anew."""
+    statistic, values = scores.column.statistic, scores.values
+    if not len(values):
+        return {}
+    return {str(name): bootstrap_interval(values[name], scores.images, statistic, seed=seed) for name in values}
 
 
-def described(pointing: Run, setting: Setting) -> dict[str, str]:
-    """A setting's method with its unusual options, its layers and its references, as users name them."""
+def described(pointing: Run, setting: Setting) -> dict[str, Any]:
+    """A setting's method with its unusual options, its layers, references, order and whether it adds up."""
     method = setting.method
     usual: dict[str, Any] = {f.name: f.default for f in fields(method)} if is_dataclass(method) else {}
     values = {name: getattr(method, name) for name in usual if name not in ("layer", "reference")}
@@ -77,135 +54,113 @@ def described(pointing: Run, setting: Setting) -> dict[str, str]:
     outcomes = setting.explain(next(iter(pointing.examples.values())))[0].outcomes
     layers = [str(outcome.layer) if outcome else "–" for outcome in outcomes]
     references = [outcome.reference if outcome else "–" for outcome in outcomes]
+    alone = ", phrase alone" if setting.phrases_alone and method.order > 1 else ""
     return {
-        "method": f"{method.name} ({', '.join(options)})" if options else method.name,
+        "method": (f"{method.name} ({', '.join(options)})" if options else method.name) + alone,
         "layer": " / ".join(layers),
         "reference": " / ".join(references if len(set(references)) > 1 else references[:1]),
+        "order": method.order,
+        "adds up": "yes" if method.adds_up else "no",
     }
 
 
-def measure_columns(runs: Mapping[str, Run]) -> dict[str, Mapping[str, float]]:
-    """Every other measure's values by the setting's label; a measure that did not run has none."""
+def differences(runs: Mapping[str, Run], against: Sequence[str], seed: int) -> pd.DataFrame:
+    """Every setting against others on the same cases, with tests, in every column of quality.
 
-    def by_setting(name: str, kind: str | None = None) -> Any:
-        if name not in runs:
-            return None
-        frame = runs[name].frame
-        return groups(frame if kind is None else of_kind(frame, kind), "setting")
-
-    def medians(grouped: Any, column: str) -> Mapping[str, float]:
-        return {} if grouped is None else dict(grouped[column].median())
-
-    collage, negatives, sanity = by_setting("collage"), by_setting("hard-negatives"), by_setting("sanity", "case")
-    rank = medians(sanity, "rank_correlation")
-    return {
-        "error": medians(by_setting("pointing", "case"), "error"),
-        "faithfulness": medians(by_setting("faithfulness"), "correlation"),
-        **{name: medians(by_setting("perturbation", name), "area") for name in ("CII", "CID", "CTI", "CTD")},
-        "collage": {} if collage is None else dict(collage["share"].mean()),
-        "negatives": {} if negatives is None else dict(negatives["delta_attribution"].apply(share_below_zero)),
-        "sanity": {label.removesuffix(", shuffled weights"): v for label, v in rank.items() if not np.isnan(v)},
-        "references": medians(by_setting("references", "pair"), "correlation"),
-        "seeds": medians(by_setting("references", "seeds"), "correlation"),
-        "passes": medians(by_setting("cost"), "passes"),
-    }
-
-
-def share_below_zero(changes: pd.Series) -> float:
-    """The share of the changes that are negative; NaN if there are none."""
-    values = changes.astype(float).dropna()
-    return float((values < 0).mean()) if len(values) else float("nan")
-
-
-def differences(pointing: Run, against: str, seed: int) -> pd.DataFrame:
-    """Every setting against the first or the best one on the same cases, with tests.
-
-    Intervals and p-values take all cases of an image together; p-values are corrected for the number of rows (Holm), and the
-    confidence of ε for the number of bounds.
+    `against` are "first", "best" (in each column) or labels of settings. Intervals and p-values take all cases of an image
+    together; p-values are corrected for the number of rows with the same "base" (Holm), and the confidence of ε for the number
+    of bounds of a column. "verdict" is "better" or "worse" where the corrected p is below `LEVEL`. Raises `InputError` for an
+    unknown label.
     """
-    hits, energies, images = common_scores(pointing)
-    labels = [setting.label for setting in pointing.settings]
-    base = labels[0] if against == "first" else str(energies.mean()[labels].idxmax())
-    compared = [setting for setting in pointing.settings if setting.label != base]
+    labels = [setting.label for setting in runs["pointing"].settings]
+    for base in against:
+        if base not in (FIRST, BEST, *labels):
+            raise InputError(f"unknown against {base!r}; known: {', '.join([FIRST, BEST, *labels])}")
+    compared = [column for column in COLUMNS if column.quality]
+    scores = [found for column in compared if len((found := paired_scores(column, runs)).values)]
+    tables = []
+    for base in dict.fromkeys(against):
+        rows = [row for found in scores for row in _tests(found, labels[0] if base == FIRST else base, seed)]
+        table = pd.DataFrame(rows)
+        if rows:
+            table.insert(0, "base", base)
+            table["p"] = holm(table["p"].tolist())
+            decided = table["p"] < LEVEL
+            table["verdict"] = [
+                ("better" if gain > 0 else "worse") if sure else "undecided"
+                for gain, sure in zip(table.pop("gain"), decided, strict=True)
+            ]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _tests(scores: Scores, base: str, seed: int) -> list[dict[str, Any]]:
+    """One column's rows of `differences`; none if the base has no scores."""
+    column, values = scores.column, scores.values
+    if base == BEST:
+        # Of means, as they are what the tests compare.
+        base = str(column.gain(values).mean().idxmax())
+    if base not in values:
+        return []
+    # A setting that differs in how it looks at phrases has the same numbers where whole captions are measured.
+    compared = [str(label) for label in values if not (values[label] == values[base]).all()]
     confidence = 1 - LEVEL / max(2 * len(compared), 1)
+    gains = column.gain(values)
     rows = []
-    for setting in compared:
-        label = setting.label
-        gain, more_hits = energies[label] - energies[base], hits[label] - hits[base]
-        low, high = bootstrap_interval(gain, images, seed=seed)
-        above, below = (
-            almost_stochastic_order(energies[a], energies[b], confidence=confidence, seed=seed)
+    for label in compared:
+        change = values[label] - values[base]
+        low, high = bootstrap_interval(change, scores.images, seed=seed)
+        better, worse = (
+            almost_stochastic_order(gains[a], gains[b], confidence=confidence, seed=seed)
             for a, b in ((label, base), (base, label))
         )
+        gain = gains[label] - gains[base]
         rows.append(
             {
+                "measure": column.name,
                 "setting": label,
                 "against": base,
-                "cases": len(gain),
-                "PGA, difference": more_hits.mean(),
-                "p of PGA": sign_flip_p(more_hits, images, seed=seed),
-                "mean PGE, difference": gain.mean(),
+                "cases": len(values),
+                "difference": float(change.mean()),
                 "low": low,
                 "high": high,
-                "p of PGE": sign_flip_p(gain, images, seed=seed),
-                "ε above": above,
-                "ε below": below,
+                "p": sign_flip_p(gain, scores.images, seed=seed),
+                "ε better": better,
+                "ε worse": worse,
+                "gain": float(gain.mean()),
             }
         )
-    table = pd.DataFrame(rows)
-    for column in ("p of PGA", "p of PGE") if rows else ():
-        table[column] = holm(table[column].tolist())
-    return table
+    return rows
 
 
-def write_comparison(folder: Path, runs: Mapping[str, Run], tables: Mapping[str, pd.DataFrame], model: str) -> None:
-    """Write overall.csv, differences.csv, methods.json, methods.md and methods.html."""
-    pointing = runs["pointing"]
-    captions = {name: int(finished.frame["key"].nunique()) for name, finished in runs.items()}
-    about = (
-        f"{pointing.data.summary()}. Model {model}, rule {pointing.experiment.rule}, seed {pointing.experiment.seed}. "
-        f"Captions: {', '.join(f'{name} {count}' for name, count in captions.items())}."
-    )
-    facts = {"about": about, "tables": {name: plain_rows(table) for name, table in tables.items()}}
-    readable = {name: table for name, table in tables.items() if len(table)}
-    contents = {
-        "overall.csv": tables["overall"].to_csv(index=False),
-        "differences.csv": tables["differences"].to_csv(index=False),
-        "methods.json": json.dumps(facts, indent=1, ensure_ascii=False),
-        "methods.md": as_markdown(about, tables),
-        "methods.html": overview("which explanation is right?", about, readable, folder),
-    }
-    for name, content in contents.items():
-        with atomic(folder / name) as file:
-            file.write(content.encode())
+def wins(compared: pd.DataFrame, base: str) -> pd.DataFrame:
+    """Where another setting is surely better than `base`: the rows of `differences` that say so, strongest evidence first."""
+    if not len(compared):
+        return compared
+    rows = compared[(compared["base"] == base) & (compared["verdict"] == "better")]
+    columns = ["setting", "measure", "against", "cases", "difference", "low", "high", "p", "ε better"]
+    return rows.sort_values(["p", "measure"], kind="stable")[columns].reset_index(drop=True)
 
 
-def as_markdown(about: str, tables: Mapping[str, pd.DataFrame]) -> str:
-    """All tables for a page, intervals in the cells, and what the columns mean."""
-    table = tables["overall"]
-    compact = table[["method", "layer", "reference"]].copy()
-    compact["PGA"] = [with_interval(*row) for row in table[["PGA", "PGA low", "PGA high"]].to_numpy()]
-    compact["PGE"] = [with_interval(*row) for row in table[["median PGE", "PGE low", "PGE high"]].to_numpy()]
-    for name in table.columns[list(table.columns).index("PGE high") + 1 :]:
-        compact[name] = [cell_text(float(value)) for value in table[name]]
-    compact["passes"] = [cell_text(value) if np.isnan(value) else f"{value:.1f}" for value in table["passes"]]
-    parts = [about, markdown(compact), "\n".join(f"- {name}: {text}." for name, text in READING.items())]
-    compared = tables["differences"]
-    if len(compared):
-        base = compared["against"].iloc[0]
-        words = (
-            f"Differences from `{base}` on the same {compared['cases'].iloc[0]} cases. p: signs of whole images flipped, "
-            f"Holm's correction. ε: a PGE is almost stochastically larger (above) or smaller (below) where it is under 0.5."
-        )
-        columns = compared.drop(columns=["against", "cases", "low", "high"])
-        interval = compared[["mean PGE, difference", "low", "high"]].to_numpy()
-        columns["mean PGE, difference"] = [with_interval(*row) for row in interval]
-        parts += [words, markdown(columns)]
-    if len(tables["notes"]):
-        parts.append("\n".join(f"- {note}" for note in tables["notes"]["note"]))
-    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+def verdicts(compared: pd.DataFrame, base: str) -> dict[str, str]:
+    """A sentence for each setting: where it is surely better than `base`, where worse, and where that is open."""
+    rows = compared[compared["base"] == base] if len(compared) else compared
+    sentences = {}
+    for label, group in rows.groupby("setting", sort=False) if len(rows) else ():
+        parts = []
+        for verdict in ("better", "worse"):
+            names = [
+                f"{row['measure']} (p {_p_text(row['p'])})"
+                for _, row in group[group["verdict"] == verdict].sort_values("p", kind="stable").iterrows()
+            ]
+            if names:
+                parts.append(f"{verdict} at {', '.join(names)}")
+        undecided = group[group["verdict"] == "undecided"]["measure"].tolist()
+        if undecided:
+            parts.append(f"undecided at {', '.join(undecided)}")
+        sentences[str(label)] = f"against {group['against'].iloc[0]}: {'; '.join(parts)}"
+    return sentences
 
 
-def with_interval(value: float, low: float, high: float) -> str:
-    """A number and its interval."""
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def _p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
