@@ -21,6 +21,7 @@ from secondsight.data.grounded import (
 from secondsight.data.hnc import Hnc
 from secondsight.data.jsonl import Jsonl, write_jsonl
 from secondsight.data.kinds import KINDS, Kind, open_data
+from secondsight.data.masks import Mask, mask_of
 from secondsight.data.negatives import hard_negatives
 from secondsight.data.photographs import photographs
 from secondsight.data.phrases import PhraseFinder, coco_synonyms
@@ -41,6 +42,7 @@ __all__ = [
     "Jsonl",
     "Kind",
     "ListedDataset",
+    "Mask",
     "Negative",
     "Phrase",
     "PhraseFinder",
@@ -51,6 +53,7 @@ __all__ = [
     "comparison_of",
     "export_coco",
     "hard_negatives",
+    "mask_of",
     "open_data",
     "open_scenes",
     "photographs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class Coco(GroundedDataset):
         split, image = self.images[image_id]
         file = self._file(split, image["file_name"])
         check_image(file)
-        regions = self._regions(image_id)
+        regions = object_regions(self.objects.get(image_id, []), self.categories, image_size(image))
         boxes: dict[str, list[Box]] = defaultdict(list)
         for region in regions:
             if not region.crowd:
@@ -107,27 +108,29 @@ class Coco(GroundedDataset):
         )
         return GroundedCaption(str(annotation.get("id", index)), str(image_id), file, text, phrases, regions)
 
-    def _regions(self, image_id: int) -> tuple[Region, ...]:
-        """The image's objects that have a class and a box."""
-        regions = []
-        size = _size(self.images[image_id][1])
-        for annotation in self.objects.get(image_id, []):
-            category = self.categories.get(annotation.get("category_id", -1), {})
-            x, y, width, height = (*annotation.get("bbox", ()), *[0.0] * 4)[:4]
-            box = parse_box((x, y, x + width, y + height))
-            if box is not None and "name" in category:
-                crowd = bool(annotation.get("iscrowd"))
-                visible = float(annotation.get("visible", 1.0))
-                mask = parse_mask(annotation.get("segmentation"), size)
-                regions.append(Region(category["name"], box, category.get("supercategory", ""), crowd, visible, mask))
-        return tuple(regions)
-
     def _file(self, split: str, name: str) -> Path:
         folders = [self.folder / split, self.folder / "images" / split, self.folder / "images", self.folder]
         return next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+def object_regions(
+    annotations: Sequence[Mapping[str, Any]], categories: Mapping[int, Mapping[str, Any]], size: tuple[int, int] | None
+) -> tuple[Region, ...]:
+    """The objects of an image of `size` (width, height) that have a class and a box, with their masks if those can be used."""
+    regions = []
+    for annotation in annotations:
+        category = categories.get(annotation.get("category_id", -1), {})
+        x, y, width, height = (*annotation.get("bbox", ()), *[0.0] * 4)[:4]
+        box = parse_box((x, y, x + width, y + height))
+        if box is not None and "name" in category:
+            crowd = bool(annotation.get("iscrowd"))
+            visible = float(annotation.get("visible", 1.0))
+            mask = parse_mask(annotation.get("segmentation"), size)
+            regions.append(Region(category["name"], box, category.get("supercategory", ""), crowd, visible, mask))
+    return tuple(regions)
+
+
+def image_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     """An image's width and height, where its entry says them."""
     width, height = image.get("width"), image.get("height")
     return (width, height) if isinstance(width, int) and isinstance(height, int) else None

@@ -21,6 +21,7 @@ from secondsight.data.flickr30k import Flickr30k
 from secondsight.data.grounded import GroundedDataset
 from secondsight.data.hnc import Hnc
 from secondsight.data.jsonl import Jsonl
+from secondsight.data.mask_folders import is_mask_folder, open_mask_folder
 from secondsight.data.scenes import open_scenes
 from secondsight.data.sugarcrepe import sugarcrepe
 from secondsight.support.errors import InputError
@@ -40,6 +41,7 @@ KINDS = {
     "flickr30k": Kind("flickr30k:FOLDER[#SPLIT]: Sentences, Annotations, flickr30k-images", Flickr30k),
     "hnc": Kind("hnc:FILE.json#IMAGES: HNC's captions and the folder of Visual Genome's images", Hnc),
     "jsonl": Kind("jsonl:FILE.jsonl[#IMAGES]: a JSON object a line", Jsonl),
+    "masks": Kind("masks:FOLDER[#CLASSES]: ImageNet-S, Pascal VOC or PartImageNet; class names", open_mask_folder),
     "mmvp-vlm": Kind("mmvp-vlm:FOLDER[#IMAGES]: MMVP-VLM's Questions.csv and its folder of images", mmvp_vlm),
     "scene-pairs": Kind(
         "scene-pairs:STYLE[/COUNT][#SEED]: two drawn scenes, two captions of the same words", open_scene_pairs
@@ -72,6 +74,8 @@ def recognise(spec: str) -> str:
         raise InputError(f"data {str(path)!r} does not exist")
     if path.suffix == ".jsonl":
         return "jsonl"
+    if is_mask_folder(path):
+        return "masks"
     if (path / "annotations").is_dir():
         return "coco"
     if (path / "Sentences").is_dir():
