@@ -14,6 +14,8 @@ from secondsight.cli import app
 STAND_INS = {
     # What readers have, and what stands for it here; numbers that only make a command longer.
     "PHOTO": "scene.png",
+    "stsb:sts-test.csv": "stsb:examples/sentence_pairs.jsonl",
+    "st:sentence-transformers/all-MiniLM-L6-v2": "scenes",
     'explain FOLDER "CAPTION"': 'explain photos "a dog left of a tree"',
     '"CAPTION"': '"a dog left of a tree"',
     "open_clip:ViT-B-16/openai": "scenes",

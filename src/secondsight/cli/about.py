@@ -27,6 +27,7 @@ USES = {
     "sanity": "Use this when you suspect that maps ignore the model: do they change when its weights are scrambled?",
     "segmentation": "Use this when you have masks of objects: does a word's map cover its object's pixels, and no others?",
     "sensitivity": "Use this when you ask if maps are steady and sparse: how far do they move when pixels hardly change?",
+    "sts": "Use this when a model compares texts: which words carry its agreement with people? --data stsb:FILE.",
 }
 """When to use which experiment; those of the user's own are listed with their first line."""
 

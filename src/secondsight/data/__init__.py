@@ -26,7 +26,7 @@ from secondsight.data.negatives import hard_negatives
 from secondsight.data.photographs import photographs
 from secondsight.data.phrases import PhraseFinder, coco_synonyms
 from secondsight.data.scenes import Scenes, export_coco, open_scenes
-from secondsight.data.stsb import SentencePair, stsb
+from secondsight.data.stsb import SentencePair, SentencePairs, open_sentence_pairs, stsb
 from secondsight.data.sugarcrepe import sugarcrepe
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "Region",
     "Scenes",
     "SentencePair",
+    "SentencePairs",
     "coco_synonyms",
     "comparison_of",
     "export_coco",
@@ -56,6 +57,7 @@ __all__ = [
     "mask_of",
     "open_data",
     "open_scenes",
+    "open_sentence_pairs",
     "photographs",
     "read_compositional",
     "stsb",

@@ -79,6 +79,11 @@ class GroundedCaption:
     negatives: tuple[Negative, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def left(self) -> Path | Image.Image | str:
+        """What the model's left side reads: the image."""
+        return self.image
+
     def words(self, phrase: Phrase) -> str:
         """The phrase's characters."""
         return self.caption[phrase.span[0] : phrase.span[1]]

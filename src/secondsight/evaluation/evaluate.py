@@ -9,6 +9,7 @@ from typing import Any
 
 from secondsight.data import open_data
 from secondsight.data.grounded import GroundedDataset
+from secondsight.data.stsb import SentencePairs, open_sentence_pairs
 from secondsight.evaluation.experiments import EXPERIMENTS
 from secondsight.evaluation.report import Results, write_report
 from secondsight.evaluation.run import Progress, run
@@ -34,9 +35,10 @@ def evaluate(
 ) -> Results:
     """Run the experiment `name` and write its report under `out`; returns its tables, figures and gallery.
 
-    `data` is a data set or a name that `open_data` takes; `models` and `methods` are (name, object) pairs; `limit` bounds
-    the number of captions; `rule` decides which values of a map lie in a box (`measures.inside`); `options` are those of
-    the experiment. A run that was stopped continues when it is started again with the same `out`.
+    `data` is a data set or a name that `open_data` takes, of pairs of texts `open_sentence_pairs`; `models` and `methods` are
+    (name, object) pairs; `limit` bounds the number of captions; `rule` decides which values of a map lie in a box
+    (`measures.inside`); `options` are those of the experiment. A run that was stopped continues when it is started again with
+    the same `out`.
     """
     if name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}")
@@ -45,12 +47,17 @@ def evaluate(
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(out)!r} is a file: give a folder")
-    dataset = open_data(data) if isinstance(data, str | Path) else data
+    texts = EXPERIMENTS[name].pairs_of_texts
+    dataset = (open_sentence_pairs if texts else open_data)(data) if isinstance(data, str | Path) else data
+    if isinstance(dataset, SentencePairs) != texts:
+        raise InputError(
+            f"{name!r} looks at {'pairs of sentences' if texts else 'images'}, and {dataset.name!r} has others"
+        )
     try:
         experiment = EXPERIMENTS[name](rule=rule, seed=seed, **options)
     except TypeError as problem:
         raise InputError(f"the experiment {name!r} cannot be made with these options ({problem})") from problem
-    combinations = settings(models, methods, layers)
+    combinations = settings(models, methods, layers, pairs_of_texts=texts)
     if len(combinations) < experiment.min_settings:
         raise InputError(f"{name!r} needs {experiment.min_settings} settings: give another model, method or layer")
     return write_report(run(experiment, dataset, combinations, folder, limit=limit, progress=progress), folder)

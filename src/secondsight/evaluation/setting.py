@@ -52,11 +52,11 @@ class Setting:
 
     def prepared(self, example: GroundedCaption) -> tuple[Prepared, Prepared]:
         """Both inputs as tensors; a caption that is too long is truncated."""
-        return self.image(example.image), self.text(example.caption)
+        return self.image(example.left), self.text(example.caption)
 
-    def image(self, image: Path | Image.Image) -> Prepared:
-        """An image as the input of the model's left side."""
-        return self.model.left.encoder.prepare(image)
+    def image(self, image: Path | Image.Image | str) -> Prepared:
+        """An image, or the first of two texts, as the input of the model's left side; a text that is too long is truncated."""
+        return self.model.left.encoder.prepare(image, truncate=isinstance(image, str))
 
     def text(self, caption: str) -> Prepared:
         """A caption as the input of the model's right side, truncated if it is too long."""
@@ -110,7 +110,7 @@ class Setting:
         """Interactions with the captions; the last image's contributions are kept for its further captions."""
         left, right = self.model.left, self.model.right
         if self._image is None or self._image[0] != example.image_key:
-            image = self.image(example.image)
+            image = self.image(example.left)
             factorises = self.method.factorises and self.model.factorises
             contributions = self.method.contributions(left, [image])[0] if factorises else None
             if contributions is not None and contributions.rows.closed_form:
@@ -123,8 +123,8 @@ class Setting:
         return [contributions @ self.method.contributions(right, [text])[0] for text in texts]
 
     def _file(self, cache: Path, example: GroundedCaption, caption: str) -> Path:
-        image = example.image
-        source = str(image) if isinstance(image, Path) else hashlib.sha256(image.tobytes()).hexdigest()
+        image = example.left
+        source = str(image) if isinstance(image, Path | str) else hashlib.sha256(image.tobytes()).hexdigest()
         # A filling changes no explanation.
         spec = {name: value for name, value in self.spec.items() if name != "filling"}
         key = json.dumps([spec, source, caption], sort_keys=True)
@@ -137,15 +137,18 @@ def settings(
     methods: Sequence[tuple[str, Method]] = (),
     layers: Sequence[Layer] = (),
     alone: Sequence[str] = (),
+    *,
+    pairs_of_texts: bool = False,
 ) -> list[Setting]:
     """Every model with every method at every layer; layers ("all",) are the image side's blocks one by one.
 
-    Methods whose names are in `alone` get a second setting, with `phrases_alone`.
+    Methods whose names are in `alone` get a second setting, with `phrases_alone`. With `pairs_of_texts` both sides of the
+    models read texts. Raises `InputError` for a model without such sides.
     """
     methods = list(methods) or [(DEFAULT, as_method(None))]
     combinations = []
     for model_name, given in models:
-        model = _of_captions(model_name, given)
+        model = given.pair("text", "text") if pairs_of_texts else _of_captions(model_name, given)
         weights = fingerprint(model)
         for method_name, method in methods:
             for layer in _expand(layers, model):
@@ -173,7 +176,8 @@ def _of_captions(name: str, model: DualEncoder) -> DualEncoder:
     except InputError as error:
         raise InputError(
             f"experiments look at pictures with captions, and {name!r} compares {model.left.kind} with {model.right.kind}: "
-            "explain its pairs with ss.explain, or rank a collection with secondsight decompose and search"
+            "explain its pairs with ss.explain, compare its similarities with people's by secondsight evaluate sts, or rank a "
+            "collection with secondsight decompose and search"
         ) from error
 
 

@@ -149,6 +149,8 @@ def explain_with_ray(
 
     if name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name!r}; known: {', '.join(sorted(EXPERIMENTS))}")
+    if EXPERIMENTS[name].pairs_of_texts:
+        raise InputError(f"{name!r} compares short texts, which needs no cluster: leave out the engine")
     connect(address)
     opened, experiment = open_data(data), EXPERIMENTS[name](**options)
     indices: list[int] = []

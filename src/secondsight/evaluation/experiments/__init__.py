@@ -17,6 +17,7 @@ from secondsight.evaluation.experiments.references import References
 from secondsight.evaluation.experiments.sanity import Sanity
 from secondsight.evaluation.experiments.segmentation import Segmentation
 from secondsight.evaluation.experiments.sensitivity import Sensitivity
+from secondsight.evaluation.experiments.sts import Sts
 
 __all__ = [
     "EXPERIMENTS",
@@ -38,4 +39,5 @@ __all__ = [
     "Sanity",
     "Segmentation",
     "Sensitivity",
+    "Sts",
 ]

@@ -31,7 +31,7 @@ class Experiment(ABC):
     caption, the setting and the experiment's options, so that a run can be stopped and resumed anywhere. With
     `categories`, the report lets a person choose one of them for each case of the gallery. `by_embeddings` says that it
     multiplies embeddings of changed inputs, which late interaction has none of. With `contours` the gallery shows objects'
-    contours in place of their boxes.
+    contours in place of their boxes. `pairs_of_texts` says that it compares texts with texts and not images with captions.
     """
 
     name: ClassVar[str]
@@ -39,6 +39,7 @@ class Experiment(ABC):
     min_settings: ClassVar[int] = 1
     by_embeddings: ClassVar[bool] = False
     contours: ClassVar[bool] = False
+    pairs_of_texts: ClassVar[bool] = False
 
     def __init__(self, *, rule: str = "pixel", seed: int = 0, **options: Any) -> None:
         one_of("rule", rule, RULES)
