@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from secondsight.algebra.contributions import Contributions
+from secondsight.algebra.interactions import Interactions
 from secondsight.algebra.outcome import Outcome
 from secondsight.encoders.base import ATTENTION_POOL, EVERY_TOKEN, Encoder, States, check_finite
 from secondsight.inputs.prepared import Prepared
@@ -43,8 +44,8 @@ class MaskClip(Method):
     "clearclip" (Lan et al. 2024) is "values" mixed by softmax(qqᵀ/√d); "sclip" (Wang et al. 2024) is "identity" mixed by
     softmax(qqᵀ/√d) + softmax(kkᵀ/√d). Texts are not mixed. Attention pools (CLIP's ResNets, SigLIP) are read
     through the pool's values, and have no variants. `text` "tokens" (default) gives each token its vector; "embedding" shares
-    out the text's embedding evenly among its words, so that the map over a partner is the published one of a prompt,
-    whatever is selected. Nothing adds up; the references are zero.
+    out the text's embedding evenly among its words, so that the map over an image is the published one of a prompt,
+    whatever is selected; of two texts it tells nothing. Nothing adds up; the references are zero.
     """
 
     variant: str = "values"
@@ -70,6 +71,11 @@ class MaskClip(Method):
         """
         with untouched(side.encoder.module):
             return [self._contribute(side, prepared) for prepared in inputs]
+
+    def interactions(self, left: Side, right: Side, a: Prepared, partners: Sequence[Prepared]) -> list[Interactions]:
+        """Interactions of one left input with each of several right ones."""
+        pairs = super().interactions(left, right, a, partners)
+        return pairs if self.order == 2 else [replace(pair, about={**pair.about, "order": 1}) for pair in pairs]
 
     def _contribute(self, side: Side, prepared: Prepared) -> Contributions:
         encoder = side.encoder
