@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from secondsight.explanation import explain as explain
     from secondsight.methods import METHODS as METHODS
     from secondsight.methods import PRESETS as PRESETS
+    from secondsight.methods import AttentionRelevance as AttentionRelevance
+    from secondsight.methods import AttentionRollout as AttentionRollout
     from secondsight.methods import Banzhaf as Banzhaf
     from secondsight.methods import BilinearLime as BilinearLime
     from secondsight.methods import ChainedJacobian as ChainedJacobian
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from secondsight.methods import GradEclip as GradEclip
     from secondsight.methods import IntegratedJacobian as IntegratedJacobian
     from secondsight.methods import JacobianTimesInput as JacobianTimesInput
+    from secondsight.methods import LeGrad as LeGrad
     from secondsight.methods import MaskClip as MaskClip
     from secondsight.methods import Method as Method
     from secondsight.methods import Occlusion as Occlusion
@@ -59,6 +62,8 @@ _NAMES = {
     "methods": (
         "METHODS",
         "PRESETS",
+        "AttentionRelevance",
+        "AttentionRollout",
         "Banzhaf",
         "BilinearLime",
         "ChainedJacobian",
@@ -66,6 +71,7 @@ _NAMES = {
         "GradEclip",
         "IntegratedJacobian",
         "JacobianTimesInput",
+        "LeGrad",
         "MaskClip",
         "Method",
         "Occlusion",

@@ -109,6 +109,12 @@ class Encoder(ABC):
         not know it.
         """
 
+    def features_of_blocks(self, tensor: Tensor) -> tuple[States, list[Float[Tensor, "position width"]]]:
+        """The last layer's states of one model-ready input, and what leaves every block before an attention pool, in order."""
+        raise InputError(
+            f"this {self.kind} encoder does not show what leaves its blocks: describe it with ss.TorchEncoder"
+        )
+
     def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
         """Hidden states of a reference entering `layer`, with masks and pooling of the input that `context` describes.
 

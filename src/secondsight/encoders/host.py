@@ -6,8 +6,8 @@ Masks, rotary positions, pooling, projections and whatever else a library does a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,16 @@ class Parts(nn.Module):
 def first_tensor(output: Any) -> Tensor:
     """The output of a module, or its first part where it returns several."""
     return output[0] if isinstance(output, tuple) else output
+
+
+@contextmanager
+def outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect copies of what blocks return, in the order of their calls."""
+    outputs: list[Tensor] = []
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(observing(block, lambda output: outputs.append(first_tensor(output).clone())))
+        yield outputs
 
 
 class HostEncoder(Encoder):
@@ -88,6 +98,14 @@ class HostEncoder(Encoder):
             States(row, embedding.to(dtype), Context(tensor[None], tuple(states.shape)))
             for row, states, embedding, tensor in zip(self._rows(hidden), hidden, embeddings, tensors, strict=True)
         ]
+
+    def features_of_blocks(self, tensor: Tensor) -> tuple[States, list[Tensor]]:
+        """See `Encoder.features_of_blocks`."""
+        blocks = list(self.blocks(self.module))[: self.depth - (self.pool == ATTENTION_POOL)]
+        tensor = self.to_model(tensor)
+        with outputs_of(blocks) as outputs:
+            states = self.features(tensor, self.depth - 1)[0]
+        return states, [self._rows(self._from_host(output, self.depth, tensor))[0] for output in outputs]
 
     def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
         """The reference's hidden states; those of a `contextual` encoder under the masks and pooling of the input."""

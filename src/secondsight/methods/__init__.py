@@ -1,5 +1,7 @@
 """Ways to make contribution vectors, one short file each; a new one needs one line here."""
 
+from secondsight.methods.attention_relevance import AttentionRelevance as AttentionRelevance
+from secondsight.methods.attention_rollout import AttentionRollout as AttentionRollout
 from secondsight.methods.banzhaf import Banzhaf as Banzhaf
 from secondsight.methods.base import METHODS as METHODS
 from secondsight.methods.base import Method as Method
@@ -11,6 +13,7 @@ from secondsight.methods.first_order import FirstOrder as FirstOrder
 from secondsight.methods.grad_eclip import GradEclip as GradEclip
 from secondsight.methods.integrated_jacobian import IntegratedJacobian as IntegratedJacobian
 from secondsight.methods.jacobian_times_input import JacobianTimesInput as JacobianTimesInput
+from secondsight.methods.legrad import LeGrad as LeGrad
 from secondsight.methods.mask_clip import MaskClip as MaskClip
 from secondsight.methods.occlusion import Occlusion as Occlusion
 from secondsight.methods.presets import PRESETS as PRESETS

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secondsight.algebra.layout import Layout
-from secondsight.encoders.base import EVERY_TOKEN, check_finite
+from secondsight.encoders.base import EVERY_TOKEN, Context, check_finite
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods.first_order import EncodedInput, FirstOrder
 from secondsight.paths.recorded_attention import Attention, AttentionRecorder
@@ -28,10 +28,13 @@ _REMEDY = "use a method for any encoder, such as method='grounded'"
 class AttentiveInput(EncodedInput):
     """One input with what its attention was while the host encoded it.
 
-    `attentions` are those of the blocks and of an attention pool, from the front, over the positions of `layout`.
+    `attentions` are those of the blocks and of an attention pool, from the front, over the positions of `layout`. `outputs`
+    (position, width) is what leaves every block, where a method asks for it.
     """
 
     attentions: Sequence[Attention]
+    context: Context
+    outputs: Sequence[Tensor] = ()
 
     @cached_property
     def pooled_rows(self) -> list[int]:
@@ -52,6 +55,17 @@ class AttentiveInput(EncodedInput):
         """An attention's probabilities (head, query, key) over the layout's positions."""
         return self.cut(attention.probabilities, attention)
 
+    def through_blocks(self, matrices: Sequence[Tensor], start: int) -> Tensor:
+        """The pooled rows of a product of matrices (query, key), one for each attention from the block `start` on: (row, key).
+
+        Those of an attention pool are its matrix times the product of the blocks'.
+        """
+        size, number = self.layout.size, resolved_start(start, len(matrices))
+        product = torch.eye(size, dtype=matrices[0].dtype, device=matrices[0].device)
+        for matrix, attention in zip(matrices[number:], self.attentions[number:], strict=True):
+            product = (matrix if attention.square else matrix[self.pooled_rows]) @ product
+        return product[self.pooled_rows] if self.attentions[-1].square else product
+
     def cut(self, values: Tensor, attention: Attention) -> Tensor:
         """Values of queries and keys (head, query, key), without those behind the layout's last position."""
         values, size = values.reshape(values.shape[-3:]), self.layout.size
@@ -61,10 +75,12 @@ class AttentiveInput(EncodedInput):
 class AttentionMethod(FirstOrder[AttentiveInput]):
     """A first-order method that reads attention; a subclass says how attention becomes a map.
 
-    `whole` says that it needs the attention of every block, not of the last ones only.
+    `whole` says that it needs the attention of every block, not of the last ones only; `reads_outputs` that it needs what
+    leaves the blocks too.
     """
 
     whole: ClassVar[bool] = True
+    reads_outputs: ClassVar[bool] = False
 
     def encode(self, side: Side, prepared: Prepared) -> AttentiveInput:
         """The host's forward pass with its attention recorded; `InputError` for encoders that have none to read."""
@@ -74,8 +90,12 @@ class AttentionMethod(FirstOrder[AttentiveInput]):
                 f"a late-interaction model has no embedding whose attention {self.name!r} could read: use "
                 "method='last-layer', or model.similarity_map(query, document)"
             )
+        outputs: list[Tensor] = []
         with differentiable(), AttentionRecorder() as recorder:
-            states = encoder.features(prepared.tensor, encoder.depth - 1)[0]
+            if self.reads_outputs:
+                states, outputs = encoder.features_of_blocks(prepared.tensor)
+            else:
+                states = encoder.features(prepared.tensor, encoder.depth - 1)[0]
         check_finite(encoder, states.embedding.detach(), prepared.tensor)
         layout = encoder.layout(prepared, encoder.depth - 1, states)
         attentions = recorder.attentions
@@ -85,7 +105,14 @@ class AttentionMethod(FirstOrder[AttentiveInput]):
                 f"attention, and {self.name!r} needs that of all: {_REMEDY}, or 'grad-eclip'"
             )
         _check(side, layout, attentions if self.whole else attentions[-1:])
-        return AttentiveInput(side, layout, states.embedding, attentions)
+        return AttentiveInput(side, layout, states.embedding, attentions, states.context, outputs)
+
+
+def resolved_start(start: int, count: int) -> int:
+    """A block by its number, from the front or from the end; `InputError` for one that is not there."""
+    if not -count <= start < count:
+        raise InputError(f"start={start!r} is not one of the {count} blocks: use −{count} … {count - 1}")
+    return start % count
 
 
 def gradients(value: Tensor, of: Sequence[Tensor]) -> list[Tensor]:

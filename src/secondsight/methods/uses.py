@@ -6,6 +6,9 @@ from secondsight.methods.base import METHODS
 from secondsight.methods.presets import PRESET_LINES
 
 USES = {
+    "attention-relevance": "Use this when you compare with the relevance maps of Chefer et al.: one map for all words; "
+    "nothing adds up.",
+    "attention-rollout": "Use this when you compare with attention rollout, which knows nothing of the other input.",
     "banzhaf": "Use this when you want to know what hiding parts of the input would do, and can wait for a few hundred runs.",
     "bilinear-lime": "Use this when you compare with published results of LIME for pairs; it is slow and random.",
     "chained-jacobian": "Use this when you want sums that are exact at any layer, without a setting to choose.",
@@ -13,6 +16,7 @@ USES = {
     "grad-eclip": "Use this when you compare with Grad-ECLIP: one map for all words from the last attention; nothing adds up.",
     "integrated-jacobian": "Use this when you want the published method, with its accuracy and layers in your hands.",
     "jacobian-times-input": "Use this when you need a quick look, or compare with Grad-CAM; its sums are not exact.",
+    "legrad": "Use this when you compare with LeGrad: one map for all words from all blocks' attention; nothing adds up.",
     "mask-clip": "Use this when you compare with training-free segmentation by CLIP: MaskCLIP, ClearCLIP, SCLIP.",
     "occlusion": "Use this when you want the simplest question answered: what is lost when one part alone is hidden?",
     "shapley": "Use this when shares must be fair and add up, and you can wait for thousands of runs.",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secondsight.algebra.layout import Layout, TokenLayout
 from secondsight.encoders.base import Context, Encoder, Head, Reference, States
 from secondsight.encoders.blocks import pooled_block
-from secondsight.encoders.host import Parts, first_tensor
+from secondsight.encoders.host import Parts, first_tensor, outputs_of
 from secondsight.encoders.host_text import HostTextEncoder, text_blocks
 from secondsight.inputs.offsets import byte_offsets
 from secondsight.inputs.prepared import Prepared, Tokenized
@@ -172,6 +172,12 @@ class ClipTextEncoder(Encoder):
             context = Context(ids[None], tuple(row.shape), pool, None if mask is None else mask[:length, :length])
             states.append(States(row, embedding, context))
         return states
+
+    def features_of_blocks(self, tensor: Tensor) -> tuple[States, list[Tensor]]:
+        """See `Encoder.features_of_blocks`."""
+        with outputs_of(self.parts.transformer.resblocks) as outputs:
+            states = self.features(tensor, self.depth - 1)[0]
+        return states, [self._swapped(output)[0, : len(states.hidden)].to(self.dtype()) for output in outputs]
 
     def reference_features(self, tensor: Tensor, layer: int, context: Context) -> Reference:
         """The reference's hidden states, as many as the input has."""
