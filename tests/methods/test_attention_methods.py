@@ -1,6 +1,5 @@
 """Methods that read attention: against their formulas written out, with loops, in double precision."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,141 +11,18 @@ import secondsight as ss
 from families import FAMILIES, photographs
 from families.late_interaction import st_late_plain
 from models import clip, pixels, tokens
-from secondsight.methods.attention_maps import AttentiveInput
+from secondsight.methods.attention_maps import AttentionMethod, AttentiveInput
 from secondsight.paths.recorded_attention import AttentionRecorder
 from secondsight.support.guard import differentiable, untouched
 from secondsight.testing import changed, snapshot
+from towers import Tower, entering, hub_block, hub_towers, open_clip_towers
 
-ATTENTION = [name for name, kind in ss.METHODS.items() if issubclass(kind, ss.methods.FirstOrder)]
-CAPTION = "a dog and a cat"
+ATTENTION = [name for name, kind in ss.METHODS.items() if issubclass(kind, AttentionMethod)]
 
 
 def assert_close(found: Tensor, wanted: Tensor, relative: float = 1e-8) -> None:
     assert wanted.abs().max() > 0
     assert (found - wanted).abs().max() <= relative * wanted.abs().max()
-
-
-# The oracle: a tower of standard blocks, run head by head -------------------------------------------------------------
-
-
-@dataclass
-class Tower:
-    """The parts of a tower of blocks with norms first, whatever library they come from.
-
-    `start` (position, width) are the states that enter the first block, `finish` maps one position's state to the embedding.
-    """
-
-    start: Tensor
-    blocks: list[Any]
-    heads: int
-    pool: int
-    finish: Any
-    causal: bool = False
-
-    def attend(self, x: Tensor, block: Any) -> dict[str, Any]:
-        """Queries, keys, values, and every head's probabilities, as leaves or parts of the graph."""
-        q, k, v = block.project(block.norm1(x))
-        width = q.shape[1] // self.heads
-        probabilities, outputs = [], []
-        for head in range(self.heads):
-            at = slice(head * width, (head + 1) * width)
-            scores = q[:, at] @ k[:, at].T / width**0.5
-            if self.causal:
-                scores = scores + torch.full_like(scores, -torch.inf).triu(1)
-            probabilities.append(scores.softmax(1).requires_grad_())
-            outputs.append(probabilities[-1] @ v[:, at])
-        output = torch.cat(outputs, 1)
-        y = x + block.out(output)
-        return {"q": q, "k": k, "v": v, "A": probabilities, "o": output, "y": y + block.mlp(block.norm2(y))}
-
-    def run(self) -> list[dict[str, Any]]:
-        """What every block computes."""
-        x, computed = self.start, []
-        for block in self.blocks:
-            computed.append(self.attend(x, block))
-            x = computed[-1]["y"]
-        return computed
-
-
-@dataclass
-class Block:
-    norm1: Any
-    project: Any
-    out: Any
-    norm2: Any
-    mlp: Any
-
-
-def open_clip_block(block: nn.Module) -> Block:
-    weights = zip(block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3), strict=True)
-    linear = [(w.detach(), b.detach()) for w, b in weights]
-    return Block(
-        block.ln_1, lambda x: [F.linear(x, w, b) for w, b in linear], block.attn.out_proj, block.ln_2, block.mlp
-    )
-
-
-def hub_block(layer: nn.Module) -> Block:
-    attention = layer.self_attn
-    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-    return Block(
-        layer.layer_norm1, lambda x: [part(x) for part in parts], attention.out_proj, layer.layer_norm2, layer.mlp
-    )
-
-
-def entering(module: nn.Module, run: Any) -> Tensor:
-    """The first argument of a module while the host runs."""
-    kept = []
-    handle = module.register_forward_pre_hook(
-        lambda _, args, kwargs: kept.append((*args, *kwargs.values())[0]), with_kwargs=True
-    )
-    with torch.no_grad():
-        run()
-    handle.remove()
-    return kept[0][0].detach()
-
-
-def open_clip_towers(host: nn.Module, image: Tensor, text: Tensor) -> tuple[Tower, Tower]:
-    visual, blocks = host.visual, host.transformer.resblocks
-    end = int(text[0].argmax())
-    return (
-        Tower(
-            entering(visual.transformer.resblocks[0], lambda: host.encode_image(image)),
-            [open_clip_block(block) for block in visual.transformer.resblocks],
-            visual.transformer.resblocks[0].attn.num_heads,
-            0,
-            lambda y: visual.ln_post(y) @ visual.proj,
-        ),
-        Tower(
-            entering(blocks[0], lambda: host.encode_text(text))[: end + 1],
-            [open_clip_block(block) for block in blocks],
-            blocks[0].attn.num_heads,
-            end,
-            lambda y: host.ln_final(y) @ host.text_projection,
-            causal=True,
-        ),
-    )
-
-
-def hub_towers(example: Any, image: Tensor, text: Tensor) -> tuple[Tower, Tower]:
-    host = example.host
-    vision, words = host.vision_model, host.text_model
-    return (
-        Tower(
-            entering(vision.encoder.layers[0], lambda: host.get_image_features(image)),
-            [hub_block(layer) for layer in vision.encoder.layers],
-            host.config.vision_config.num_attention_heads,
-            0,
-            lambda y: host.visual_projection(vision.post_layernorm(y)),
-        ),
-        Tower(
-            entering(words.encoder.layers[0], lambda: host.get_text_features(text)),
-            [hub_block(layer) for layer in words.encoder.layers],
-            host.config.text_config.num_attention_heads,
-            text.shape[1] - 1,
-            lambda y: host.text_projection(words.final_layer_norm(y)),
-            causal=True,
-        ),
-    )
 
 
 @pytest.fixture(scope="module", params=["open_clip", "transformers"])
@@ -236,6 +112,200 @@ def test_grad_eclip_with_the_softmax_is_gradient_times_attention_output(pair):
             output = seen.attentions[-1].output
             gradient = torch.autograd.grad(seen.similarity(partner), output, retain_graph=True)[0]
         assert float(terms.sum()) == pytest.approx(float((gradient * output).sum()), rel=1e-9)
+
+
+# Rollout, relevance, LeGrad -------------------------------------------------------------------------------------------
+
+
+def mean_head(matrices: list[Tensor]) -> Tensor:
+    return torch.stack(list(matrices)).mean(0)
+
+
+def rollout(tower: Tower, run: list, start: int) -> Tensor:
+    """Row of the pooled position in Â_L … Â_start, Â = ½ A + ½ I."""
+    eye = torch.eye(len(tower.start), dtype=torch.float64)
+    product = eye
+    for computed in run[start:]:
+        product = (0.5 * mean_head([A.detach() for A in computed["A"]]) + 0.5 * eye) @ product
+    return product[tower.pool]
+
+
+def relevance(tower: Tower, run: list, similarity: Tensor, start: int, scale: float) -> Tensor:
+    """R ← R + Ā R with Ā the mean over heads of (∇A ⊙ A)⁺; the pooled row without its own identity."""
+    total = torch.eye(len(tower.start), dtype=torch.float64)
+    for computed in run[start:]:
+        slopes = torch.autograd.grad(scale * similarity, computed["A"], retain_graph=True)
+        bar = mean_head([(slope * A.detach()).clamp(min=0) for slope, A in zip(slopes, computed["A"], strict=True)])
+        total = total + bar @ total
+    row = total[tower.pool].clone()
+    row[tower.pool] -= 1
+    return row
+
+
+def legrad(tower: Tower, run: list, partner: Tensor, start: int, pooled: str) -> Tensor:
+    """Σ_l mean over heads and queries of (∂s_l / ∂A_l)⁺."""
+    total = torch.zeros(len(tower.start), dtype=torch.float64)
+    for computed in run[start:]:
+        state = computed["y"].mean(0) if pooled == "mean" else computed["y"][tower.pool]
+        similarity = torch.cosine_similarity(tower.finish(state), partner.detach(), dim=0)
+        slopes = torch.autograd.grad(similarity, computed["A"], retain_graph=True)
+        total += mean_head([slope.clamp(min=0) for slope in slopes]).mean(0)
+    return total
+
+
+@pytest.mark.parametrize("start", [0, -2])
+def test_rollout_is_its_formula(pair, start):
+    model, image, text, towers = pair
+    runs = [tower.run() for tower in towers]
+    e = ss.explain(model, image, text, ss.AttentionRollout(start=start))
+    compare(e, [rollout(tower, run, start) for tower, run in zip(towers, runs, strict=True)])
+
+
+@pytest.mark.parametrize(("start", "scale"), [(0, 1.0), (0, 100.0), (-1, 1.0)])
+def test_relevance_is_its_formula(pair, start, scale):
+    model, image, text, towers = pair
+    (left, a), (right, b) = embeddings(towers)
+    similarity = torch.cosine_similarity(a, b, dim=0)
+    e = ss.explain(model, image, text, ss.AttentionRelevance(start=start, scale=scale))
+    compare(e, [relevance(towers[k], run, similarity, start, scale) for k, run in enumerate((left, right))])
+
+
+@pytest.mark.parametrize("pooled", ["mean", "model"])
+@pytest.mark.parametrize("start", [0, -1])
+def test_legrad_is_its_formula(pair, start, pooled):
+    model, image, text, towers = pair
+    (left, a), (right, b) = embeddings(towers)
+    e = ss.explain(model, image, text, ss.LeGrad(start=start, pooled=pooled))
+    compare(e, [legrad(towers[0], left, b, start, pooled), legrad(towers[1], right, a, start, pooled)])
+
+
+def test_attention_pools_are_read_at_their_query():
+    """SigLIP's pool, whose query is learned: by the host's own parts."""
+    example = FAMILIES["hf-siglip"](torch.float64)
+    vision = example.host.vision_model
+    image = example.model.left.encoder.prepare(example.left[0]).tensor.double()
+    text = example.model.right.encoder.prepare(example.right[0]).tensor
+    partner = example.model.right.embed_prepared(example.model.right.prepare([example.right[0]]))[0]
+    layers, head = vision.encoder.layers, vision.head
+    tower = Tower(
+        entering(layers[0], lambda: example.host.get_image_features(image)),
+        [hub_block(layer) for layer in layers],
+        example.host.config.vision_config.num_attention_heads,
+        0,
+        None,
+    )
+    run = tower.run()
+    weights = zip(head.attention.in_proj_weight.chunk(3), head.attention.in_proj_bias.chunk(3), strict=True)
+    (wq, bq), (wk, bk), (wv, bv) = weights
+
+    def pool(states: Tensor) -> dict[str, Any]:
+        x = vision.post_layernorm(states)
+        q, k, v = F.linear(head.probe[0], wq, bq), F.linear(x, wk, bk), F.linear(x, wv, bv)
+        width = q.shape[1] // tower.heads
+        at = [slice(h * width, (h + 1) * width) for h in range(tower.heads)]
+        probabilities = [(q[:, part] @ k[:, part].T / width**0.5).softmax(1) for part in at]
+        output = torch.cat([A @ v[:, part] for A, part in zip(probabilities, at, strict=True)], 1)
+        y = head.attention.out_proj(output)
+        return {
+            "q": q, "k": k, "v": v, "A": probabilities, "o": output, "e": (y + head.mlp(head.layernorm(y)))[0]
+        }  # fmt: skip
+
+    last = pool(run[-1]["y"])
+    similarity = torch.cosine_similarity(last["e"], partner, dim=0)
+    patches = list(range(len(tower.start)))
+    bars = []
+    for computed in (*run, last):
+        slopes = torch.autograd.grad(similarity, computed["A"], retain_graph=True)
+        bars.append(mean_head([(g * A.detach()).clamp(min=0) for g, A in zip(slopes, computed["A"], strict=True)]))
+    product = torch.eye(len(patches), dtype=torch.float64)
+    carried = product
+    sensitivity = torch.zeros(len(patches), dtype=torch.float64)
+    for computed, bar in zip(run, bars[:-1], strict=True):
+        product = product + bar @ product
+        carried = (mean_head([A.detach() for A in computed["A"]]) + torch.eye(len(patches))) / 2 @ carried
+        pooled = pool(computed["y"])
+        alike = torch.cosine_similarity(pooled["e"], partner, dim=0)
+        slopes = torch.autograd.grad(alike, pooled["A"], retain_graph=True)
+        sensitivity += mean_head([slope.clamp(min=0) for slope in slopes])[0]
+    wanted = {
+        "grad-eclip": grad_eclip(tower, [last], similarity, 1, patches),
+        "attention-relevance": (bars[-1] @ product)[0],
+        "attention-rollout": (mean_head([A.detach() for A in last["A"]]) @ carried)[0],
+        "legrad": sensitivity,
+    }
+    assert set(wanted) == set(ATTENTION)
+    for name, values in wanted.items():
+        e = ss.explain(example.model, image, text, name)
+        assert_close(e.toward_left(None), values.detach().clamp(min=0))
+
+
+def test_means_of_positions_are_read_at_all_rows():
+    example = FAMILIES["open-clip-average-pool"](torch.float64)
+    image = example.model.left.encoder.prepare(example.left[0])
+    seen = encoded(ss.AttentionRollout(), example.model.left, image.tensor)
+    # The class token is not part of this mean.
+    assert seen.pooled_rows == list(range(1, seen.layout.size))
+    product = torch.eye(seen.layout.size, dtype=torch.float64)
+    for attention in seen.attentions:
+        product = (attention.probabilities.detach()[0].mean(0) + torch.eye(seen.layout.size)) / 2 @ product
+    e = ss.explain(example.model, example.left[0], example.right[0], "attention-rollout")
+    assert_close(e.toward_left(None)[1:], product[1:, 1:].mean(0))
+
+
+# Relations ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def single_head() -> tuple[ss.DualEncoder, Tensor, Tensor]:
+    return ss.wrap(clip(vision={"head_width": 32}, text={"heads": 1})), pixels(), tokens()
+
+
+def test_rollout_of_the_last_block_is_half_its_attention(pair):
+    model, image, text, _ = pair
+    e = ss.explain(model, image, text, ss.AttentionRollout(start=-1))
+    seen = encoded(ss.AttentionRollout(), model.left, image)
+    row = seen.attentions[-1].probabilities.detach()[0, :, 0].mean(0)
+    assert_close(e.toward_left(None)[1:], row[1:] / 2)
+
+
+def test_relevance_of_the_last_block_is_grad_eclip_with_the_softmax(single_head):
+    """∂s/∂A_i = w · v_i, so that one head's (∇A ⊙ A)⁺ is ReLU(Σ_c w_c A_i v_ic)."""
+    relevance = ss.explain(*single_head, ss.AttentionRelevance(start=-1))
+    eclip = ss.explain(*single_head, ss.GradEclip(spatial="softmax"))
+    assert_close(relevance.matrix, eclip.matrix)
+
+
+def test_legrad_of_the_last_block_is_grad_eclip_without_spatial_weights(single_head):
+    """(∂s/∂A_i)⁺ = ReLU(w · v_i), in the mean over all queries, of which only the pooled one counts."""
+    legrad = ss.explain(*single_head, ss.LeGrad(start=-1, pooled="model"))
+    eclip = ss.explain(*single_head, ss.GradEclip(spatial="none"))
+    assert_close(legrad.matrix * legrad.left_layout.size, eclip.matrix)
+
+
+def test_rollout_knows_nothing_of_its_partner_and_the_others_do():
+    model = ss.wrap(clip())
+    for name in ATTENTION:
+        first, second = (
+            ss.explain(model, pixels(), tokens(*ids), name).toward_left(None) for ids in ((5, 17), (40, 3))
+        )
+        assert torch.allclose(first, second, atol=1e-12) == (name == "attention-rollout")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ss.GradEclip(layers=0), "must be at least 1"),
+        (lambda: ss.GradEclip(spatial="magic"), "known: cosine, softmax, none"),
+        (lambda: ss.AttentionRelevance(scale=0), "must be positive"),
+        (lambda: ss.LeGrad(pooled="max"), "known: mean, model"),
+        (lambda: ss.explain(ss.wrap(clip()), pixels(), tokens(), ss.GradEclip(layers=4)), "more than the 3 blocks"),
+        (lambda: ss.explain(ss.wrap(clip()), pixels(), tokens(), ss.LeGrad(start=3)), "not one of the 3 blocks"),
+        (lambda: ss.explain(ss.wrap(clip()), pixels(), tokens(), ss.AttentionRollout(start=-4)), "not one of the 3"),
+    ],
+)
+def test_options_that_make_no_sense(make, words):
+    with pytest.raises(ss.InputError, match=words):
+        make()
 
 
 # First order ----------------------------------------------------------------------------------------------------------

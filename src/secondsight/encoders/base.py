@@ -127,6 +127,10 @@ class Encoder(ABC):
     def head(self, layer: int, context: Context, dtype: torch.dtype) -> Head:
         """The pure function (node, position, width) → (node, joint) from `layer` on, in `dtype`."""
 
+    def head_of_blocks(self, context: Context, dtype: torch.dtype) -> Head:
+        """The pure function from what leaves a block to the embedding, as if that block were the last before the pool."""
+        return self.head(self.depth, context, dtype)
+
     @abstractmethod
     def reference(self, prepared: Prepared, choice: str | Tensor | None, seed: int) -> Tensor:
         """The model-ready reference input for a name or a tensor; for None the usual one of the encoder's kind."""

@@ -140,6 +140,21 @@ class HostEncoder(Encoder):
 
         return head
 
+    def head_of_blocks(self, context: Context, dtype: torch.dtype) -> Head:
+        """See `Encoder.head_of_blocks`; a norm before an attention pool is part of it."""
+        if self.pool != ATTENTION_POOL:
+            return super().head_of_blocks(context, dtype)
+        module = self.in_precision(dtype)
+        *blocks, _ = self.blocks(module)
+        length = None if self._tuple_lengths is None else self._tuple_lengths[0]
+        tensor = context.tensor.to(dtype) if context.tensor.is_floating_point() else context.tensor
+
+        def head(x: Tensor) -> Tensor:
+            with skipping(blocks, length), replacing(blocks[-1], self._as_in_host(x, self.depth - 1, tensor)):
+                return self._kept(self.encode(module, tensor.expand(len(x), *tensor.shape[1:])))
+
+        return head
+
     def _run(self, tensors: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Hidden states entering a block, feature maps as (batch, width, rows, columns), and the embeddings."""
         if layer == self.depth and (not self.output_suffices or self.pool == ATTENTION_POOL):

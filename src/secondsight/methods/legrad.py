@@ -52,13 +52,10 @@ class LeGrad(AttentionMethod):
     def _embedded(self, encoded: AttentiveInput, number: int) -> tuple[Attention, Tensor]:
         """The attention that forms a block's embedding, its own or the pool's, and this embedding."""
         encoder, output = encoded.side.encoder, encoded.outputs[number]
-        if encoder.pool == ATTENTION_POOL:
-            head = encoder.head(encoder.depth - 1, encoded.context, encoder.dtype())
-            with AttentionRecorder() as recorder:
-                embedding = head(output[None])[0]
-            return recorder.attentions[-1], embedding
-        if self.pooled == "mean":
+        head = encoder.head_of_blocks(encoded.context, encoder.dtype())
+        if self.pooled == "mean" and encoder.pool != ATTENTION_POOL:
             # Positions that are all alike are pooled to what they are.
             output = output.mean(0, keepdim=True).expand(len(output), -1)
-        head = encoder.head(encoder.depth, encoded.context, encoder.dtype())
-        return encoded.attentions[number], head(output[None])[0]
+        with AttentionRecorder() as recorder:
+            embedding = head(output[None])[0]
+        return (recorder.attentions[-1] if encoder.pool == ATTENTION_POOL else encoded.attentions[number]), embedding
