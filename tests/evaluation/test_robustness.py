@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from models import small
 from secondsight.data import Jsonl
 from secondsight.evaluation import evaluate, measures, settings
 from secondsight.evaluation.experiments.masking import input_games
-from secondsight.evaluation.experiments.sensitivity import noisy_image
+from secondsight.evaluation.experiments.sensitivity import Sensitivity, noisy_image
 from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.randomisation import cascade, parts_from_output, shuffle_weights
 from secondsight.evaluation.run import run
@@ -117,8 +118,6 @@ def test_max_sensitivity_is_captums_of_the_same_noise(model, data, tmp_path, alo
     example = Jsonl(data)[0]
     (setting,) = settings([("small", model)], [OURS])
     setting.phrases_alone = alone
-    from secondsight.evaluation.experiments import Sensitivity
-
     before = snapshot(model.left.encoder.module)
     frame = run(Sensitivity(radius=0.05, draws=3, seed=4), Jsonl(data), [setting], tmp_path, limit=1).frame
     assert changed(before, snapshot(model.left.encoder.module)) == []
@@ -225,3 +224,12 @@ def test_the_cascade_is_a_line_from_one_downwards(model, data, tmp_path):
     assert whole["rank correlation with trained"].iloc[1] == table["rank correlation with trained"].iloc[2]
     with pytest.raises(ss.InputError, match="cascade=True: give the number of stages"):
         evaluate("sanity", data, [("small", model)], [OURS], out=tmp_path / "no", cascade=True)
+
+
+def test_settings_with_long_names_that_begin_alike_keep_their_own_records(model, data, tmp_path):
+    (setting,) = settings([("a model whose name is as long as a path to its weights on a disk", model)], [OURS])
+    alone = replace(setting, label=f"{setting.label}, phrase alone", phrases_alone=True)
+    frame = run(Sensitivity(draws=1), Jsonl(data), [setting, alone], tmp_path, limit=1).frame
+    first, second = (group.similarity.to_numpy() for _, group in frame.groupby("setting", sort=False))
+    assert len(set(first)) == 1  # both phrases of one caption
+    assert len(set(second)) == 2

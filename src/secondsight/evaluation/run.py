@@ -123,7 +123,7 @@ def example_key(example: GroundedCaption) -> str:
 @contextmanager
 def open_journal(folder: Path, experiment: Experiment, data: GroundedDataset, setting: Setting) -> Iterator[Journal]:
     """The journal of an experiment under one setting, which no other process may write to meanwhile."""
-    digest = hashlib.sha256(json.dumps(setting.spec, sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([setting.label, setting.spec], sort_keys=True).encode()).hexdigest()[:8]
     place = ensure_folder(folder / experiment.name / f"{slug(setting.label)[:60]}-{digest}")
     head: dict[str, Any] = {"experiment": experiment.name, "data": data.name}
     head |= {"setting": setting.spec, "options": experiment.options()}
