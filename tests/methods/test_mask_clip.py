@@ -13,6 +13,7 @@ from families import FAMILIES, photographs
 from families.pages import hf_colpali
 from models import clip, pixels, small, tokens
 from secondsight.evaluation.setting import settings
+from secondsight.paths.tails import Step
 
 CAPTION = "a dog and a cat"
 VARIANTS = ("values", "identity", "clearclip", "sclip")
@@ -124,6 +125,44 @@ def test_a_block_with_norms_after_its_parts_keeps_them():
         expected = F.normalize(layer.output.LayerNorm(out), dim=-1)
     found = ss.MaskClip().contributions(side, [prepared])[0].vectors
     assert torch.allclose(found, expected, atol=1e-8)
+
+
+FAMILIES_WITH_BLOCKS = {
+    "hf-clip": True,
+    "hf-blip": False,
+    "hf-flava": False,
+    "hf-joined-dinov2-roberta": False,
+    "open-clip-timm-registers": True,
+    "open-clip-average-pool": True,
+    "open-clip-bert-text": False,
+    "st-minilm-mean": False,
+}
+"""Whether the texts' attention is causal."""
+
+
+@pytest.mark.parametrize("family", FAMILIES_WITH_BLOCKS)
+def test_the_blocks_that_values_are_read_from_are_those_of_the_hosts(family):
+    """With the model's own attention at every position, the description gives the output of the host's last block."""
+    example = FAMILIES[family](torch.float64)
+    for side, raw in ((example.model.left, example.left[0]), (example.model.right, example.right[0])):
+        encoder = side.encoder
+        prepared, last = encoder.prepare(raw), encoder.depth - 1
+        with torch.no_grad():
+            hidden, expected = (encoder.features(prepared.tensor, layer)[0].hidden for layer in (last, last + 1))
+            block = encoder.attention_block(torch.float64)
+            x = hidden if block.norm is None else value_of(block.norm, hidden)
+            query, key, value = (
+                layer(x).unflatten(-1, (block.heads, -1)) for layer in (block.query, block.key, block.value)
+            )
+            causal = side.kind == "text" and FAMILIES_WITH_BLOCKS[family]
+            out = F.scaled_dot_product_attention(*(y.transpose(0, 1) for y in (query, key, value)), is_causal=causal)
+            out = block.out(out.transpose(0, 1).flatten(1))
+            out = hidden + (out if block.gain is None else out * block.gain)
+        assert torch.allclose(value_of(block.tail, out), expected, atol=1e-8)
+
+
+def value_of(step: Step, x: Tensor) -> Tensor:
+    return step.linearise(x, torch.zeros_like(x))[0]
 
 
 class ValuesOnly(nn.Module):
