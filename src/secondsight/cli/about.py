@@ -14,6 +14,7 @@ USES = {
     "approximation": "Use this when you set the accuracy yourself: how fast sums become exact as more points are computed.",
     "collage": "Use this when you want a hard test of places: four photographs in one, does the map find the right quarter?",
     "compare": "Use this when you have two checkpoints, methods or layers: which points at objects better, class by class?",
+    "compositionality": "Use this when you run Winoground, ARO and their like: who wins, and which words are to blame.",
     "cost": "Use this when time matters: seconds for each pair, and how many runs of the model that is.",
     "discrimination": "Use this when captions name two things: does each word light up its own object and not the other?",
     "edits": "Use this when you ask if scores can be trusted: do they predict what really taking words and boxes away does?",

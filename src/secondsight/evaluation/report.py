@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from secondsight.data.grounded import Box
+from secondsight.data.grounded import Box, GroundedCaption
 from secondsight.evaluation.experiments.base import Record
 from secondsight.evaluation.maps import image_layout
 from secondsight.evaluation.run import Run
@@ -25,7 +26,7 @@ from secondsight.inputs.images import open_image
 from secondsight.support.errors import InputError
 from secondsight.support.files import atomic, ensure_folder
 from secondsight.visual import charts
-from secondsight.visual.colours import map_over_photo
+from secondsight.visual.colours import limit_of, map_over_photo
 from secondsight.visual.saving import encode_figure
 
 THUMBNAIL = 260
@@ -148,35 +149,55 @@ def _card(run: Run, record: Record) -> dict[str, Any] | None:
         return None
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    caption, (start, end) = run.examples[record["key"]].caption, record["span"]
+    captions = [
+        (caption[:start], caption[start:end], caption[end:])
+        for caption, (start, end) in _shown_captions(run.examples[record["key"]], record)
+    ]
     facts = record.get("facts") or f"PGE {record['energy']:.2f}, {'hit' if record['hit'] else 'miss'}"
     return {
         "source": base64.b64encode(buffer.getvalue()).decode(),
         "alt": f"attribution of {record['words']!r}",
-        "caption": (caption[:start], caption[start:end], caption[end:]),
+        "captions": captions,
         "facts": f"{facts}, {record['setting']}",
         "case": json.dumps([record["setting"], record["key"], record["words"]]),
         "category": record.get("category"),
     }
 
 
+def _shown_captions(example: GroundedCaption, record: Record) -> list[tuple[str, tuple[int, int]]]:
+    """A record's caption with its span, and the other caption of the same image that stands "also" beside it."""
+    captions = [(example.caption, record["span"])]
+    return [*captions, (record["also"]["caption"], record["also"]["span"])] if "also" in record else captions
+
+
 def thumbnail(run: Run, record: Record, width: int = THUMBNAIL) -> Image.Image | None:
-    """The record's map over its image, with the object's box or contour; None if the input is not at hand."""
+    """The record's map over its image, with the object's boxes or contour; None if the input is not at hand.
+
+    A caption that is "also" shown has its map beside the first, in colours of the same scale.
+    """
     example = run.examples.get(record["key"])
     setting = next((setting for setting in run.settings if setting.label == record["setting"]), None)
     if example is None or setting is None:
         return None
-    start, end = record["span"]
+    heats = []
     try:
-        e, selection = setting.explain_span(example, (start, end))
-        heat = image_layout(e.left_layout).heatmap(e.toward_left(selection)).double().numpy()
+        for caption, (start, end) in _shown_captions(example, record):
+            e, selection = setting.explain_span(replace(example, caption=caption), (start, end))
+            heats.append(image_layout(e.left_layout).heatmap(e.toward_left(selection)).double().numpy())
     except InputError:
         return None
-    photo = open_image(example.image)
-    if not run.experiment.contours:
-        return small_picture(photo, heat, [record["box"]], width)
-    masks = [r.mask.array() for r in example.regions if r.label == record["label"] and r.mask is not None]
-    return small_picture(photo, heat, width=width, masks=masks)
+    photo, limit = open_image(example.image), limit_of(heats)
+    shown: dict[str, Any] = {"boxes": [record["box"]] if "box" in record else record["boxes"]}
+    if run.experiment.contours:
+        masks = [r.mask.array() for r in example.regions if r.label == record["label"] and r.mask is not None]
+        shown = {"masks": masks}
+    pictures = [
+        small_picture(Image.fromarray(map_over_photo(photo, heat, limit)), width=width, **shown) for heat in heats
+    ]
+    row = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
+    for number, picture in enumerate(pictures):
+        row.paste(picture, (number * picture.width, 0))
+    return row
 
 
 def small_picture(

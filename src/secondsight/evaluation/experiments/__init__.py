@@ -4,6 +4,7 @@ from secondsight.evaluation.experiments.approximation import Approximation
 from secondsight.evaluation.experiments.base import EXPERIMENTS, Experiment, Record
 from secondsight.evaluation.experiments.collage import Collage
 from secondsight.evaluation.experiments.compare import Compare
+from secondsight.evaluation.experiments.compositionality import Compositionality
 from secondsight.evaluation.experiments.cost import Cost
 from secondsight.evaluation.experiments.discrimination import Discrimination
 from secondsight.evaluation.experiments.edits import Edits
@@ -24,6 +25,7 @@ __all__ = [
     "Approximation",
     "Collage",
     "Compare",
+    "Compositionality",
     "Cost",
     "Discrimination",
     "Edits",

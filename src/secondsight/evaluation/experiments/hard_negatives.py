@@ -30,8 +30,7 @@ class HardNegatives(Experiment):
 
     def examples(self, data: GroundedDataset) -> Iterable[GroundedCaption]:
         """The data set's captions, with generated negatives if it has none."""
-        examples = list(data)
-        return examples if any(e.negatives for e in examples) else hard_negatives(examples, self.seed)
+        return with_negatives(data, self.seed)
 
     def wants(self, example: GroundedCaption) -> bool:
         """Captions with wrong ones."""
@@ -86,7 +85,7 @@ class HardNegatives(Experiment):
 
 def _attribution_change(setting: Setting, example: GroundedCaption, cases: list[Case], negative: Negative) -> Record:
     """δA and the class of the replaced phrase; nothing if it is not a case or was cut from a long caption."""
-    case = next((case for case in cases if _overlap(case.phrase.span, negative.phrase)), None)
+    case = next((case for case in cases if overlap(case.phrase.span, negative.phrase)), None)
     if case is None or negative.span is None:
         return {}
     wrong = replace(example, caption=negative.caption)
@@ -98,5 +97,12 @@ def _attribution_change(setting: Setting, example: GroundedCaption, cases: list[
     return {"delta_attribution": after - before, "label": case.phrase.label}
 
 
-def _overlap(a: tuple[int, int], b: tuple[int, int] | None) -> bool:
+def with_negatives(data: GroundedDataset, seed: int) -> Iterable[GroundedCaption]:
+    """The data set's captions, with generated negatives if it has none."""
+    examples = list(data)
+    return examples if any(e.negatives for e in examples) else hard_negatives(examples, seed)
+
+
+def overlap(a: tuple[int, int], b: tuple[int, int] | None) -> bool:
+    """Whether two spans have characters in common."""
     return b is not None and a[0] < b[1] and b[0] < a[1]
