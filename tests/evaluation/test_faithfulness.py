@@ -25,7 +25,7 @@ from secondsight.evaluation.experiments.masking import (
     explained_game,
     input_games,
 )
-from secondsight.methods.mask_regression import all_masks, banzhaf_weights, shapley_masks
+from secondsight.methods.mask_regression import all_masks, banzhaf_weights, bernoulli_masks, fit_masks, shapley_masks
 
 KERNELS = ("p=0.3", "p=0.5", "p=0.7", "shapley")
 
@@ -109,6 +109,26 @@ def test_shapley_masks_follow_the_kernel():
     assert torch.equal(shapley_masks(6, 40_000, seed=1), masks)
     with pytest.raises(ss.InputError, match="two players or more, not 1"):
         shapley_masks(1, 4, seed=0)
+
+
+def test_masks_are_antithetic_or_independent():
+    pairs = bernoulli_masks(6, 4000, 0.5, seed=0)
+    assert torch.equal(pairs[0::2], ~pairs[1::2])
+    alone = bernoulli_masks(6, 4000, 0.3, seed=0, antithetic=False)
+    assert torch.allclose(alone.double().mean(0), torch.full((6,), 0.3, dtype=torch.float64), atol=0.03)
+    assert abs(np.corrcoef(alone[0::2, 0], alone[1::2, 0])[0, 1]) < 0.1
+
+
+def test_least_squares_on_antithetic_masks_needs_twice_as_many():
+    """Complementary masks share a direction: at two for each player, only independent ones determine the effects."""
+    effects = torch.randn(12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    errors = {}
+    for antithetic in (True, False):
+        masks = bernoulli_masks(12, 22, 0.5, seed=1, antithetic=antithetic).double()
+        fit = fit_masks(masks, 0.3 + masks @ effects, ridge=0.0)
+        errors[antithetic] = float((fit.effects - effects).norm())
+    assert errors[False] < 1e-9
+    assert errors[True] > 0.1
 
 
 def test_measures_under_drawn_masks_are_those_of_all_masks_weighted_by_the_kernel(model, data, games):

@@ -61,7 +61,8 @@ class Banzhaf(MaskingMethod):
     unless asked for: `ridge=0` is ordinary least squares.
 
     `pairs` adds interactions within the input among its strongest features (FIxLIP's intra-modal terms), that many of
-    them; they are special features of the layout. Other options as in `Occlusion`.
+    them; they are special features of the layout. `antithetic` draws masks in complementary pairs, otherwise independently, as
+    FIxLIP does. Other options as in `Occlusion`.
     """
 
     p: float = 0.5
@@ -71,6 +72,7 @@ class Banzhaf(MaskingMethod):
     prior: Method | bool | None = None
     smooth: bool | None = None
     pairs: int = 0
+    antithetic: bool = True
     layer: Sides[Layer] = "input"
     reference: Sides[str | Tensor | None] = None
     normalize: str = "inside"
@@ -117,7 +119,7 @@ class Banzhaf(MaskingMethod):
 
     def _sample(self, game: Game, model: Assumptions, budget: int) -> tuple[Tensor, Tensor, Fit]:
         """Masks, the embeddings under them and their fit; as many masks as the budget, or fewer that reach `tol`."""
-        masks = bernoulli_masks(game.players, budget, self.p, self.seed)
+        masks = bernoulli_masks(game.players, budget, self.p, self.seed, antithetic=self.antithetic)
         count = budget if self.tol is None else min(budget, max(2 * game.players, 16))
         values = game.values(masks[:count])
         fit = model.fit(masks[:count].double(), values, self.ridge)

@@ -13,13 +13,17 @@ from torch import Tensor
 from secondsight.support.errors import InputError
 
 
-def bernoulli_masks(players: int, count: int, p: float, seed: int) -> Bool[Tensor, "mask player"]:
-    """`count` subsets in which every player is present with probability `p`, in antithetic pairs.
+def bernoulli_masks(
+    players: int, count: int, p: float, seed: int, *, antithetic: bool = True
+) -> Bool[Tensor, "mask player"]:
+    """`count` subsets in which every player is present with probability `p`, in antithetic pairs or independent.
 
     Of a pair, one takes the players with u < p, the other those with u > 1 − p, so that at p = 1/2 they are complements
     and in general as unlike as p allows. An odd last one stands alone.
     """
     generator = torch.Generator().manual_seed(seed)
+    if not antithetic:
+        return torch.rand(count, players, generator=generator, dtype=torch.float64) < p
     u = torch.rand(math.ceil(count / 2), players, generator=generator, dtype=torch.float64)
     return torch.stack([u < p, u > 1 - p], dim=1).flatten(0, 1)[:count]
 

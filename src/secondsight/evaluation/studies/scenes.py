@@ -336,7 +336,7 @@ def compare_masks(world: World) -> Outcome:
         (OURS, IntegratedJacobian()),
         (f"{OURS}, layer {world.middle}", world.path((world.middle, -1))),
         ("banzhaf", Banzhaf(budget=world.masks)),
-        (FIXLIP, Banzhaf(budget=world.masks, prior=False, smooth=False, ridge=0.0)),
+        (FIXLIP, Banzhaf(budget=world.masks, prior=False, smooth=False, ridge=0.0, antithetic=False)),
     ]
     options: dict[str, Any] = {} if world.masks is None else {"masks": world.masks}
     finished, faithfulness = world.run("faithfulness", "noto", methods, part="masks", folder="faithfulness", **options)
