@@ -25,7 +25,7 @@ def test_the_code_of_a_page_runs(page, builtin, tmp_path, monkeypatch):
     del builtin
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    if page.stem == "late_interaction":
+    if page.stem in ("late_interaction", "questions"):
         write_pages(tmp_path)
     # A page may define a method, which lists itself.
     monkeypatch.setattr(methods_base, "METHODS", dict(methods_base.METHODS))
