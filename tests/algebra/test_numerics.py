@@ -27,6 +27,7 @@ METHODS = {
     "banzhaf": ss.METHODS["banzhaf"](budget=64),
     "shapley": ss.METHODS["shapley"](budget=64),
     "bilinear-lime": ss.METHODS["bilinear-lime"](samples=64, epochs=2),
+    **{name: kind() for name, kind in ss.METHODS.items() if issubclass(kind, ss.methods.FirstOrder)},
 }
 
 

@@ -1,10 +1,12 @@
 """Methods that read attention: against their formulas written out, with loops, in double precision."""
 
+from io import StringIO
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import Tensor, nn
 
 import secondsight as ss
@@ -12,9 +14,12 @@ from families import FAMILIES, photographs
 from families.late_interaction import st_late_plain
 from models import clip, pixels, tokens
 from secondsight.methods.attention_maps import AttentionMethod, AttentiveInput
+from secondsight.methods.uses import method_lines
 from secondsight.paths.recorded_attention import AttentionRecorder
 from secondsight.support.guard import differentiable, untouched
 from secondsight.testing import changed, snapshot
+from secondsight.visual.page_data import page_data
+from secondsight.visual.terminal import terminal
 from towers import Tower, entering, hub_block, hub_towers, open_clip_towers
 
 ATTENTION = [name for name, kind in ss.METHODS.items() if issubclass(kind, AttentionMethod)]
@@ -332,6 +337,36 @@ def test_a_pair_is_the_left_map_times_the_right_maps_shares(pair, name):
     assert e.about["order"] == 1
     assert [o.residual for o in e.outcomes] == [1, 1]
     assert e.converged
+
+
+def printed(e: ss.Explanation) -> str:
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(terminal(e))
+    return console.export_text()
+
+
+def test_readers_are_told_that_nothing_adds_up():
+    e = ss.explain("scenes", photographs()[0], "a cat left of a tree", "grad-eclip")
+    assert e.similarity < 0
+    text = printed(e)
+    assert (
+        "First order: one map for all words, which any selection scales. It does not add up to the similarity." in text
+    )
+    assert "not converged" not in text
+    assert "sees no match" not in text
+    assert "sum of the map" in text
+    (case,) = page_data(e)["cases"]
+    assert "First order: one map for all words" in case["note"]
+    assert case["warning"] is None
+    assert case["order"] == 1
+    assert case["meanings"]["interaction"].startswith("The sum of the map")
+    assert "First order" not in printed(ss.explain("scenes", photographs()[0], "a cat left of a tree"))
+
+
+def test_lists_mark_methods_of_first_order():
+    marked = {name for name, line in method_lines().items() if line.endswith("First order: one map for all words.")}
+    assert marked == {name for name, kind in ss.METHODS.items() if kind.order == 1}
+    assert set(ATTENTION) <= marked
 
 
 @pytest.mark.parametrize("name", ATTENTION)

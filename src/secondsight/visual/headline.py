@@ -72,7 +72,8 @@ def _direction(value: float) -> str:
 def _unmatched(e: Interactions) -> bool:
     """Whether a picture and a text have less than the base, which is there without the content of either."""
     pictured = (e.left_layout.kind, e.right_layout.kind) == ("image", "text")
-    return pictured and e.quantity == "similarity" and e.similarity < e.terms.base
+    has_base = e.about.get("order") != 1
+    return has_base and pictured and e.quantity == "similarity" and e.similarity < e.terms.base
 
 
 def _verdict(e: Interactions) -> str:

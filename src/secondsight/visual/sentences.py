@@ -88,6 +88,8 @@ def meanings(e: Interactions) -> dict[str, str]:
     lines = [name for name, _ in e.terms.labels()]
     joined = [layout.kind == "joined" for layout in (e.left_layout, e.right_layout)]
     explained = _terms_of_margin(kinds, joined) if e.quantity == "margin" else _terms_of_pair(e, sides)
+    if e.about.get("order") == 1:
+        explained = [*("Nothing: a map of first order has no such part.",) * 3, _MAP_SUM]
     if e.quantity == "difference":
         explained = [f"{text} Here it is the first explanation's number less the second's." for text in explained]
     return {
@@ -193,6 +195,11 @@ def _terms_of_margin(kinds: tuple[str, str], joined: list[bool]) -> list[str]:
         "for the second. The colours above show which parts it comes from. It does not say whether the model is right.",
     ]
 
+
+_MAP_SUM = (
+    "The sum of the map, in units of the method's own. It says nothing about the similarity: compare parts of one map with "
+    "each other."
+)
 
 _BLANKS = {"image": "a black picture", "text": "an empty text as long as this one", "audio": "a blank sound"}
 

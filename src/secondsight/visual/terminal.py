@@ -206,6 +206,13 @@ def _terms_table(e: Explanation) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", style="dim")
+    if e.about.get("order") == 1:
+        table.title = "first order"
+        table.add_row("sum of the map", f"{e.terms.interaction:+.4f}", "in units of the method's own")
+        table.add_row(
+            Text(e.quantity, style="bold"), Text(f"{e.similarity:+.4f}", style="bold"), "the model's own number"
+        )
+        return table
     left, right = e.left_layout.modality, e.right_layout.modality
     blank = f"of two empty {left}s" if left == right else f"of an empty {left} and an empty {right}"
     if left == right:

@@ -58,9 +58,10 @@ const isNothing = (value) => Math.abs(value) < 5e-5;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 /** Whether a picture and a text have less than the base, which is there without the content of either. */
-export function isUnmatched({ left, right, called, similarity, terms }) {
+export function isUnmatched({ left, right, called, similarity, terms, order }) {
   const pictured = left.kind === "image" && left.seconds === undefined && right.kind === "text";
-  return pictured && called === "similarity" && similarity < terms[0][1];
+  // Maps of first order have no base.
+  return order !== 1 && pictured && called === "similarity" && similarity < terms[0][1];
 }
 
 /** Which of two sides of a margin fits better, by their names (files) or by their texts where these are short. */
