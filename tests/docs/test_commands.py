@@ -42,6 +42,7 @@ PARSED = {
     "secondsight evaluate methods": "twenty minutes; test_explanations.py",
     "secondsight evaluate rivals": "a quarter of an hour; test_rivals.py",
     "secondsight evaluate paper": "its models come from a hub; test_evaluation.py",
+    "secondsight evaluate scenes-figures": "ten minutes; test_paper_figures.py",
     "secondsight evaluate scenes-paper": "a quarter of an hour; test_scenes_paper.py",
     "secondsight decompose --data coco:coco#train2017": "it needs a cluster; test_ray.py",
 }

@@ -51,6 +51,8 @@ def experiments() -> None:
                 "paper": "Use this when you repeat the published study: its models on your data, beside its numbers.",
                 "scenes-paper": "Use this when you have no data: all experiments in a drawn world, where the right answer "
                 "is known.",
+                "scenes-figures": "Use this when you want to see every kind of figure of the published study, without data: "
+                "two models in the drawn world, before and after fine-tuning.",
                 "retrieval": "Use this when texts should find images: recall both ways, and why each miss is one.",
                 "zero-shot": "Use this when images have classes: accuracy by prompts, and why wrong answers are wrong; --data "
                 "folder:DIR with a folder per class, labels:FILE.csv or .jsonl with image and label, or objects with boxes.",

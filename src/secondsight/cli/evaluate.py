@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from secondsight.evaluation.setting import Layer
     from secondsight.methods import Method
 
-STUDIES = "methods, rivals, paper, scenes-paper, retrieval, zero-shot"
+STUDIES = "methods, rivals, paper, scenes-paper, scenes-figures, retrieval, zero-shot"
 """What runs several experiments, or answers a question of its own."""
 
 
@@ -129,6 +129,8 @@ def evaluate(
         )  # fmt: skip
         if name == "scenes-paper":
             _scenes_paper(request)
+        elif name == "scenes-figures":
+            _scenes_figures(request)
         elif name == "retrieval":
             _retrieval(request)
         elif not data:
@@ -163,6 +165,24 @@ def _scenes_paper(request: Request) -> None:
     if not request.quiet:
         out.print(plain_table("what holds in the scenes' world", table.drop(columns=["source", "cases"])))
         print_written(request.out_dir / "findings.html")
+
+
+def _scenes_figures(request: Request) -> None:
+    from secondsight.evaluation.studies.scenes_figures import scenes_figures
+
+    for option, value in (
+        ("data", request.data),
+        ("model", request.models),
+        ("method", request.methods),
+        ("layer", request.layers),
+        ("limit", request.limit),
+    ):
+        if value:
+            raise InputError(f"{request.name!r} chooses its own data and models: leave out --{option}")
+    table = scenes_figures(request.out_dir, seed=request.seed, progress=request.progress(), **request.options)
+    if not request.quiet:
+        out.print(plain_table("the paper's measures in the scenes' world", table.drop(columns=["published"])))
+        print_written(request.out_dir / "figures.html")
 
 
 def _retrieval(request: Request) -> None:
@@ -207,6 +227,7 @@ def _paper(request: Request) -> None:
     if not request.quiet:
         out.print(plain_table("ours beside the published numbers", table))
         print_written(request.out_dir / "paper.html")
+        print_written(request.out_dir / "figures.html")
 
 
 def _methods(request: Request) -> None:

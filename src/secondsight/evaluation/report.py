@@ -67,6 +67,15 @@ class Results(dict[str, pd.DataFrame]):
         super().__init__(tables)
         self.records, self.figures, self.out, self._run = run.frame, figures, out, run
 
+    @property
+    def examples(self) -> Mapping[str, GroundedCaption]:
+        """The captions looked at by the records' "key"."""
+        return self._run.examples
+
+    def picture(self, record: Record) -> Image.Image | None:
+        """A record's map over its image, with the object's box; None if the input is not at hand."""
+        return thumbnail(self._run, record)
+
     def gallery(self, most: int = 12) -> Figure:
         """The report's first cases: their maps, the object's box, PGE and the proposed category."""
         pictures = []

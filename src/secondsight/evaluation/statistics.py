@@ -59,6 +59,13 @@ def almost_stochastic_order(
     return float(min(max(bound, 0.0), 1.0))
 
 
+def standardised_difference(a: Any, b: Any) -> float:
+    """(mean of A − mean of B) / √((variance of A + variance of B) / 2); NaN where neither sample varies."""
+    x, y = _sample(a), _sample(b)
+    spread = float(np.sqrt((x.var() + y.var()) / 2))
+    return float(x.mean() - y.mean()) / spread if spread > 0 else float("nan")
+
+
 def bootstrap_interval(
     values: Any,
     groups: Any,

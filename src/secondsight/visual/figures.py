@@ -126,9 +126,12 @@ def _pair_panels(e: Explanation, pick: Any, left: float, share: float) -> tuple[
     return upper, lower
 
 
-def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) -> Figure:
+def method_grid(
+    explanations: Sequence[Explanation], selections: Sequence[Any], titles: Sequence[str] | None = None
+) -> Figure:
     """One pair by several methods, as in [M25] Figure 12: a column for every explanation, a row for every selection.
 
+    `titles` stand above the columns, by default the methods' names.
     Every map has its own colour scale, red positive and blue negative, because methods differ in their units of effect;
     the end of the scale stands in the corner. Raises `InputError` if a left side is not an image.
     """
@@ -146,7 +149,8 @@ def method_grid(explanations: Sequence[Explanation], selections: Sequence[Any]) 
     for column, e in enumerate(explanations):
         left = (_ROW_LABELS + column * _MAP_WIDTH) / width
         center, top = left + 0.48 * _MAP_WIDTH / width, 1 - 0.22 / height
-        figure.text(center, top, _title(e), ha="center", va="center", fontsize=8)
+        title = _title(e) if titles is None else "\n".join(wrap(printable(titles[column]), 24))
+        figure.text(center, top, title, ha="center", va="center", fontsize=8, parse_math=False)
         for bottom, selection in zip(bottoms, selections, strict=True):
             axes = figure.add_axes((left, bottom, 0.96 * _MAP_WIDTH / width, map_height / height))
             values = e.toward_left(selection)

@@ -112,7 +112,7 @@ def error_chart(records: pd.DataFrame, title: str) -> Figure:
 def difference_chart(records: pd.DataFrame, title: str) -> Figure:
     """Mean absolute differences of attributions over nodes as mean and standard deviation ([M25] Fig. 21)."""
     curves = _curves(of_kind(records, "difference"))
-    return bands(curves, "number of steps N", "mean absolute difference of attributions", title)
+    return bands(curves, "number of steps N", "mean absolute difference", title)
 
 
 def pair_error(left: Contributions, right: Contributions) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,12 @@ from secondsight.evaluation.run import Progress, Run, run
 from secondsight.evaluation.setting import Layer, settings
 from secondsight.methods import IntegratedJacobian, Method
 from secondsight.model import DualEncoder
+
+if TYPE_CHECKING:
+    from secondsight.training import Recipe
+
+TRAINING_SEED = 1_000_003
+"""What the seed of scenes for fine-tuning is above that of the scenes for measuring."""
 
 SIZES = {
     "methods": 24,
@@ -111,13 +117,21 @@ def paired_values(frame: pd.DataFrame, a: str, b: str, value: str = "energy") ->
     return by_setting[a].to_numpy(), by_setting[b].to_numpy()
 
 
+def recipe_for_scenes(seed: int) -> Recipe:
+    """How the scenes model is fine-tuned on another style."""
+    # Imported late because fine-tuning needs another extra.
+    from secondsight.training import Recipe
+
+    return Recipe(epochs=2, batch=32, lr=8e-4, start_lr=8e-6, warm_up=20, seed=seed, final_lr=0.0)
+
+
 def fine_tuned(world: World) -> DualEncoder:
     """The model after fine-tuning on the new style, in scenes of another seed."""
     # Imported late because fine-tuning needs another extra.
-    from secondsight.training import Recipe, finetune, tuned_name
+    from secondsight.training import finetune, tuned_name
 
-    data = Scenes(max(world.size("train"), 64), style="twemoji", seed=world.seed + 1_000_003)
-    recipe = Recipe(epochs=2, batch=32, lr=8e-4, start_lr=8e-6, warm_up=20, seed=world.seed, final_lr=0.0)
+    data = Scenes(max(world.size("train"), 64), style="twemoji", seed=world.seed + TRAINING_SEED)
+    recipe = recipe_for_scenes(world.seed)
     tell = world.progress
     progress = (lambda step, total, loss: tell("fine-tuning", step, total)) if tell else None
     checkpoint = finetune(world.name, data, world.out / "tuned", recipe, progress=progress)
