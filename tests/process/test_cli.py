@@ -135,7 +135,7 @@ BAD = [
     ((PHOTO, PHOTO, "--select", "dog"), "--select 'dog' is not four numbers"),
     ((PHOTO, CAPTION, "--model", "hf:./folder"), "the folder './folder' does not exist"),
     ((PHOTO, CAPTION, "--model", "clip"), "unknown model 'clip'; known: builtin"),
-    ((PHOTO, CAPTION, "--method", "magic"), "unknown method 'magic'; known: grounded, last-layer, paper, banzhaf"),
+    ((PHOTO, CAPTION, "--method", "magic"), "unknown method 'magic'; known: grounded, last-layer, paper, attention"),
     ((PHOTO, CAPTION, "--layer", "99"), "blocks 0 …"),
     ((PHOTO, CAPTION, "--layer", "one"), "is not a block's number, 'input', 'grounded', or two"),
     ((PHOTO, CAPTION, "--method", "integrated-jacobian", "--quadrature", "simpson"), "known: gauss-legendre"),
