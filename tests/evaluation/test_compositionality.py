@@ -145,6 +145,38 @@ def test_added_and_left_out_words_have_no_map_on_the_other_side(model, tmp_path)
     assert np.isnan([added["alike"] or np.nan, dropped["alike"] or np.nan]).all()
 
 
+def test_words_that_changed_places_are_looked_for_in_their_own_boxes(model, tmp_path):
+    photographs()[0].resize((72, 64)).save(tmp_path / "a.png")
+    boxes = {"dog": [2, 2, 40, 40], "cat": [30, 30, 70, 62]}
+    entry = {"images": ["a.png"], "captions": ["a dog chases a cat", "a cat chases a dog", "a cow chases a cat"]}
+    plain = {**entry, "id": "plain"}
+    entry["phrases"] = [[{"span": name, "boxes": [box]} for name, box in boxes.items()], [], []]
+    (tmp_path / "data.jsonl").write_text(json.dumps(entry) + "\n" + json.dumps(plain))
+    results = run(f"compositional:{tmp_path / 'data.jsonl'}", model, tmp_path / "out")
+    swapped, replaced, without, _ = results.records.to_dict("records")
+    right, wrong = (ss.explain(model, tmp_path / "a.png", text, OURS[1]) for text in entry["captions"][:2])
+    layout = right.left_layout
+    own, after, other, alike = [], [], [], []
+    for name, rival in (("dog", "cat"), ("cat", "dog")):
+        maps = [
+            e[(text.index(name), text.index(name) + 3)]
+            for e, text in zip((right, wrong), entry["captions"], strict=False)
+        ]
+        maps = [map_.double().numpy() for map_ in maps]
+        for listed, map_, word in ((own, 0, name), (after, 1, name), (other, 0, rival)):
+            listed.append(measures.energy(maps[map_], [boxes[word]], layout.image_size, layout.frame))
+        alike.append(np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1])
+    assert swapped["swapped_words"] == 2
+    for name, values in (("own_box", own), ("wrong_own_box", after), ("other_box", other), ("swapped_alike", alike)):
+        assert swapped[name] == pytest.approx(np.mean(values), abs=1e-5)
+    assert replaced["swapped_words"] == 0
+    # Without boxes single words are compared; "chases" stays where it was.
+    assert without["swapped_words"] == 2
+    assert without["swapped_alike"] == pytest.approx(np.mean(alike), abs=1e-5)
+    assert np.isnan(without["own_box"])
+    assert results["swapped words"].choices.sum() == 2
+
+
 def test_methods_whose_terms_do_not_add_up_tell_no_cause(model, tmp_path, monkeypatch):
     monkeypatch.setattr(ss.IntegratedJacobian, "adds_up", False)
     rows = run(write_data(tmp_path / "data"), model, tmp_path / "out").records

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -11,17 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from secondsight.algebra.interactions import Interactions
-from secondsight.algebra.layout import GridLayout
-from secondsight.data.compositional import ComparedCaption, compared
-from secondsight.data.grounded import Box, GroundedCaption, GroundedDataset, Negative
-from secondsight.evaluation import measures
+from secondsight.data.compositional import compared
+from secondsight.data.grounded import GroundedCaption, GroundedDataset
+from secondsight.evaluation.changed_words import changed_word_record
 from secondsight.evaluation.choices import SCORES, chances, scores
 from secondsight.evaluation.experiments.base import Experiment, Record, groups
-from secondsight.evaluation.experiments.hard_negatives import overlap, with_negatives
-from secondsight.evaluation.maps import span_map
-from secondsight.evaluation.setting import Setting, Span
+from secondsight.evaluation.experiments.hard_negatives import with_negatives
+from secondsight.evaluation.setting import Setting
 from secondsight.evaluation.statistics import bootstrap_interval
-from secondsight.support.errors import InputError
 from secondsight.visual.charts import histograms, stacked_shares
 
 ALIKE = 0.9
@@ -38,6 +34,19 @@ SAME_PLACE = 0.5
 
 LISTED = 40
 """The number of failures that the report shows."""
+
+CHANGED = {
+    "mean δS": "delta_similarity", "δ text alone": "delta_text", "δ reference": "delta_reference",
+    "δ interaction": "delta_interaction", "right words": "right_words", "wrong words": "wrong_words",
+    "maps alike": "alike", "same peak": "same_peak", "right words in box": "energy",
+    "wrong words in box": "wrong_energy", "box by chance": "chance",
+}  # fmt: skip
+"""Columns of the table of changed words, and what they are the means of."""
+
+SWAPPED = {
+    "maps alike": "swapped_alike", "own box": "own_box", "own box, wrong caption": "wrong_own_box", "other's box": "other_box",
+}  # fmt: skip
+"""Columns of the table of words that changed places."""
 
 ALL = "all"
 """The row of all tags together."""
@@ -110,60 +119,15 @@ class Compositionality(Experiment):
                 "wrong_similarity": e.similarity,
                 "delta_similarity": e.similarity - right.similarity,
                 **_terms(setting, right, e),
-                **self._words(setting, part, negative),
+                **changed_word_record(setting, example, negative, self.rule),
             }
             failed = record["delta_similarity"] >= 0
             records.append({**record, "cause": propose(record) if failed else None})
         return records
 
-    def _words(self, setting: Setting, example: ComparedCaption, negative: Negative) -> Record:
-        """The changed words in the right and the wrong caption: attribution, likeness of their maps, and share in the box."""
-        before = _word_map(setting, example, example.caption, negative.phrase)
-        after = _word_map(setting, example, negative.caption, negative.span)
-        record: Record = {
-            "span": list(negative.phrase) if negative.phrase else None,
-            "wrong_span": list(negative.span) if negative.span else None,
-            "words": example.caption[slice(*negative.phrase)] if negative.phrase else "",
-            "wrong": negative.caption[slice(*negative.span)] if negative.span else "",
-            "right_words": _total(before, negative.phrase),
-            "wrong_words": _total(after, negative.span),
-            "alike": None,
-            "same_peak": None,
-        }
-        if before is not None and after is not None:
-            alike = measures.correlation(before[0], after[0])
-            record["alike"] = None if np.isnan(alike) else alike
-            record["same_peak"] = _peak_distance(before[0], after[0]) <= 1
-        return {**record, **self._in_box(example, negative, before, after)}
-
-    def _in_box(
-        self, example: ComparedCaption, negative: Negative, before: WordMap | None, after: WordMap | None
-    ) -> Record:
-        """The share of positive attribution in the boxes of what the right words name, of both captions and by chance."""
-        record: Record = {"boxes": [], "energy": None, "wrong_energy": None, "chance": None}
-        if before is None:
-            return record
-        layout = before[1]
-        boxes: list[Box] = [
-            clipped
-            for phrase in example.phrases
-            if overlap(phrase.span, negative.phrase)
-            for box in phrase.boxes
-            if (clipped := measures.clip_box(box, layout.frame)) is not None
-        ]
-        if not boxes:
-            return record
-
-        def share(map_: np.ndarray) -> float:
-            return measures.energy(map_, boxes, layout.image_size, layout.frame, self.rule)
-
-        record |= {"boxes": [list(box) for box in boxes], "energy": share(before[0])}
-        record |= {"chance": share(np.ones_like(before[0]))}
-        return record if after is None else record | {"wrong_energy": share(after[0])}
-
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Scores by tag, what failures and successes look like, counts of causes, and every failure."""
-        rows, causes, looks = [], [], []
+        rows, causes, looks, swaps = [], [], [], []
         for setting, group in groups(frame, "setting"):
             for tag, chosen in _by_tag(group.assign(whole=_whole(group))):
                 rows += [{"setting": setting, "tag": tag, **row} for row in _score_rows(chosen)]
@@ -174,7 +138,10 @@ class Compositionality(Experiment):
                 )
             for outcome, chosen in (("right", group.delta_similarity < 0), ("wrong", group.delta_similarity >= 0)):
                 if chosen.any():
-                    looks.append({"setting": setting, "choice": outcome, **_means(group[chosen])})
+                    looks.append({"setting": setting, "choice": outcome, **_means(group[chosen], CHANGED)})
+                swapped = chosen & (group.swapped_words > 0)
+                if swapped.any():
+                    swaps.append({"setting": setting, "choice": outcome, **_means(group[swapped], SWAPPED)})
         failures = frame[frame.delta_similarity >= 0]
         columns = ["setting", "key", "kind", "cause", "right_caption", "caption", "words", "wrong", "delta_similarity"]
         columns += [
@@ -187,12 +154,14 @@ class Compositionality(Experiment):
             "energy",
             "wrong_energy",
         ]
-        return {
+        tables = {
             "overall": pd.DataFrame(rows),
             "causes": pd.DataFrame(causes),
             "changed words": pd.DataFrame(looks),
+            "swapped words": pd.DataFrame(swaps),
             "failures": failures[columns].reset_index(drop=True),
         }
+        return {name: table for name, table in tables.items() if len(table) or name != "swapped words"}
 
     def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
         """Causes of failures, and the two terms of the difference of similarity."""
@@ -214,10 +183,6 @@ class Compositionality(Experiment):
         """The clearest failures, both captions beside each other, whose causes a person can correct in the report."""
         failed = frame[frame.delta_similarity >= 0].sort_values(["setting", "delta_similarity", "key"], ascending=False)
         return [_card(row.to_dict()) for _, row in failed.head(LISTED).iterrows()]
-
-
-WordMap = tuple[np.ndarray, GridLayout]
-"""The map of some words over the image, and the layout of its cells."""
 
 
 def propose(evidence: Evidence | Record) -> str:
@@ -264,29 +229,6 @@ def _terms(setting: Setting, right: Interactions, wrong: Interactions) -> Record
     }
 
 
-def _word_map(setting: Setting, example: ComparedCaption, caption: str, span: Span | None) -> WordMap | None:
-    """The map of a caption's words; None if there are none, if they were cut off, or if the image has no cells."""
-    if span is None:
-        return None
-    try:
-        return span_map(*setting.explain_span(replace(example, caption=caption), span))
-    except InputError:
-        return None
-
-
-def _total(words: WordMap | None, span: Span | None) -> float | None:
-    """The attribution of words: 0 where a caption has none of them, None where their map is not known."""
-    if words is None:
-        return 0.0 if span is None else None
-    return float(words[0].sum())
-
-
-def _peak_distance(a: np.ndarray, b: np.ndarray) -> int:
-    """Cells between the highest values of two maps, along the longer direction."""
-    peaks = [np.unravel_index(map_.argmax(), map_.shape) for map_ in (a, b)]
-    return max(abs(int(p) - int(q)) for p, q in zip(*peaks, strict=True))
-
-
 def _by_tag(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The records of all tags, and those of each tag where there are several."""
     tags = sorted({tag for tags in frame.tags for tag in tags})
@@ -330,14 +272,8 @@ def _whole(frame: pd.DataFrame) -> pd.Series:
     return frame.groupby("comparison").comparison.transform("size") >= frame.choices
 
 
-def _means(frame: pd.DataFrame) -> dict[str, Any]:
+def _means(frame: pd.DataFrame, names: dict[str, str]) -> dict[str, Any]:
     """What choices of one outcome have in common: means over those where a number is known."""
-    names = {
-        "mean δS": "delta_similarity", "δ text alone": "delta_text", "δ reference": "delta_reference",
-        "δ interaction": "delta_interaction",
-        "right words": "right_words", "wrong words": "wrong_words", "maps alike": "alike", "same peak": "same_peak",
-        "right words in box": "energy", "wrong words in box": "wrong_energy", "box by chance": "chance",
-    }  # fmt: skip
     return {"choices": len(frame)} | {name: frame[column].astype(float).mean() for name, column in names.items()}
 
 

@@ -13,6 +13,7 @@ from secondsight.algebra.layout import GridLayout
 from secondsight.data.grounded import GroundedCaption, GroundedDataset, Negative
 from secondsight.data.negatives import hard_negatives
 from secondsight.evaluation.cases import Case, find_cases
+from secondsight.evaluation.changed_words import overlap
 from secondsight.evaluation.experiments.base import Experiment, Record, groups
 from secondsight.evaluation.maps import box_sum
 from secondsight.evaluation.setting import Setting
@@ -101,8 +102,3 @@ def with_negatives(data: GroundedDataset, seed: int) -> Iterable[GroundedCaption
     """The data set's captions, with generated negatives if it has none."""
     examples = list(data)
     return examples if any(e.negatives for e in examples) else hard_negatives(examples, seed)
-
-
-def overlap(a: tuple[int, int], b: tuple[int, int] | None) -> bool:
-    """Whether two spans have characters in common."""
-    return b is not None and a[0] < b[1] and b[0] < a[1]
