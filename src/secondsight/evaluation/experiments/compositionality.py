@@ -32,6 +32,9 @@ MISSED = 0.2
 SAME_PLACE = 0.5
 """Maps of the changed words that correlate by this much lie at the same place."""
 
+_DRAWN = 20_000_000
+"""The number of cases that are drawn for an interval, all draws together."""
+
 LISTED = 40
 """The number of failures that the report shows."""
 
@@ -261,7 +264,9 @@ def _score_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     for name, listed in values.items():
         if listed:
             numbers, clusters, chance_levels = zip(*listed, strict=True)
-            low, high = bootstrap_interval(numbers, clusters)
+            # Of tens of thousands of cases a few hundred draws tell as much, and fit into memory.
+            draws = min(max(_DRAWN // len(numbers), 200), 2000)
+            low, high = bootstrap_interval(numbers, clusters, bootstraps=draws)
             row = {"score": name, "cases": len(numbers), "value": float(np.mean(numbers)), "low": low, "high": high}
             rows.append({**row, "chance": float(np.mean(chance_levels))})
     return rows
