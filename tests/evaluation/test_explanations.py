@@ -26,7 +26,16 @@ from secondsight.methods.options import parse_layer
 
 OURS = "integrated-jacobian:layer=1/input,steps=8"
 METHOD_TEXTS = (OURS, "integrated-jacobian:layer=-1,reference=noise", "token-embeddings")
-FEW = {"faithfulness": 2, "perturbation": 2, "hard_negatives": 2, "sanity": 2, "references": 2, "cost": 1}
+FEW = {
+    "joint_perturbation": 1,
+    "sensitivity": 1,
+    "faithfulness": 2,
+    "perturbation": 2,
+    "hard_negatives": 2,
+    "sanity": 2,
+    "references": 2,
+    "cost": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +76,13 @@ def test_every_setting_has_a_row_with_every_measure_that_can_judge_it(compared):
     assert table.collage.isna().all()
     assert list(table[["references", "seeds"]].isna().all(axis=1)) == [False, False, True]
     notes = list(tables["notes"]["note"])
-    assert len(notes) == 4
-    assert sum("a collage needs three other images" in note for note in notes) == 3
-    assert sum("'token-embeddings' has no reference" in note for note in notes) == 1
+    assert [note.split(":")[0] for note in notes] == [
+        "segmentation, every setting",
+        "collage, every setting",
+        "references, token-embeddings",
+    ]
+    assert "a collage needs three other images" in notes[1]
+    assert "'token-embeddings' has no reference" in notes[2]
     for column in (column.name for column in COLUMNS if column.quality and table[column.name].notna().any()):
         assert (table[f"{column} low"] <= table[column]).all()
         assert (table[f"{column} high"] >= table[column]).all()
@@ -99,7 +112,7 @@ def test_differences_are_those_of_the_rows(compared):
     table, differences = tables["overall"].set_index("setting"), tables["differences"]
     assert set(differences.base) == {"first"}
     assert set(differences.against) == {OURS}
-    assert {"PGA", "PGE", "faithfulness", "CII", "CID", "CTI", "CTD"} == set(differences.measure)
+    assert {"PGA", "PGE", "faithfulness", "AID", "CII", "CID", "CTI", "CTD"} == set(differences.measure)
     hits = differences[differences.measure == "PGA"].set_index("setting")
     assert list(hits.index) == list(METHOD_TEXTS[1:])
     for label in hits.index:
@@ -155,7 +168,7 @@ def test_a_setting_that_cannot_be_judged_is_left_out_with_the_reason(model, data
     [
         ({"against": "last"}, "unknown against 'last'"),
         ({"sanity": -1}, "sanity=-1 must be a number of captions"),
-        ({"speed": 3}, "unknown option 'speed'; known: against, photographs, faithfulness"),
+        ({"speed": 3}, "unknown option 'speed'; known: against, photographs, segmentation, faithfulness"),
         ({"limit": 0}, "limit=0"),
         ({"photographs": -1}, "photographs=-1 must be a number of cases"),
         ({"rule": "cell"}, "unknown rule"),
@@ -201,7 +214,8 @@ def test_a_layer_and_a_reference_for_each_side():
 def test_the_command(tmp_path):
     arguments = ["evaluate", "methods", "--data", "scenes:noto/8", "--model", "scenes", "--limit", "3"]
     arguments += ["--method", "token-embeddings", "--method", "integrated-jacobian:layer=-1/0,steps=4"]
-    for option in ("faithfulness=0", "perturbation=0", "sanity=0", "references=0", "against=best"):
+    nothing = ("segmentation=0", "joint_perturbation=0", "sensitivity=0")
+    for option in (*nothing, "faithfulness=0", "perturbation=0", "sanity=0", "references=0", "against=best"):
         arguments += ["--option", option]
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output

@@ -27,7 +27,17 @@ from secondsight.visual.scatter import pareto_front, scatter
 
 OTHERS = ("jacobian-times-input", "token-embeddings")
 LABELS = ["grounded", "grounded, phrase alone", *OTHERS]
-FEW = {"faithfulness": 2, "perturbation": 0, "collage": 0, "hard_negatives": 0, "sanity": 0, "references": 0, "cost": 1}
+NONE = dict.fromkeys(("segmentation", "joint_perturbation", "sensitivity"), 0)
+FEW = {
+    **NONE,
+    "faithfulness": 2,
+    "perturbation": 0,
+    "collage": 0,
+    "hard_negatives": 0,
+    "sanity": 0,
+    "references": 0,
+    "cost": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +154,15 @@ def test_the_page_of_photographs_can_be_left_out(model, data, tmp_path):
 def test_the_command(tmp_path):
     arguments = ["evaluate", "rivals", "--data", "scenes:noto/4", "--model", "scenes", "--limit", "2"]
     arguments += ["--method", "last-layer", "--out", str(tmp_path), "--option", "photographs=2"]
-    for name, amount in FEW.items():
+    for name, amount in {**FEW, "segmentation": 2}.items():
         arguments += ["--option", f"{name}={amount and 1}"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "rivals.html" in done.output
-    assert list(pd.read_csv(tmp_path / "overall.csv").setting) == ["grounded", "grounded, phrase alone", "last-layer"]
+    table = pd.read_csv(tmp_path / "overall.csv")
+    assert list(table.setting) == ["grounded", "grounded, phrase alone", "last-layer"]
+    # Objects of scenes have masks.
+    assert table[["AP", "mIoU", "pixels"]].notna().all().all()
 
 
 # Tests ----------------------------------------------------------------------------------------------------------------
@@ -201,6 +214,7 @@ def test_the_best_value_of_each_direction():
     assert best_value(by_name["CID"], [0.1, 0.7]) == 0.1
     assert best_value(by_name["sanity"], [-0.1, 0.5, -0.9]) == -0.1
     assert best_value(by_name["PGE"], [0.4, 0.4]) is None
+    assert best_value(by_name["sparseness"], [0.4, 0.5]) is None
     assert len({column.name for column in COLUMNS}) == len(COLUMNS)
 
 

@@ -25,8 +25,8 @@ def share_below_zero(changes: Any) -> float:
 class Column:
     """A column of the table: `statistic` of a `field` of one experiment's records of a `kind`.
 
-    `better` is "higher", "lower" or "near 0". A column of `quality` is compared case by case, on the cases that all settings
-    judged: it has intervals and tests. The others are medians of what each setting has.
+    `better` is "higher", "lower", "near 0", or "" where none is better. A column of `quality` is compared case by case, on the
+    cases that all settings judged: it has intervals and tests. The others are medians of what each setting has.
     """
 
     name: str
@@ -52,6 +52,17 @@ COLUMNS = (
         "PGE", "pointing", "energy", "median share of positive attribution in the object's box", kind="case", quality=True
     ),
     Column(
+        "AP", "segmentation", "average_precision", "mean average precision of the object's pixels",
+        kind="case", quality=True, statistic=np.mean,
+    ),
+    Column(
+        "mIoU", "segmentation", "mean_iou", "mean IoU of object and background, the map cut at half its highest value",
+        kind="case", quality=True, statistic=np.mean,
+    ),
+    Column(
+        "pixels", "segmentation", "pixel_accuracy", "mean share of pixels that are then right", kind="case", statistic=np.mean,
+    ),
+    Column(
         "error", "pointing", "error",
         "median difference between the similarity and its four terms, in units of the similarity",
         kind="case", better="lower",
@@ -60,6 +71,14 @@ COLUMNS = (
         "faithfulness", "faithfulness", "correlation",
         "median correlation of predicted with actual similarity of masked inputs", quality=True,
     ),
+    Column("Spearman", "faithfulness", "spearman", "median rank correlation of the same"),
+    Column("Kendall", "faithfulness", "kendall", "median share of pairs of masks in the right order, −1 … 1"),
+    Column("R²", "faithfulness", "r2", "median share of the actual similarity's variance that the prediction itself explains"),
+    Column(
+        "AID", "joint-perturbation", "aid",
+        "median area between insertion and deletion of both inputs' features in one ranking", kind="summed", quality=True,
+    ),
+    Column("AID, greedy", "joint-perturbation", "aid", "the same for sets chosen with their interactions", kind="greedy"),
     Column(
         "CII", "perturbation", "area", "similarity while the image's strongest features are put in, median area",
         kind="CII", quality=True,
@@ -82,6 +101,11 @@ COLUMNS = (
         "sanity", "sanity", "rank_correlation",
         "median rank correlation with the maps of the same model with shuffled weights", kind="case", better="near 0",
     ),
+    Column(
+        "max-sensitivity", "sensitivity", "max_sensitivity",
+        "median of a map's largest relative change under slight noise of the pixels", better="lower",
+    ),
+    Column("sparseness", "sensitivity", "sparseness", "median Gini index of absolute attributions", better=""),
     Column(
         "references", "references", "correlation", "median correlation of maps under two references of the image",
         kind="pair",
@@ -146,6 +170,8 @@ def column_values(column: Column, runs: Mapping[str, Run]) -> dict[str, float]:
 
 
 def best_value(column: Column, values: Iterable[float]) -> float | None:
-    """The best of the values, None where there are fewer than two or all are equal."""
+    """The best of the values; None where there are fewer than two, all are equal, or none is better."""
+    if not column.better:
+        return None
     known = {float(value) for value in values if not np.isnan(value)}
     return max(known, key=lambda value: float(column.gain(value))) if len(known) > 1 else None

@@ -31,29 +31,31 @@ Options = Mapping[str, Any]
 NODES = {"middle": 8, "input": 16}
 """Nodes of the default paths that have no closed form, which could take minutes a pair until they reach a tolerance."""
 
-SEEDS = 3
-"""Seeds of references that are drawn at random."""
+OPTIONS: Mapping[str, Options] = {"references": {"seeds": 3}, "sensitivity": {"draws": 3}}
+"""Options of experiments that differ from their usual ones: seeds of random references, and fewer draws of noise."""
 
 RIVALS = (
     DEFAULT,
     "last-layer",
     "collection",
-    f"integrated-jacobian:layer=input,steps={NODES['input']}",
+    "integrated-jacobian:layer=input,steps=8",
     "chained-jacobian",
-    f"waypoint-jacobian:layer=4/input,steps={NODES['middle']}",
-    "banzhaf",
-    "shapley:orders=1",
+    "waypoint-jacobian:steps=8",
+    "banzhaf:budget=64",
     "occlusion",
-    "bilinear-lime",
+    "bilinear-lime:samples=100",
     "jacobian-times-input",
     "token-embeddings",
     "token-embeddings:hidden=True",
     "token-embeddings:unit=True",
+    "mask-clip",
+    "mask-clip:text=embedding",
+    "mask-clip:variant=clearclip",
+    "mask-clip:variant=sclip",
     "grad-eclip",
     "legrad",
     "attention-relevance",
     "attention-rollout",
-    "mask-clip",
 )
 """Methods that `rivals` sets against each other: this package's own at their usual layers, and those of others."""
 
@@ -62,11 +64,14 @@ RIVALS = (
 class Amounts:
     """The number of captions that each measure looks at besides pointing; 0 leaves the measure out."""
 
+    segmentation: int = 1000
     faithfulness: int = 20
+    joint_perturbation: int = 10
     perturbation: int = 20
     collage: int = 10
     hard_negatives: int = 10
     sanity: int = 10
+    sensitivity: int = 2
     references: int = 4
     cost: int = 3
 
@@ -96,6 +101,7 @@ class Comparison:
         experiment = EXPERIMENTS[name](rule=self.rule, seed=self.seed, **options)
         tell = self.progress
         runs: list[Run] = []
+        problems: dict[str, str] = {}
         for setting in self.settings:
             try:
                 runs.append(
@@ -109,7 +115,10 @@ class Comparison:
                     )
                 )
             except InputError as problem:
-                self.notes.append(f"{name}, {setting.label}: {problem}")
+                problems[setting.label] = str(problem)
+        if not runs and len(set(problems.values())) == 1:
+            problems = dict.fromkeys(["every setting"], next(iter(problems.values())))
+        self.notes += [f"{name}, {label}: {problem}" for label, problem in problems.items()]
         if not runs:
             return None
         self.runs[name] = together = joined(runs)
@@ -231,8 +240,7 @@ def compare_explanations(
     for measure in measures:
         amount = getattr(captions, measure)
         if amount:
-            options = {"seeds": SEEDS} if measure == "references" else {}
-            comparison.measure(measure.replace("_", "-"), amount, **options)
+            comparison.measure(measure.replace("_", "-"), amount, **OPTIONS.get(measure, {}))
     tables = comparison.tables(bases)
     write_comparison(folder, name, comparison.runs, tables, model[0])
     if photographs:
