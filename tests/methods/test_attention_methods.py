@@ -1,5 +1,6 @@
 """Methods that read attention: against their formulas written out, with loops, in double precision."""
 
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from typing import Any
 
@@ -361,6 +362,35 @@ def test_readers_are_told_that_nothing_adds_up():
     assert case["order"] == 1
     assert case["meanings"]["interaction"].startswith("The sum of the map")
     assert "First order" not in printed(ss.explain("scenes", photographs()[0], "a cat left of a tree"))
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_what_a_map_would_predict_is_not_said(name):
+    e = ss.explain("scenes", photographs()[0], "a cat left of a tree", name)
+    with pytest.raises(
+        ss.InputError, match=rf"map of first order \({name}\) does not say .* without a part.*'grounded'"
+    ):
+        e.without("cat")
+
+
+def test_weights_without_gradients_are_named():
+    with torch.inference_mode():
+        host = clip()
+    with pytest.raises(ss.InputError, match=r"made in torch.inference_mode\(\)"):
+        ss.explain(ss.wrap(host), pixels(), tokens(), "grad-eclip")
+    model = ss.wrap(clip())
+    with torch.inference_mode():
+        e = ss.explain(model, pixels(), tokens(), "grad-eclip")
+    assert torch.equal(e.matrix, ss.explain(model, pixels(), tokens(), "grad-eclip").matrix)
+
+
+def test_threads_do_not_see_each_others_attention():
+    model = ss.wrap(clip())
+    images = [pixels(seed=seed) for seed in range(4)]
+    wanted = [ss.explain(model, image, tokens(), "grad-eclip").matrix for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda image: ss.explain(model, image, tokens(), "grad-eclip").matrix, images))
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 def test_lists_mark_methods_of_first_order():

@@ -117,6 +117,12 @@ def test_what_is_picked_taken_out(script, e, case):
         predicted = script("predictWithout(readCase(data), weights)", data=case, weights=weights)
         assert predicted == pytest.approx(expected, abs=1e-5)
     assert script("predictWithout(readCase(data), [null, null])", data=case) is None
+    # A map of first order predicts nothing, and lacks no match.
+    data = {**case, "order": 1}
+    assert script("predictWithout(readCase(data), weights)", data=data, weights=weights) is None
+    detail = script("detailLine(readCase(data), 'together', [null, null], [], [])", data=data)
+    assert detail[-1][0] == ", to which this map does not add up."
+    assert not script("isUnmatched({...readCase(data), similarity: -9})", data=data)
 
 
 def test_special_features_go_with_what_is_taken_out(script):

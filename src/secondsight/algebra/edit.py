@@ -75,10 +75,17 @@ def predict(pair: Interactions, left: Any = None, right: Any = None) -> Edit:
 
     Either side becomes g(a) − Σ w_i U_i, and the lengths by which a cosine divides stay what they were. Of pairs without
     contributions (fitted jointly, margins, read from a file) effects, rows and columns are taken off the similarity, what
-    left and right share once. A late-interaction pair keeps its assignment. Raises `InputError` where nothing is selected.
+    left and right share once. A late-interaction pair keeps its assignment. Raises `InputError` where nothing is selected, and
+    for maps of first order, which predict nothing.
     """
     if left is None and right is None:
         raise InputError("nothing is selected: name words, a box or positions to take away, or left=")
+    if pair.about.get("order") == 1:
+        method = pair.about.get("method", "one map a side")
+        raise InputError(
+            f"a map of first order ({method}) does not say what the {pair.quantity} would be without a part: explain "
+            "the pair with a method whose terms add up, such as 'grounded'"
+        )
     if pair.left_contributions is not None and pair.right_contributions is not None:
         predicted, error = _of_contributions(pair, pair.left_contributions, pair.right_contributions, left, right)
     else:

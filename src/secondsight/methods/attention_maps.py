@@ -75,12 +75,15 @@ class AttentiveInput(EncodedInput):
 class AttentionMethod(FirstOrder[AttentiveInput]):
     """A first-order method that reads attention; a subclass says how attention becomes a map.
 
-    `whole` says that it needs the attention of every block, not of the last ones only; `reads_outputs` that it needs what
-    leaves the blocks too.
+    `reads_outputs` says that it needs what leaves the blocks too.
     """
 
-    whole: ClassVar[bool] = True
     reads_outputs: ClassVar[bool] = False
+
+    @property
+    def last_blocks(self) -> int | None:
+        """How many blocks' attention it reads, from the end; None for that of all."""
+        return None
 
     def encode(self, side: Side, prepared: Prepared) -> AttentiveInput:
         """The host's forward pass with its attention recorded; `InputError` for encoders that have none to read."""
@@ -90,21 +93,27 @@ class AttentionMethod(FirstOrder[AttentiveInput]):
                 f"a late-interaction model has no embedding whose attention {self.name!r} could read: use "
                 "method='last-layer', or model.similarity_map(query, document)"
             )
+        if any(weight.is_inference() for weight in encoder.module.parameters()):
+            raise InputError(
+                "the model's weights were made in torch.inference_mode(), and have no gradients: load it outside"
+            )
+        # Neither can a gradient pass tensors that were made there.
+        tensor = prepared.tensor.clone() if prepared.tensor.is_inference() else prepared.tensor
         outputs: list[Tensor] = []
         with differentiable(), AttentionRecorder() as recorder:
             if self.reads_outputs:
-                states, outputs = encoder.features_of_blocks(prepared.tensor)
+                states, outputs = encoder.features_of_blocks(tensor)
             else:
-                states = encoder.features(prepared.tensor, encoder.depth - 1)[0]
+                states = encoder.features(tensor, encoder.depth - 1)[0]
         check_finite(encoder, states.embedding.detach(), prepared.tensor)
         layout = encoder.layout(prepared, encoder.depth - 1, states)
         attentions = recorder.attentions
-        if self.whole and 0 < len(attentions) < encoder.depth:
+        if self.last_blocks is None and 0 < len(attentions) < encoder.depth:
             raise InputError(
                 f"of the {encoder.depth} blocks of this {encoder.kind} encoder only {len(attentions)} show their "
                 f"attention, and {self.name!r} needs that of all: {_REMEDY}, or 'grad-eclip'"
             )
-        _check(side, layout, attentions if self.whole else attentions[-1:])
+        _check(side, layout, attentions[-(self.last_blocks or len(attentions)) :])
         return AttentiveInput(side, layout, states.embedding, attentions, states.context, outputs)
 
 

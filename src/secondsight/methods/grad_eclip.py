@@ -33,13 +33,17 @@ class GradEclip(AttentionMethod):
     spatial: str = "cosine"
 
     name: ClassVar[str] = "grad-eclip"
-    whole: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("spatial", self.spatial, SPATIAL)
         if self.layers < 1:
             raise InputError(f"layers={self.layers!r} must be at least 1")
+
+    @property
+    def last_blocks(self) -> int:
+        """See `layers`."""
+        return self.layers
 
     def map_of(self, encoded: AttentiveInput, partner: Tensor) -> Tensor:
         """The terms of the last blocks, summed and cut off at zero."""

@@ -157,6 +157,7 @@ export function detailLine(shown, reading, weights, names, all) {
   if (!weights[0] && !weights[1]) {
     const without = sum(shown.terms.slice(0, 3).map(([, value]) => value));
     const lead = shown.called === "similarity" ? "The model gives them a similarity of " : `The ${shown.called} is `;
+    if (shown.order === 1) return [[lead, false], [whole, true], [", to which this map does not add up.", false]];
     return [
       [lead, false], [whole, true],
       ["; without what they have in common it would be ", false], [minus(without.toFixed(4)), true], [".", false],

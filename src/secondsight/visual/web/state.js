@@ -79,9 +79,9 @@ export function totals(shown, weights) {
   };
 }
 
-/** The similarity that the explanation predicts without what is picked on either side; null where nothing is. */
+/** The similarity that is predicted without what is picked on either side; null where nothing is, and by maps alone. */
 export function predictWithout(shown, weights) {
-  if (!weights[0] && !weights[1]) return null;
+  if (shown.order === 1 || (!weights[0] && !weights[1])) return null;
   const lost = weights.map((side, i) => (side ? total(shown.carried[i], side) : 0));
   // What two picked parts share is lost once.
   const shared = weights[0] && weights[1] ? totals(shown, weights).value : 0;
