@@ -28,8 +28,8 @@ from secondsight.visual.charts import curves
 
 RANKINGS = ("summed", "greedy")
 CURVES = {
-    "insertion": "the features with the highest explained value are kept, the higher the better",
-    "deletion": "those with the lowest explained value are kept, the lower the better",
+    "insertion": "the best are kept, higher is better",
+    "deletion": "the worst are kept, lower is better",
 }
 
 
