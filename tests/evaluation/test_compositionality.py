@@ -323,4 +323,8 @@ def test_scenes_are_benchmarks_too(tmp_path):
     data = open_data("scene-pairs:noto/3")
     two = evaluate("compositionality", data, [("scenes", scenes)], method, out=tmp_path / "two")
     assert set(two["overall"].score) == {"accuracy", "text", "image", "group"}
-    assert set(two["overall"].tag) == {"all", "relation", "size", "number"}
+    overall = two["overall"]
+    assert set(overall.tag) == {"all", "relation", "size", "number", "mean of tags"}
+    texts = [cell(overall, "text", tag) for tag in ("relation", "size", "number")]
+    assert cell(overall, "text", "mean of tags") == pytest.approx(np.mean(texts))
+    assert cell(overall, "text", "mean of tags", "cases") == 3

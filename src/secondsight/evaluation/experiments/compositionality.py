@@ -35,6 +35,9 @@ SAME_PLACE = 0.5
 _DRAWN = 20_000_000
 """The number of cases that are drawn for an interval, all draws together."""
 
+_BARS = 20
+"""The number of tags whose causes are drawn, those with most failures."""
+
 LISTED = 40
 """The number of failures that the report shows."""
 
@@ -130,8 +133,10 @@ class Compositionality(Experiment):
 
     def tables(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Scores by tag, what failures and successes look like, counts of causes, and every failure."""
-        rows, causes, looks, swaps = [], [], [], []
+        rows: list[dict[str, Any]] = []
+        causes, looks, swaps = [], [], []
         for setting, group in groups(frame, "setting"):
+            start = len(rows)
             for tag, chosen in _by_tag(group.assign(whole=_whole(group))):
                 rows += [{"setting": setting, "tag": tag, **row} for row in _score_rows(chosen)]
                 failed = chosen[chosen.delta_similarity >= 0]
@@ -139,6 +144,7 @@ class Compositionality(Experiment):
                 causes.append(
                     {"setting": setting, "tag": tag, "choices": len(chosen), "failures": len(failed), **counts}
                 )
+            rows += [{"setting": setting, **row} for row in _tag_means(rows[start:])]
             for outcome, chosen in (("right", group.delta_similarity < 0), ("wrong", group.delta_similarity >= 0)):
                 if chosen.any():
                     looks.append({"setting": setting, "choice": outcome, **_means(group[chosen], CHANGED)})
@@ -172,6 +178,7 @@ class Compositionality(Experiment):
         causes = self.tables(frame)["causes"]
         causes = causes[causes.failures > 0]
         if len(causes):
+            causes = causes.loc[causes.failures.nlargest(_BARS).index.sort_values()]
             names = [f"{row.setting}, {row.tag}" for row in causes.itertuples()]
             counts = causes[list(self.categories)].set_axis(names, axis=0)
             figures["causes"] = stacked_shares(counts, "wrong choices by cause")
@@ -270,6 +277,17 @@ def _score_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
             row = {"score": name, "cases": len(numbers), "value": float(np.mean(numbers)), "low": low, "high": high}
             rows.append({**row, "chance": float(np.mean(chance_levels))})
     return rows
+
+
+def _tag_means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over tags, which count alike however many cases they have; none where there is one tag."""
+    of_tags = [row for row in rows if row["tag"] != ALL]
+    means = []
+    for score in dict.fromkeys(row["score"] for row in of_tags):
+        values, levels = zip(*[(r["value"], r["chance"]) for r in of_tags if r["score"] == score], strict=True)
+        means.append({"tag": "mean of tags", "score": score, "cases": len(values), "value": float(np.mean(values))})
+        means[-1] |= {"low": float("nan"), "high": float("nan"), "chance": float(np.mean(levels))}
+    return means
 
 
 def _whole(frame: pd.DataFrame) -> pd.Series:
