@@ -16,11 +16,12 @@ from secondsight.cli import app
 from secondsight.data import Scenes
 from secondsight.evaluation import settings
 from secondsight.evaluation.experiments.approximation import Approximation
+from secondsight.evaluation.experiments.pointing import LEAST, class_gains
 from secondsight.evaluation.statistics import standardised_difference
 from secondsight.evaluation.studies.paper import gains_by_class, with_order
 from secondsight.evaluation.studies.paper_figures import KINDS, write_figures
 from secondsight.evaluation.studies.paper_plan import configuration
-from secondsight.evaluation.studies.paper_records import LEAST, Collected, class_gains
+from secondsight.evaluation.studies.paper_records import Collected
 from secondsight.evaluation.studies.scenes_figures import scenes_figures
 from secondsight.visual import charts
 
@@ -172,9 +173,10 @@ def test_classes_are_in_the_order_of_their_gains():
         ]
     )
     few = pd.DataFrame([{"data": "coco", "model": "M", "label": "rare", "state": "before", "energy": 0.1}])
-    table = class_gains(pd.concat([cases, few]))
+    table = class_gains(pd.concat([cases, few]), "state")
     assert list(table["class"]) == ["horse", "cup"]
     assert table["standardised difference"].iloc[0] > 5
+    assert table.loc[0, "before"] == pytest.approx(cases[:LEAST].energy.mean())
     named = gains_by_class(cases, [["coco", "M", ["horse"]]])
     assert list(named["named by the paper"]) == ["yes", ""]
     gain = pd.DataFrame([{"data": "coco", "model": "M", "fine-tuning": "gain", "measure": "median PGE", "ours": 0.3}])

@@ -12,13 +12,16 @@ from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation.experiments.base import Record, groups, of_kind
 from secondsight.evaluation.experiments.grounding import Grounding
 from secondsight.evaluation.setting import Setting
-from secondsight.evaluation.statistics import almost_stochastic_order
+from secondsight.evaluation.statistics import almost_stochastic_order, standardised_difference
 from secondsight.visual.charts import class_bars, distributions
 
 EPSILON = 0.01
 """Below this ε_min a setting counts as almost stochastically larger ([M25])."""
 
 CONFIDENCE = 0.999
+
+LEAST = 5
+"""Cases that a class needs under both settings, to have a standardised difference."""
 
 
 class Pointing(Grounding):
@@ -90,7 +93,10 @@ class Pointing(Grounding):
         figures = {"energy": distributions(energies, "PGE: positive attribution in the box")}
         classes = self.classes(cases)
         if classes["class"].nunique() > 1:
-            figures["classes"] = class_bars(classes, "mean PGE", "sd PGE")
+            gains = None
+            if len(energies) == 2:
+                gains = class_gains(cases, "setting").set_index("class")["standardised difference"].to_dict()
+            figures["classes"] = class_bars(classes, "mean PGE", "sd PGE", gains=gains)
         return figures
 
     def gallery(self, frame: pd.DataFrame) -> list[Record]:
@@ -122,6 +128,23 @@ def quartile_cases(cases: pd.DataFrame, measure: str) -> list[Record]:
         places = sorted({n - 1, 3 * n // 4, n // 2, n // 4, 0} & set(range(n)), reverse=True)
         records += [ordered.iloc[i].to_dict() for i in places]
     return records
+
+
+def class_gains(cases: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Mean PGE of every class under the first and the last value of a column, and the standardised mean difference.
+
+    Classes with few cases are left out; the largest difference comes first ([M25] Figs. 6, 19).
+    """
+    names = list(dict.fromkeys(cases[by]))
+    columns = ["class", "cases", str(names[0]), str(names[-1]), "standardised difference"]
+    rows = []
+    for label, group in groups(cases, "label"):
+        first, last = (group[group[by] == name].energy for name in (names[0], names[-1]))
+        if min(len(first), len(last)) >= LEAST and len(names) > 1:
+            d = standardised_difference(last, first)
+            rows.append(dict(zip(columns, (label, len(first), first.mean(), last.mean(), d), strict=True)))
+    table = pd.DataFrame(rows, columns=columns).dropna()
+    return table.sort_values("standardised difference", ascending=False, ignore_index=True)
 
 
 def common_cases(cases: pd.DataFrame, a: str, b: str, measure: str = "energy") -> pd.DataFrame:

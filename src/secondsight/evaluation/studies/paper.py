@@ -17,7 +17,7 @@ from secondsight.data.grounded import GroundedCaption, GroundedDataset
 from secondsight.encoders.registry import load
 from secondsight.evaluation.evaluate import evaluate
 from secondsight.evaluation.experiments.failures import Failures
-from secondsight.evaluation.experiments.pointing import CONFIDENCE
+from secondsight.evaluation.experiments.pointing import CONFIDENCE, class_gains
 from secondsight.evaluation.report import Results, overview
 from secondsight.evaluation.run import Progress, slug
 from secondsight.evaluation.statistics import almost_stochastic_order
@@ -25,7 +25,7 @@ from secondsight.evaluation.studies.paper_examples import example_figures
 from secondsight.evaluation.studies.paper_figures import energies_before_and_after, write_figures
 from secondsight.evaluation.studies.paper_methods import IN_CURVES, METHODS, OURS
 from secondsight.evaluation.studies.paper_plan import Configuration, configuration
-from secondsight.evaluation.studies.paper_records import Collected, class_gains
+from secondsight.evaluation.studies.paper_records import Collected
 from secondsight.methods import Method
 from secondsight.model import DualEncoder
 from secondsight.support.errors import InputError
@@ -243,7 +243,7 @@ def gains_by_class(cases: pd.DataFrame, stated: Sequence[Sequence[Any]]) -> pd.D
     named = {(kind, model): set(classes) for kind, model, classes in stated}
     tables = []
     for (kind, model), group in cases.groupby(["data", "model"], sort=False) if len(cases) else ():
-        table = class_gains(group)
+        table = class_gains(group, "state")
         table.insert(0, "model", model)
         table.insert(0, "data", kind)
         mentioned = named.get((kind, model), set())

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from secondsight.evaluation.experiments.approximation import difference_chart, error_chart
 from secondsight.evaluation.experiments.failures import FAILED, FAILURE_LABEL, Failures
 from secondsight.evaluation.experiments.perturbation import MEASURES
-from secondsight.evaluation.experiments.pointing import Pointing
+from secondsight.evaluation.experiments.pointing import Pointing, class_gains
 from secondsight.evaluation.report import TEMPLATES, inline_svg, write_bytes
 from secondsight.evaluation.run import slug
-from secondsight.evaluation.studies.paper_records import Collected, class_gains, replaced_objects
+from secondsight.evaluation.studies.paper_records import Collected, replaced_objects
 from secondsight.support.files import ensure_folder
 from secondsight.visual import charts
 from secondsight.visual.saving import encode_figure
@@ -95,7 +95,7 @@ def _classes(collected: Collected) -> Figures:
     figures = {}
     for (kind, model), group in _by(collected.pointing_cases(), ["data", "model"]):
         table = Pointing.classes(group.assign(setting=group.state))
-        gains = class_gains(group).set_index("class")["standardised difference"].to_dict()
+        gains = class_gains(group, "state").set_index("class")["standardised difference"].to_dict()
         if table["class"].nunique() > 1:
             figures[f"{kind} {model}"] = charts.class_bars(table, "mean PGE", "sd PGE", gains=gains)
     return figures

@@ -12,13 +12,9 @@ from PIL import Image
 from secondsight.evaluation.experiments.base import of_kind
 from secondsight.evaluation.experiments.failures import FAILED, Failures
 from secondsight.evaluation.report import Results
-from secondsight.evaluation.statistics import standardised_difference
 
 EXAMPLES = 5
 """Pictures of each category of failures."""
-
-LEAST = 5
-"""Cases that a class needs before and after, to have a standardised difference."""
 
 Gallery = Mapping[str, Sequence[tuple[Image.Image, str]]]
 """Pictures with texts, by category."""
@@ -73,16 +69,3 @@ def replaced_objects(negatives: pd.DataFrame) -> pd.DataFrame:
     """The wrong captions in which an object's name was replaced; all, where none is marked as such."""
     replaced = negatives[negatives.kind.str.startswith("replace_obj")]
     return replaced if len(replaced) else negatives
-
-
-def class_gains(cases: pd.DataFrame) -> pd.DataFrame:
-    """Mean PGE of every class before and after fine-tuning, and the standardised mean difference, the largest first."""
-    rows = []
-    for label, group in cases.groupby("label", sort=False):
-        before, after = (group[group.state == state].energy for state in ("before", "after"))
-        if min(len(before), len(after)) >= LEAST:
-            d = standardised_difference(after, before)
-            row = {"class": label, "cases": len(before), "before": before.mean(), "after": after.mean()}
-            rows.append({**row, "standardised difference": d})
-    table = pd.DataFrame(rows, columns=["class", "cases", "before", "after", "standardised difference"])
-    return table.sort_values("standardised difference", ascending=False, ignore_index=True).dropna()
