@@ -95,6 +95,8 @@ def test_bars_of_classes_name_the_largest_gains():
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x (3)", "y (3)"]
     assert "y +4.00, x +1.00" in axes.get_legend().get_title().get_text()
+    (axes,) = charts.class_bars(table, "PGE", "sd", gains={"x": -1.0}).axes
+    assert axes.get_legend().get_title().get_text().endswith(": none")
 
 
 def test_every_figure_of_the_paper_has_its_kind():

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from secondsight.data.grounded import Box, GroundedCaption
+from secondsight.evaluation import measures
 from secondsight.evaluation.experiments.approximation import IMAGE_REFERENCES, TEXT_REFERENCES
 from secondsight.evaluation.maps import image_layout
 from secondsight.evaluation.report import small_picture
@@ -78,8 +79,11 @@ def example_figures(
 
 
 def choose(cases: pd.DataFrame, captions: Mapping[str, GroundedCaption]) -> list[Example]:
-    """The captions with two or more judged phrases, by the PGE of the one that is grounded worse, the highest first."""
-    found = []
+    """The captions with two or more judged phrases whose boxes lie apart, or all where boxes never do.
+
+    They are ordered by the PGE of the second-best phrase, the highest first.
+    """
+    examples = []
     for key, group in cases.groupby("key", sort=False):
         caption = captions.get(str(key))
         # A phrase is picked by its words, which must stand in the caption once.
@@ -87,8 +91,9 @@ def choose(cases: pd.DataFrame, captions: Mapping[str, GroundedCaption]) -> list
             ordered = group.sort_values("energy", ascending=False)
             spans = [(int(a), int(b)) for a, b in ordered.span]
             boxes = [(float(a), float(b), float(c), float(d)) for a, b, c, d in ordered.box]
-            found.append((float(ordered.energy.iloc[1]), Example(caption, spans, boxes)))
-    return [example for _, example in sorted(found, key=lambda pair: -pair[0])]
+            examples.append((float(ordered.energy.iloc[1]), Example(caption, spans, boxes)))
+    apart = [(energy, example) for energy, example in examples if not measures.overlap(*example.boxes[:2])]
+    return [example for _, example in sorted(apart or examples, key=lambda pair: -pair[0])]
 
 
 def selections_both_ways(model: DualEncoder, examples: list[Example]) -> Figure:

@@ -22,7 +22,7 @@ from secondsight.support.files import ensure_folder
 from secondsight.visual import charts
 from secondsight.visual.saving import encode_figure
 
-PIXELS = 105
+PIXELS = 80
 """Pixels of an inch on the page."""
 
 Figures = dict[str, Figure]

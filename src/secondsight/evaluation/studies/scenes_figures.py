@@ -13,7 +13,7 @@ from secondsight.evaluation.studies.paper import paper
 from secondsight.evaluation.studies.world import TRAINING_SEED, recipe_for_scenes
 from secondsight.support.errors import InputError
 
-CAPTIONS, TRAINING = 200, 1024
+CAPTIONS, TRAINING = 240, 1024
 """Captions to measure on, and scenes of each fine-tuning."""
 
 LIMITS = {"perturbation": 40, "baselines": 40, "approximation": 20}
