@@ -40,7 +40,9 @@ def test_late_interaction_is_refused_where_embeddings_are_multiplied(name, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["compositionality", "cost", "hard-negatives", "pointing", "references"])
+@pytest.mark.parametrize(
+    "name", ["compositionality", "cost", "hard-negatives", "pointing", "references", "sensitivity"]
+)
 def test_late_interaction_is_explained_pair_by_pair(name, tmp_path):
     results = evaluate(name, data(), [("pages", pages())], out=tmp_path, limit=1)
     assert len(results["overall"])
