@@ -483,6 +483,21 @@ def test_weights_get_no_gradients_and_may_be_frozen(frozen):
     assert all(p.grad is None and p.requires_grad != frozen for p in host.parameters())
 
 
+FEW = ("open-clip-timm-registers", "open-clip-eva", "open-clip-coca", "hf-siglip2-naflex", "hf-flava", "st-mpnet-dense")
+
+
+@pytest.mark.parametrize("family", FEW)
+def test_other_families_are_explained_with_the_hosts_own_similarity(family):
+    example = FAMILIES[family](torch.float64)
+    left, right = example.left[0], example.right[0]
+    with torch.no_grad():
+        host = torch.cosine_similarity(example.host_left(left), example.host_right(right), dim=-1)
+    for name in ATTENTION:
+        e = ss.explain(example.model, left, right, name)
+        assert e.similarity == pytest.approx(float(host), abs=1e-9)
+        assert torch.isfinite(e.matrix).all()
+
+
 @pytest.mark.parametrize("name", ATTENTION)
 def test_scenes(name):
     e = ss.explain("scenes", photographs()[0], "a red cat left of a tree", name)
