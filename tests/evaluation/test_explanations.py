@@ -153,7 +153,7 @@ def test_files_and_a_second_run_that_reads_the_first(model, data, compared):
 
 def test_a_setting_that_cannot_be_judged_is_left_out_with_the_reason(model, data, tmp_path):
     methods = [(text, method_of_text(text)) for text in ("integrated-jacobian:layer=9", "token-embeddings")]
-    nothing = dict.fromkeys((*FEW, "collage"), 0)
+    nothing = dict.fromkeys((*FEW, "collage", "segmentation"), 0)
     tables = compare_explanations(data, ("small", model), methods, out=tmp_path, limit=1, **nothing)
     assert list(tables["overall"].setting) == ["token-embeddings"]
     assert tables["overall"].faithfulness.isna().all()

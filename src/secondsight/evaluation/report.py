@@ -126,7 +126,8 @@ def overview(
 
     The first table is never folded.
     """
-    links = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/**/report.html"))
+    links = [path.name for path in folder.glob("photographs.html")]
+    links += sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/**/report.html"))
     drawings = [inline_svg(encode_figure(figure, "svg")) for figure in (figures or {}).values()]
     template = TEMPLATES.get_template("overview.html.j2")
     return template.render(title=title, about=about, tables=tables, figures=drawings, links=links)

@@ -66,7 +66,7 @@ def _label_points(axes: Any, points: Mapping[str, tuple[float, float]], front: S
     ]
     for name, (px, py) in sorted(places.items(), key=lambda item: item[1][0]):
         text = printable(name)
-        width, height = 0.56 * size * len(text), 1.2 * size
+        width, height = 0.62 * size * len(text), 1.2 * size
         boxes = [
             (px + dx - (width if dx < -1 else 0 if dx > 1 else width / 2), py + dy - height / 2, dx, dy)
             for dx, dy in offsets

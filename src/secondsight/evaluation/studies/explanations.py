@@ -242,9 +242,9 @@ def compare_explanations(
         if amount:
             comparison.measure(measure.replace("_", "-"), amount, **OPTIONS.get(measure, {}))
     tables = comparison.tables(bases)
-    write_comparison(folder, name, comparison.runs, tables, model[0])
     if photographs:
         write_photographs(folder, pointing, tables["overall"], photographs, seed)
+    write_comparison(folder, name, comparison.runs, tables, model[0])
     return tables
 
 

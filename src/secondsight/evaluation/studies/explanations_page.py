@@ -108,7 +108,7 @@ def _cell(column: Column, row: Any) -> str:
         return with_interval(value, row[f"{column.name} low"], row[f"{column.name} high"])
     if column.experiment == "cost" and not np.isnan(value):
         return f"{value:.1f}" if value < 100 else f"{value:.0f}"
-    return cell_text(value)
+    return f"{value:.0f}" if abs(value) >= 100 else cell_text(value)
 
 
 def _crossed(rows: pd.DataFrame) -> pd.DataFrame:

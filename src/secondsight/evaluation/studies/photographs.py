@@ -21,7 +21,7 @@ from secondsight.inputs.photographs import open_image
 from secondsight.visual.charts import picture_table
 from secondsight.visual.saving import encode_figure
 
-WIDTH = 116
+WIDTH = 110
 """Width of the page's pictures in pixels."""
 
 JPEG_QUALITY = 85
