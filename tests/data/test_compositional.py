@@ -81,14 +81,14 @@ def test_a_line_says_which_captions_fit_which_image(tmp_path):
         ("{", "not JSON"),
         ([], 'not an object with "images" and "captions"'),
         ({"images": ["a.png"], "captions": [1, "b"]}, 'not an object with "images" and "captions"'),
-        ({"images": ["a.png"], "captions": ["a dog"]}, "fewer than one image and two captions"),
-        ({"images": [], "captions": ["a dog", "a cat"]}, "fewer than one image and two captions"),
+        ({"images": ["a.png"], "captions": ["a dog"]}, "no image, or fewer than two captions"),
+        ({"images": [], "captions": ["a dog", "a cat"]}, "no image, or fewer than two captions"),
         ({"images": ["a.png"], "captions": ["a dog", " "]}, "empty caption"),
-        ({"images": ["a.png"], "captions": ["a", "b"], "fits": [0, 1]}, "an image without a caption that fits and one"),
-        ({"images": ["a.png"], "captions": ["a", "b"], "fits": [2]}, "an image without a caption that fits and one"),
-        ({"images": ["a.png"], "captions": ["a", "b"], "fits": [[0], [1]]}, "not one list of fitting captions"),
+        ({"images": ["a.png"], "captions": ["a", "b"], "fits": [0, 1]}, "an image lacks a caption that fits"),
+        ({"images": ["a.png"], "captions": ["a", "b"], "fits": [2]}, "an image lacks a caption that fits"),
+        ({"images": ["a.png"], "captions": ["a", "b"], "fits": [[0], [1]]}, "fits has not one list for every image"),
         ({"images": ["a.png"], "captions": ["a", "b"], "fits": "0"}, '"fits" is not a list of numbers'),
-        ({"images": ["a.png"], "captions": ["a", "b"], "kinds": ["x"]}, "kinds not of every caption"),
+        ({"images": ["a.png"], "captions": ["a", "b"], "kinds": ["x"]}, "kinds has not one entry for every caption"),
         ({"images": ["a.png"], "captions": ["a", "b"], "crops": [[1, 1, 1, 5]]}, "crop without four numbers"),
         ({"images": ["a.png"], "captions": ["a", "b"], "regions": [7]}, "entry of another form"),
         ({"id": "1", "images": ["a.png"], "captions": ["a", "b"]}, "the id '1' of another entry"),
@@ -236,7 +236,7 @@ def test_aro_word_orders(tmp_path):
     assert sorted(shuffled) == sorted(within) == sorted(words)
     assert [sorted(within[i : i + 3]) for i in range(0, 11, 3)] == [sorted(words[i : i + 3]) for i in range(0, 11, 3)]
     assert {tuple(words[i : i + 3]) for i in range(0, 9, 3)} <= {tuple(shuffled[i : i + 3]) for i in range(11)}
-    assert data.problems == {"0/1": "fewer than one image and two captions"}
+    assert data.problems == {"0/1": "no image, or fewer than two captions"}
     assert [e.negatives for e in aro(file)] == [e.negatives for e in data]
 
 
@@ -381,5 +381,5 @@ def test_a_relation_holds_in_its_own_scene_only():
 
 def test_every_image_needs_a_caption_that_fits():
     comparison = Comparison("x", ("a",), (Image.new("RGB", (8, 8)),), ("a dog", "a cat"), ((),))
-    with pytest.raises(EntryError, match="an image without a caption that fits"):
+    with pytest.raises(EntryError, match="an image lacks a caption that fits"):
         comparison.check()

@@ -249,8 +249,11 @@ def existing_folder(path: str | Path, kind: str) -> Path:
     return folder
 
 
-def image_folder(path: str | Path | None, kind: str) -> Path:
-    """The folder of a data set's images, where the data set's file does not name it."""
-    if path is None:
-        raise InputError(f"{kind} does not say where the images are: add #IMAGES, their folder")
-    return existing_folder(path, kind)
+def image_folder(path: str | Path | None, kind: str, usual: Path | None = None) -> Path:
+    """The folder of a data set's images: the one given, or the usual one if it exists; else `InputError`."""
+    if path is not None:
+        return existing_folder(path, kind)
+    if usual is not None and usual.is_dir():
+        return usual
+    where = f"; {str(usual)!r} does not exist" if usual else ""
+    raise InputError(f"{kind} does not say where the images are: add #IMAGES, their folder{where}")

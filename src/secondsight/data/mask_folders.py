@@ -170,8 +170,8 @@ class PartImageNet(MaskFolder):
     def regions(self, key: str, image: Path) -> tuple[Region, ...]:
         """The image's parts with a mask and a name."""
         entry = self.entries[key]
-        named = {identity: category for identity, category in self.categories.items() if category["name"]}
-        regions = object_regions(self.parts.get(entry["id"], []), named, image_size(entry))
+        categories = {identity: category for identity, category in self.categories.items() if category["name"]}
+        regions = object_regions(self.parts.get(entry["id"], []), categories, image_size(entry))
         regions = tuple(region for region in regions if region.mask is not None)
         if not regions:
             raise EntryError("no part with a mask and a name")

@@ -35,9 +35,9 @@ class EncodedInput:
 
     def similarity(self, partner: Tensor, embedding: Tensor | None = None) -> Tensor:
         """The similarity of this input, or of another `embedding` of its side, to a partner's embedding."""
-        own = self.embedding if embedding is None else embedding
-        partner = partner.to(own)
-        return F.cosine_similarity(own, partner, dim=0) if self.side.cosine else own @ partner
+        embedding = self.embedding if embedding is None else embedding
+        partner = partner.to(embedding)
+        return F.cosine_similarity(embedding, partner, dim=0) if self.side.cosine else embedding @ partner
 
 
 Encoded = TypeVar("Encoded", bound=EncodedInput)
@@ -46,7 +46,7 @@ Encoded = TypeVar("Encoded", bound=EncodedInput)
 class FirstOrder(Method, Generic[Encoded]):
     """A method that gives every side of a pair one non-negative map.
 
-    A subclass says how an input is encoded and what the map of an encoded input for its partner's embedding is. A pair's
+    A subclass says how an input is encoded, and which map it has for its partner's embedding. A pair's
     matrix is then the outer product of the left map and the right map's shares, which sum to 1: `e.toward_left(None)` is
     the left map itself, and any selection of words scales this one map. Special positions have nothing. Base and effects
     are zero; the sum of the matrix is that of the left map and says nothing about the similarity, which is the host's own.

@@ -116,9 +116,9 @@ class MaskClip(Method):
             return embed_alone(encoder, layer, state, state.hidden)
         block = encoder.attention_block(dtype)
         if block is None:
-            other = "text='embedding' or token-embeddings" if encoder.kind == "text" else "token-embeddings"
+            remedy = "text='embedding' or token-embeddings" if encoder.kind == "text" else "token-embeddings"
             raise InputError(
-                f"this {encoder.kind} encoder does not end in a block of attention that is known: use {other}"
+                f"this {encoder.kind} encoder does not end in a block of attention that is known: use {remedy}"
             )
         projections = SELF_ATTENTION[self.variant] if mixed else ()
         rows = _read(block, state.hidden, projections, whole=self.variant in WHOLE_BLOCK)

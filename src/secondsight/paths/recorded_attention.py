@@ -77,10 +77,11 @@ class AttentionRecorder(TorchFunctionMode):
             args[0].requires_grad_()
         result = function(*args, **kwargs)
         if takes_probabilities:
-            seen = self._scores is not None and self._scores[0] == self._expected
-            query, key = self._scores[1:] if self._scores is not None and seen else (None, None)
-            # The host has transposed the keys for its product.
-            self.attentions.append(Attention(args[0], args[1], result, query, None if key is None else key.mT))
+            query = key = None
+            if self._scores is not None and self._scores[0] == self._expected:
+                # The host has transposed the keys for its product.
+                query, key = self._scores[1], self._scores[2].mT
+            self.attentions.append(Attention(args[0], args[1], result, query, key))
             self._expected = None
         elif pair:
             self._scores = (result.shape, *args)

@@ -50,8 +50,8 @@ def class_bars(
                 )
         axes.text(1.01, -0.7, "d", transform=axes.get_yaxis_transform(), va="bottom", fontsize=7)
         largest = [name for name in sorted(gains, key=lambda name: -gains[name])[:_NAMED] if gains[name] > 0]
-        named = ", ".join(f"{printable(name)} {gains[name]:+.2f}" for name in largest) or "none"
-        title = fill(f"largest gains by standardised mean difference d: {named}", 92)
+        listing = ", ".join(f"{printable(name)} {gains[name]:+.2f}" for name in largest) or "none"
+        title = fill(f"largest gains by standardised mean difference d: {listing}", 92)
     if len(settings) > 1:
         add_legend(axes, title)
     return figure

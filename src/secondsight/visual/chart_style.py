@@ -99,12 +99,12 @@ def strokes(names: Iterable[Any], dashes: Mapping[str, str] | None = None) -> li
     """
     groups: dict[Any, str] = {}
     members = dict(dashes or {})
-    chosen = []
+    drawn = []
     for name in names:
         group, member = name if isinstance(name, tuple) else (name, "")
         colour = groups.setdefault(group, COLOURS[len(groups) % len(COLOURS)])
-        chosen.append(Stroke(colour, members.setdefault(member, DASHES[len(members) % len(DASHES)])))
-    return chosen
+        drawn.append(Stroke(colour, members.setdefault(member, DASHES[len(members) % len(DASHES)])))
+    return drawn
 
 
 def series_name(name: Any) -> str:

@@ -42,6 +42,7 @@ __all__ = [
     "histograms",
     "lines",
     "picture_rows",
+    "picture_table",
     "stacked_shares",
 ]
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from secondsight.visual.chart_style import COLOURS, with_style
+from secondsight.visual.chart_style import COLOURS, set_frame, with_style
 from secondsight.visual.saving import printable
 
 
@@ -22,8 +22,7 @@ def scatter(panels: Mapping[str, Mapping[str, tuple[float, float]]], x: str) -> 
     """
     figure = Figure(figsize=(7.2, 4.4 * len(panels)), layout="constrained")
     for axes, (y, points) in zip(figure.subplots(len(panels), squeeze=False).flatten(), panels.items(), strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(True, color="#e5e5e5", linewidth=0.5)
+        set_frame(axes)
         axes.set(xscale="log", xlabel=f"{x} (logarithmic)", ylabel=y)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -55,9 +54,9 @@ def _label_points(axes: Any, points: Mapping[str, tuple[float, float]], front: S
     figure.draw_without_rendering()
     scale = 72 / figure.dpi
     places = {name: axes.transData.transform(point) * scale for name, point in points.items()}
-    taken = [(px - 2, py - 2, px + 2, py + 2) for px, py in places.values()]
+    occupied = [(px - 2, py - 2, px + 2, py + 2) for px, py in places.values()]
     for (x0, y0), (x1, y1) in pairwise(places[name] for name in front):
-        taken += [(x0, y0 - 1, x1, y0 + 1), (x1 - 1, y0, x1 + 1, y1)]
+        occupied += [(x0, y0 - 1, x1, y0 + 1), (x1 - 1, y0, x1 + 1, y1)]
     left, bottom, right, top = axes.bbox.extents * scale
     offsets = [
         (distance * np.cos(angle), distance * np.sin(angle))
@@ -75,10 +74,10 @@ def _label_points(axes: Any, points: Mapping[str, tuple[float, float]], front: S
             (x, y, dx, dy)
             for x, y, dx, dy in boxes
             if left <= x and x + width <= right and bottom <= y and y + height <= top
-            and not any(x < x1 and x0 < x + width and y < y1 and y0 < y + height for x0, y0, x1, y1 in taken)
+            and not any(x < x1 and x0 < x + width and y < y1 and y0 < y + height for x0, y0, x1, y1 in occupied)
         )  # fmt: skip
         x, y, dx, dy = next(free, boxes[0])
-        taken.append((x, y, x + width, y + height))
+        occupied.append((x, y, x + width, y + height))
         far = np.hypot(dx, dy) > 10
         axes.annotate(
             text, points[name], xytext=(dx, dy), textcoords="offset points", fontsize=size, va="center",

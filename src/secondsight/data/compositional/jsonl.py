@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from secondsight.data.compositional.schema import Comparison, Comparisons, read_rows
+from secondsight.data.compositional.schema import Comparison, Comparisons, read_comparisons
 from secondsight.data.grounded import EntryError, existing_folder, parse_box
 from secondsight.data.jsonl import parse_phrase, parse_region, phrase_to_json, region_to_json
 from secondsight.support.errors import InputError
@@ -15,11 +15,13 @@ from secondsight.support.files import atomic, brief, reading
 
 
 def read_compositional(file: str | Path, images: str | Path | None = None) -> Comparisons:
-    """One JSON object a line: "images" (paths relative to `images` or to the file), "captions", and optionally
+    """The comparisons of a file with one JSON object a line; lines that cannot be used become problems.
 
-    "fits" (for every image the numbers of the captions that fit; default: caption 0 fits image 0, 1 fits 1, …; for one
-    image a list of numbers will do), "tag" (a text or several), "id", "group", "kinds", "crops", "phrases" and "regions"
-    as `Jsonl` has them, a list for every caption and every image.
+    An object has "images" (paths relative to `images` or to the file), "captions", and optionally "fits" (for every image
+    the numbers of the captions that fit it, from 0; a plain list of numbers for a single image; by default caption 0 fits
+    image 0, caption 1 fits image 1, …), "tag" (a text or several), "id", "group", "kinds" and "crops" as `Comparison` has
+    them, and "phrases" for every caption and "regions" for every image, each a list as `Jsonl` has it. Raises `InputError`
+    for a file that does not exist or is no text.
     """
     path = Path(file)
     folder = existing_folder(images, "compositional") if images else path.parent
@@ -36,16 +38,15 @@ def read_compositional(file: str | Path, images: str | Path | None = None) -> Co
     with reading(path, "comparisons"):
         text = path.read_text(encoding="utf-8-sig")
     lines = ((f"line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-    return read_rows(path.name, lines, parse)
+    return read_comparisons(path.name, lines, parse)
 
 
 def _comparison(key: str, entry: Any, folder: Path, masks: Path) -> Comparison:
-    names = entry.get("images") if isinstance(entry, dict) else None
-    captions = entry.get("captions") if isinstance(entry, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise EntryError('not an object with "images" and "captions"')
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise EntryError('not an object with "images" and "captions"')
+    fields = entry if isinstance(entry, dict) else {}
+    names: Any = fields.get("images")
+    captions: Any = fields.get("captions")
+    if not _are_texts(names) or not _are_texts(captions) or "" in names:
+        raise EntryError('not an object with "images" and "captions", lists of texts')
     tags = entry.get("tag") or []
     crops = [parse_box(box) for box in entry.get("crops") or []]
     if None in crops:
@@ -69,17 +70,23 @@ def _comparison(key: str, entry: Any, folder: Path, masks: Path) -> Comparison:
     )
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
 def _fits(value: Any, images: int) -> tuple[tuple[int, ...], ...]:
     """Lists of numbers for every image; where there are none, a caption fits the image of its number."""
     if value is None:
         return tuple((image,) for image in range(images))
-    if isinstance(value, list) and images == 1 and all(isinstance(number, int) for number in value):
+    if images == 1 and _are_numbers(value):
         value = [value]
-    if not isinstance(value, list) or not all(isinstance(numbers, list) for numbers in value):
-        raise EntryError('"fits" is not a list of numbers for every image')
-    if not all(isinstance(number, int) for numbers in value for number in numbers):
+    if not isinstance(value, list) or not all(_are_numbers(numbers) for numbers in value):
         raise EntryError('"fits" is not a list of numbers for every image')
     return tuple(map(tuple, value))
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(number, int) for number in value)
 
 
 def write_compositional(path: str | Path, comparisons: Iterable[Comparison]) -> None:

@@ -7,8 +7,8 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from secondsight.data.compositional.schema import Comparison, Comparisons, read_rows
-from secondsight.data.grounded import EntryError, existing_folder, parse_box, read_json, read_table
+from secondsight.data.compositional.schema import Comparison, Comparisons, read_comparisons
+from secondsight.data.grounded import EntryError, image_folder, parse_box, read_json, read_table
 from secondsight.data.negatives import changed_words
 from secondsight.support.errors import InputError
 
@@ -22,7 +22,7 @@ def winoground(path: str | Path, images: str | Path | None = None) -> Comparison
     Tags are the published groups: Object, Relation or Both, the number of main predicates, and the secondary tag.
     """
     file = _file(path, ("data/examples.jsonl", "examples.jsonl"))
-    folder = _folder(images, file.parent / "images", "Winoground")
+    folder = image_folder(images, "Winoground", file.parent / "images")
 
     def parse(key: str, row: dict[str, Any]) -> Comparison:
         names = [str(row[f"image_{number}"]) for number in (0, 1)]
@@ -44,7 +44,7 @@ def winoground(path: str | Path, images: str | Path | None = None) -> Comparison
             tuple(filter(None, tags)),
         )
 
-    return read_rows("Winoground", ((f"line {n}", row) for n, row in enumerate(read_table(file), 1)), parse)
+    return read_comparisons("Winoground", ((f"line {n}", row) for n, row in enumerate(read_table(file), 1)), parse)
 
 
 def aro(file: str | Path, images: str | Path | None = None) -> Comparisons:
@@ -54,7 +54,7 @@ def aro(file: str | Path, images: str | Path | None = None) -> Comparisons:
     right one first, or made from captions of Karpathy's splits, seeded: trigrams shuffled, and words within trigrams.
     """
     path = Path(file)
-    folder = _folder(images, path.parent / "images", "ARO")
+    folder = image_folder(images, "ARO", path.parent / "images")
 
     def parse(key: str, row: dict[str, Any]) -> Comparison:
         name = str(row.get("image_path") or row["image"])
@@ -84,8 +84,8 @@ def aro(file: str | Path, images: str | Path | None = None) -> Comparisons:
             for number, row in enumerate(rows)
             for i, caption in enumerate(row.get("caption") or [])
         ]
-        return read_rows(f"ARO {path.stem}, orders", captions, parse_order)
-    return read_rows(f"ARO {path.stem}", _numbered(rows), parse)
+        return read_comparisons(f"ARO {path.stem}, orders", captions, parse_order)
+    return read_comparisons(f"ARO {path.stem}", _numbered(rows), parse)
 
 
 def _plain_words(caption: str) -> list[str]:
@@ -105,7 +105,7 @@ def _orders(words: list[str], rng: random.Random) -> tuple[str, ...]:
 def sugarcrepe_pp(file: str | Path, images: str | Path | None = None) -> Comparisons:
     """SugarCrepe++ (Dumpala et al. 2024): "caption" and "caption2" fit a picture of COCO val2017, "negative_caption" not."""
     path = Path(file)
-    folder = _folder(images, None, "SugarCrepe++")
+    folder = image_folder(images, "SugarCrepe++")
 
     def parse(key: str, row: dict[str, Any]) -> Comparison:
         name = str(row["filename"])
@@ -114,7 +114,7 @@ def sugarcrepe_pp(file: str | Path, images: str | Path | None = None) -> Compari
 
     data = read_json(path)
     rows = data.items() if isinstance(data, dict) else _numbered(_list(data, path, "SugarCrepe++"), "id")
-    return read_rows(f"SugarCrepe++ {path.stem}", rows, parse)
+    return read_comparisons(f"SugarCrepe++ {path.stem}", rows, parse)
 
 
 def whatsup(file: str | Path, images: str | Path | None = None) -> Comparisons:
@@ -124,7 +124,7 @@ def whatsup(file: str | Path, images: str | Path | None = None) -> Comparisons:
     lists of image number, right and wrong caption; their tag is the right caption's relation.
     """
     path = Path(file)
-    folder = _folder(images, path.parent, "What'sUp")
+    folder = image_folder(images, "What'sUp", path.parent)
 
     def parse(key: str, row: Any) -> Comparison:
         if isinstance(row, list):
@@ -148,7 +148,7 @@ def whatsup(file: str | Path, images: str | Path | None = None) -> Comparisons:
             group=f"{first}/{last}" if relation else "",
         )
 
-    return read_rows(f"What'sUp {path.stem}", _numbered(_list(read_json(path), path, "What'sUp")), parse)
+    return read_comparisons(f"What'sUp {path.stem}", _numbered(_list(read_json(path), path, "What'sUp")), parse)
 
 
 def mmvp_vlm(path: str | Path, images: str | Path | None = None) -> Comparisons:
@@ -158,7 +158,7 @@ def mmvp_vlm(path: str | Path, images: str | Path | None = None) -> Comparisons:
     TYPE/NUMBER.jpg. Statements are read after "a photo of", as the authors do.
     """
     file = _file(path, ("Questions.csv",))
-    folder = _folder(images, file.parent / "MLLM_VLM Images", "MMVP-VLM")
+    folder = image_folder(images, "MMVP-VLM", file.parent / "MLLM_VLM Images")
     pairs: dict[int, dict[int, tuple[str, str]]] = {}
     problems: dict[str, str] = {}
     for line, row in enumerate(read_table(file), 2):
@@ -179,7 +179,9 @@ def mmvp_vlm(path: str | Path, images: str | Path | None = None) -> Comparisons:
         captions = tuple(f"a photo of {rows[number][1]}" for number in numbers)
         return Comparison(key, names, pictures, captions, ((0,), (1,)), (rows[numbers[0]][0],))
 
-    data = read_rows("MMVP-VLM", ((f"{2 * pair + 1}-{2 * pair + 2}", rows) for pair, rows in pairs.items()), parse)
+    data = read_comparisons(
+        "MMVP-VLM", ((f"{2 * pair + 1}-{2 * pair + 2}", rows) for pair, rows in pairs.items()), parse
+    )
     data.problems |= problems
     return data
 
@@ -187,14 +189,14 @@ def mmvp_vlm(path: str | Path, images: str | Path | None = None) -> Comparisons:
 def vl_checklist(file: str | Path, images: str | Path | None = None) -> Comparisons:
     """VL-CheckList (Zhao et al. 2022): [image, {"POS": […], "NEG": […]}]; the first captions count, as published."""
     path = Path(file)
-    folder = _folder(images, None, "VL-CheckList")
+    folder = image_folder(images, "VL-CheckList")
 
     def parse(key: str, row: Any) -> Comparison:
         name, texts = row
         captions = (texts["POS"][0], texts["NEG"][0])
         return Comparison(key, (name,), (find_image(folder, name),), captions, ((0,),), (path.stem,))
 
-    return read_rows(f"VL-CheckList {path.stem}", _numbered(_list(read_json(path), path, "VL-CheckList")), parse)
+    return read_comparisons(f"VL-CheckList {path.stem}", _numbered(_list(read_json(path), path, "VL-CheckList")), parse)
 
 
 def find_image(folder: Path, name: str) -> Path:
@@ -213,14 +215,6 @@ def _file(path: str | Path, names: tuple[str, ...]) -> Path:
     if name is None:
         raise InputError(f"the folder {str(path)!r} has no {names[0]}: give the benchmark's folder or its file")
     return folder / name
-
-
-def _folder(images: str | Path | None, usual: Path | None, kind: str) -> Path:
-    """The folder of the images: the one given, or the usual one."""
-    if images is None and (usual is None or not usual.is_dir()):
-        where = f"; {str(usual)!r} does not exist" if usual else ""
-        raise InputError(f"{kind} does not say where the images are: add #IMAGES, their folder{where}")
-    return existing_folder(images or usual or "", kind)
 
 
 def _list(data: Any, path: Path, kind: str) -> list[Any]:

@@ -46,7 +46,7 @@ def _comparison(scenes: Scenes, number: int) -> Comparison:
     exchanged = replace(
         scene, objects=tuple(replace(item, name=names.get(item.name, item.name)) for item in scene.objects)
     )
-    other = Caption(
+    swapped = Caption(
         tuple(replace(part, name=names[part.name]) if isinstance(part, Noun) else part for part in caption.parts)
     )
     drawings = [draw(s, scenes.style, scenes.size) for s in (scene, exchanged)]
@@ -59,13 +59,13 @@ def _comparison(scenes: Scenes, number: int) -> Comparison:
     ]
     phrases = [
         tuple(Phrase(span, tuple(boxes[i].box for i in noun.objects), noun.name) for noun, span in text.spans())
-        for text, boxes in zip((caption, other), regions, strict=True)
+        for text, boxes in zip((caption, swapped), regions, strict=True)
     ]
     return Comparison(
         f"{number:05d}",
         tuple(f"pair-{scenes.style}-{scenes.seed}-{scenes.size}-{number:05d}-{i}" for i in range(2)),
         tuple(Image.fromarray(drawing.pixels) for drawing in drawings),
-        (caption.text(), other.text()),
+        (caption.text(), swapped.text()),
         ((0,), (1,)),
         (tag,),
         phrases=tuple(phrases),

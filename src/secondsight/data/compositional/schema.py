@@ -50,21 +50,21 @@ class Comparison:
     def check(self) -> Comparison:
         """The comparison itself; raises `EntryError` unless every image has a caption that fits and one that does not."""
         if not self.images or len(self.captions) < 2:
-            raise EntryError("fewer than one image and two captions")
+            raise EntryError("no image, or fewer than two captions")
         if not all(isinstance(caption, str) and caption.strip() for caption in self.captions):
             raise EntryError("empty caption")
         if len(self.fits) != len(self.images):
-            raise EntryError("not one list of fitting captions for every image")
+            raise EntryError("fits has not one list for every image")
         numbers = set(range(len(self.captions)))
         for fitting in self.fits:
             if not fitting or not set(fitting) < numbers:
-                raise EntryError("an image without a caption that fits and one that does not")
+                raise EntryError("an image lacks a caption that fits, or one that does not")
         for name in ("kinds", "phrases"):
             if getattr(self, name) and len(getattr(self, name)) != len(self.captions):
-                raise EntryError(f"{name} not of every caption")
+                raise EntryError(f"{name} has not one entry for every caption")
         for name in ("image_keys", "crops", "regions"):
             if getattr(self, name) and len(getattr(self, name)) != len(self.images):
-                raise EntryError(f"{name} not of every image")
+                raise EntryError(f"{name} has not one entry for every image")
         return self
 
     def pairs(self) -> list[tuple[int, int]]:
@@ -139,12 +139,14 @@ class Comparisons(GroundedDataset):
     def read(self, index: int) -> ComparedCaption:
         """One caption with its image; all images of its comparison must exist."""
         comparison, image, caption = self.entries[index]
-        for other in comparison.images:
-            check_image(other)
+        for picture in comparison.images:
+            check_image(picture)
         return comparison.captions_of(image, caption)
 
 
-def read_rows(name: str, rows: Iterable[tuple[str, Any]], parse: Callable[[str, Any], Comparison]) -> Comparisons:
+def read_comparisons(
+    name: str, rows: Iterable[tuple[str, Any]], parse: Callable[[str, Any], Comparison]
+) -> Comparisons:
     """Comparisons parsed from (key, row); rows that cannot be used become problems."""
     comparisons: dict[str, Comparison] = {}
     problems: dict[str, str] = {}
