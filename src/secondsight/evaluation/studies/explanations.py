@@ -66,8 +66,8 @@ class Amounts:
 
     segmentation: int = 1000
     faithfulness: int = 20
-    joint_perturbation: int = 10
-    perturbation: int = 20
+    joint_perturbation: int = 5
+    perturbation: int = 10
     collage: int = 10
     hard_negatives: int = 10
     sanity: int = 10
