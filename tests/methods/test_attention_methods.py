@@ -335,7 +335,7 @@ def test_a_pair_is_the_left_map_times_the_right_maps_shares(pair, name):
     assert e.special_share() == (0, 0)
     assert e.terms.base == e.terms.left == e.terms.right == 0
     assert e.error == pytest.approx(abs(e.similarity - float(whole.sum())))
-    assert e.about["order"] == 1
+    assert e.order == 1
     assert [o.residual for o in e.outcomes] == [1, 1]
     assert e.converged
 

@@ -258,7 +258,7 @@ def test_a_texts_embedding_gives_the_published_map_of_a_prompt():
     assert torch.allclose(e[CAPTION], whole, atol=1e-9)
     assert torch.allclose(e["dog"] * 5, whole, atol=1e-9)
     # Maps of one side are asked for with the phrase as a text of its own.
-    assert method.order == e.about["order"] == 1
+    assert method.order == e.order == 1
     assert ss.MaskClip().order == 2
     chosen = settings([("small", model)], [("prompts", method), ("tokens", ss.MaskClip())])
     assert [setting.phrases_alone for setting in chosen] == [True, False]

@@ -80,7 +80,7 @@ def predict(pair: Interactions, left: Any = None, right: Any = None) -> Edit:
     """
     if left is None and right is None:
         raise InputError("nothing is selected: name words, a box or positions to take away, or left=")
-    if pair.about.get("order") == 1:
+    if pair.order == 1:
         method = pair.about.get("method", "one map a side")
         raise InputError(
             f"a map of first order ({method}) does not say what the {pair.quantity} would be without a part: explain "

@@ -110,6 +110,11 @@ class Interactions:
         shape = f"{self.left_layout.modality} {self.left_layout.size} × {self.right_layout.modality} {self.right_layout.size}"
         return f"{type(self).__name__}({shape}, {self.quantity} {self.similarity:.4f})"
 
+    @property
+    def order(self) -> int:
+        """2, or 1 where each side has one map that any selection of the other side only scales, as `Method.order`."""
+        return int(self.about.get("order", 2))
+
     @cached_property
     def matrix(self) -> Float[Tensor, "left right"]:
         """The feature-pair attributions A; computed here where they are lazy."""

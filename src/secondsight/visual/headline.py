@@ -72,8 +72,7 @@ def _direction(value: float) -> str:
 def _unmatched(e: Interactions) -> bool:
     """Whether a picture and a text have less than the base, which is there without the content of either."""
     pictured = (e.left_layout.kind, e.right_layout.kind) == ("image", "text")
-    has_base = e.about.get("order") != 1
-    return has_base and pictured and e.quantity == "similarity" and e.similarity < e.terms.base
+    return e.order != 1 and pictured and e.quantity == "similarity" and e.similarity < e.terms.base
 
 
 def _verdict(e: Interactions) -> str:

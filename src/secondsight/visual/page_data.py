@@ -114,7 +114,7 @@ def _case(e: Explanation, name: str, pictures: Pictures, selection: Any, box: Bo
         "hidden": e.terms.interaction - float(matrix.sum()),
         "error": e.error,
         "called": e.quantity,
-        "order": e.about.get("order", 2),
+        "order": e.order,
         "meanings": meanings(e),
         "note": _note(e),
         "details": template("details.html").render(tables=details(e)),

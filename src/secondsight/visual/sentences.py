@@ -26,7 +26,7 @@ def convergence_warning(e: Interactions) -> str | None:
 
 def first_order_note(e: Interactions) -> str | None:
     """What a reader must know of an explanation by a first-order method; None for others."""
-    if e.about.get("order") != 1:
+    if e.order != 1:
         return None
     return f"First order: one map for all words, which any selection scales. It does not add up to the {e.quantity}"
 
@@ -88,7 +88,7 @@ def meanings(e: Interactions) -> dict[str, str]:
     lines = [name for name, _ in e.terms.labels()]
     joined = [layout.kind == "joined" for layout in (e.left_layout, e.right_layout)]
     explained = _terms_of_margin(kinds, joined) if e.quantity == "margin" else _terms_of_pair(e, sides)
-    if e.about.get("order") == 1:
+    if e.order == 1:
         explained = [*("Nothing: a map of first order has no such part.",) * 3, _MAP_SUM]
     if e.quantity == "difference":
         explained = [f"{text} Here it is the first explanation's number less the second's." for text in explained]

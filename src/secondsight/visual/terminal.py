@@ -206,7 +206,7 @@ def _terms_table(e: Explanation) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", style="dim")
-    if e.about.get("order") == 1:
+    if e.order == 1:
         table.title = "first order"
         table.add_row("sum of the map", f"{e.terms.interaction:+.4f}", "in units of the method's own")
         table.add_row(
