@@ -68,7 +68,10 @@ def stsb(file: str | Path) -> list[SentencePair]:
     with reading(path, "pairs of sentences"), path.open(encoding="utf-8-sig", newline="") as stream:
         pairs = list(_json_pairs(stream) if path.suffix == ".jsonl" else _csv_pairs(stream))
     if not pairs:
-        raise InputError(f"{str(file)!r} has no pairs of sentences with a score")
+        raise InputError(
+            f"{str(file)!r} has no pairs of sentences with a score: give STS-B's CSV, GLUE's TSV, or JSONL with "
+            "sentence1, sentence2 and score"
+        )
     outside = next((pair for pair in pairs if not 0 <= pair.score <= 5), None)
     if outside is not None:
         raise InputError(f"{str(file)!r}, pair {outside.key}: the score {outside.score} must lie in 0 … 5")

@@ -17,10 +17,10 @@ class AttentionRelevance(AttentionMethod):
     """Attention relevance (Chefer, Gur and Wolf 2021, "GAME"): attention weighted by its gradient, block after block.
 
     Ā_l = mean_h (∇A_l ⊙ A_l)⁺ (Eq. 5), R starts as the identity and R ← R + Ā_l R (Eq. 6); the map is the pooled row of
-    R − I, so that the pooled position does not count itself, or the mean of the rows where the embedding is a mean of
+    R − I, so that the pooled position does not count itself, or the mean of all rows where the embedding is a mean of
     positions. An attention pool gives Ā R. `start` is the first block that counts, from the front or the end: −1 is what the
-    authors' code does for CLIP. The gradient is that of `scale` times the similarity. The larger that is, the more products of
-    several blocks count; 100 makes it CLIP's logit, which the authors' code derives.
+    authors' code does for CLIP. The gradient is that of `scale` times the similarity: the larger the scale, the more
+    products of several blocks count; 100 makes it CLIP's logit, as in the authors' code.
     """
 
     start: int = 0

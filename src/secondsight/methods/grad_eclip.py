@@ -23,10 +23,10 @@ class GradEclip(AttentionMethod):
 
     H_i = ReLU(Σ_c w_c λ_i v_ic). The channel weights w are the gradient of the similarity with respect to what the
     pooled position takes out of the last attention, all heads beside each other and before its output projection; v_i are
-    the values. The spatial weight λ_i loosens the softmax: the cosine of the pooled query and key i, moved and scaled to
-    0 … 1 over the patches of an image, or over all tokens of a text. `spatial` "softmax" puts the attention
-    itself in its place, "none" a one. `layers` sums the terms of the last so many blocks before the ReLU, 1 for images as
-    in the paper. Where the embedding is a mean of positions, the terms of all their queries are summed.
+    the values. The spatial weight λ_i loosens the softmax: the cosine of the pooled query and key i, shifted and scaled to
+    0 … 1 over the patches of an image, or over all tokens of a text. `spatial` "softmax" takes the attention itself
+    instead, "none" a constant 1. `layers` is the number of last blocks whose terms are summed before the ReLU, 1 as in the
+    paper for images. Where the embedding is a mean of positions, the terms of all their queries are summed.
     """
 
     layers: int = 1
@@ -68,7 +68,9 @@ class GradEclip(AttentionMethod):
     def _last(self, encoded: AttentiveInput) -> list[Attention]:
         attentions = list(encoded.attentions[-self.layers :])
         if len(attentions) < self.layers:
-            raise InputError(f"layers={self.layers!r} is more than the {len(attentions)} blocks of this encoder")
+            raise InputError(
+                f"layers={self.layers!r} is more than the {len(attentions)} blocks of this encoder: ask for fewer"
+            )
         return attentions
 
     def _loosened(self, encoded: AttentiveInput, attention: Attention) -> Tensor:

@@ -21,11 +21,11 @@ class LeGrad(AttentionMethod):
     """LeGrad (Bousselham et al. 2024): the positive gradient of every block's similarity with respect to its attention.
 
     What leaves a block is embedded as if it were the last, through final norm and projection, and its similarity to the
-    partner is derived by the block's attention: the map is Σ_l mean_h mean_i (∂s_l / ∂A_l,h,i)⁺. `pooled` "mean" embeds
-    the mean of all positions, as the authors' code does, "model" pools as the model does, where a class token leaves its row
-    alone. Under an attention pool s_l is the similarity of what the pool makes of block l's output, and the derivative is
+    partner is differentiated by the block's attention: the map is Σ_l mean_h mean_i (∂s_l / ∂A_l,h,i)⁺. `pooled` "mean" embeds
+    the mean of all positions, as the authors' code does; "model" pools as the model does, so that with a class token only its
+    row counts. Under an attention pool s_l is the similarity of what the pool makes of block l's output, and the derivative is
     by the pool's attention. `start` is the first block that counts, from the front or the end: 0 for all, −2 in the
-    authors' code. The map is not scaled to 0 … 1, which is a matter of drawing.
+    authors' code. The map is not scaled to 0 … 1.
     """
 
     start: int = 0
