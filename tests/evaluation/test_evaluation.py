@@ -1,14 +1,9 @@
-"""Measures against cases counted by hand; experiments against what they are made of; runs that are killed and resumed."""
+"""Measures against cases counted by hand; experiments against what they are made of."""
 
 import dataclasses
 import json
 import math
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +13,8 @@ import torch
 from PIL import Image
 
 import secondsight as ss
-from captions import write_data
-from models import small
 from secondsight.algebra.layout import GridLayout
 from secondsight.data import GroundedCaption, Jsonl, Phrase, Region
-from secondsight.encoders.fingerprint import fingerprint
 from secondsight.evaluation import EXPERIMENTS, evaluate, experiments, measures, settings
 from secondsight.evaluation.cases import find_cases
 from secondsight.evaluation.experiments.collage import draw_collage
@@ -34,7 +26,6 @@ from secondsight.evaluation.experiments.masking import (
     player_values,
 )
 from secondsight.evaluation.experiments.sanity import shuffle_weights
-from secondsight.evaluation.journal import Journal
 from secondsight.evaluation.maps import box_sum
 from secondsight.evaluation.statistics import almost_stochastic_order, violation_ratio
 from secondsight.testing import changed, snapshot
@@ -184,16 +175,6 @@ def test_cases_are_alone_in_view_and_larger_than_a_patch():
 
 
 # Experiments on a small random model ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 BANZHAF = ("banzhaf", ss.Banzhaf(budget=24))
@@ -352,12 +333,19 @@ def test_fine_cells_are_masked_with_the_player_that_they_lie_in(model, data):
 @pytest.mark.parametrize(
     ("experiment", "options", "said"),
     [
-        ("faithfulness", {"p": 1.0}, "0 < p < 1"),
-        ("faithfulness", {"masks": 2}, "at least 3 masks"),
-        ("perturbation", {"steps": 0}, "steps=0"),
+        ("faithfulness", {"p": 1.0}, "p=1.0 must be one or several numbers between 0 and 1"),
+        ("faithfulness", {"p": "a"}, "p='a' must be one or several numbers"),
+        ("faithfulness", {"masks": 2}, "masks=2 must be a whole number of at least 3"),
+        ("perturbation", {"steps": 0}, "steps=0 must be a whole number of at least 1"),
+        ("perturbation", {"steps": "ten"}, "steps='ten' must be a whole number"),
+        ("joint-perturbation", {"steps": 2.5}, "steps=2.5 must be a whole number"),
+        ("cost", {"repeats": True}, "repeats=True must be a whole number"),
+        ("sensitivity", {"draws": 0}, "draws=0 must be a whole number"),
+        ("collage", {"size": 0}, "size=0 must be a whole number of at least 2"),
+        ("approximation", {"nodes": (4, 0)}, "nodes=0 must be a whole number"),
     ],
 )
-def test_options_of_masking_experiments(model, data, tmp_path, experiment, options, said):
+def test_options_that_no_experiment_can_use(model, data, tmp_path, experiment, options, said):
     with pytest.raises(ss.InputError, match=said):
         evaluate(experiment, data, [("small", model)], [OURS], out=tmp_path, **options)
 
@@ -446,98 +434,6 @@ def test_depths_are_compared_side_by_side(model, data, tmp_path):
         evaluate("compare", data, [("small", model)], [OURS], layers=[-1, 9], out=tmp_path / "none")
 
 
-# Runs that stop ------------------------------------------------------------------------------------------------------
-
-SCRIPT = """
-import sys, time
-sys.path.insert(0, {tests!r})
-import torch
-from models import small
-import secondsight as ss
-from secondsight.evaluation import evaluate
-slow = float(sys.argv[3])
-evaluate("pointing", sys.argv[1], [("small", small())], [("ours", ss.IntegratedJacobian(steps=8))], out=sys.argv[2],
-         progress=lambda *_: time.sleep(slow))
-"""
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a report and the arrays of its pairs; archives carry times of writing."""
-    found = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.suffix != ".npz":
-            found[str(file.relative_to(folder))] = file.read_bytes()
-    return found
-
-
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
-    file = write_data(tmp_path / "data", 6)
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1] / "support")))
-    command = [sys.executable, str(script), str(file)]
-    subprocess.run([*command, str(tmp_path / "whole"), "0"], check=True, capture_output=True)
-    process = subprocess.Popen(
-        [*command, str(tmp_path / "killed"), "1.5"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    deadline = time.time() + 120
-    while time.time() < deadline:
-        found = list((tmp_path / "killed").rglob("records.jsonl"))
-        if found and found[0].read_bytes().count(b"\n") >= 3:
-            break
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    (journal,) = (tmp_path / "killed").rglob("records.jsonl")
-    assert 3 <= journal.read_bytes().count(b"\n") < 7
-    assert not (tmp_path / "killed" / "pointing" / "report.html").exists()
-    # As if the machine had gone down in the middle of a line.
-    with journal.open("ab") as stream:
-        stream.write(b'{"key": "half a li')
-    subprocess.run([*command, str(tmp_path / "killed"), "0"], check=True, capture_output=True)
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-
-
-def test_a_folder_of_another_run_is_refused(tmp_path):
-    first = Journal(tmp_path / "a" / "records.jsonl", {"seed": 0})
-    first.add("x", [{"v": 1}])
-    first.close()
-    again = Journal(tmp_path / "a" / "records.jsonl", {"seed": 0})
-    assert again.records == {"x": [{"v": 1}]}
-    again.close()
-    with pytest.raises(ss.InputError, match="records of another run"):
-        Journal(tmp_path / "a" / "records.jsonl", {"seed": 1})
-
-
-def test_what_cannot_be_used_is_listed_and_not_fatal(model, data, tmp_path):
-    folder = tmp_path / "data"
-    write_data(folder, 3)
-    (folder / "1.png").write_bytes(b"no image")
-    (folder / "2.png").unlink()
-    evaluate("pointing", folder / "data.jsonl", [("small", model)], [OURS], out=tmp_path / "out")
-    summary = json.loads((tmp_path / "out" / "pointing" / "summary.json").read_text())
-    assert summary["captions"] == 1
-    assert len(summary["problems"]) == 2
-    assert any("1.png" in key for key in summary["problems"])
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"name": "nothing"}, "unknown experiment 'nothing'; known: approximation"),
-        ({"limit": 0}, "limit=0 must be at least 1"),
-        ({"rule": "cell"}, "unknown rule"),
-        ({"steps": 3}, "has no option 'steps'"),
-        ({"data": "coco:/nowhere"}, "does not exist"),
-        ({"name": "hard-negatives", "limit": None, "data": "nowhere.jsonl"}, "does not exist"),
-    ],
-)
-def test_wrong_requests(model, data, tmp_path, change, words):
-    asked = {"name": "pointing", "data": str(data), "out": tmp_path / "out", **change}
-    name, source = asked.pop("name"), asked.pop("data")
-    with pytest.raises(ss.InputError, match=words):
-        evaluate(name, source, [("small", model)], [OURS], **asked)
-
-
 def test_every_experiment_is_listed():
     """Those of the paper, and each file of the folder has one: a new file is a new experiment."""
     of_the_paper = (
@@ -559,11 +455,3 @@ def test_histograms_have_zero_between_their_bars():
         edges = [bar.get_x() for bar in axes.patches] + [bar.get_x() + bar.get_width() for bar in axes.patches]
         assert min(abs(edge) for edge in edges) < 1e-9
         assert sum(bar.get_height() for bar in axes.patches) == sum(len(v) for v in named.values())
-
-
-def test_other_weights_under_the_same_name_are_another_run(model, data, tmp_path):
-    evaluate("pointing", data, [("checkpoint", model)], [OURS], out=tmp_path, limit=1)
-    first = records(tmp_path, "pointing")
-    evaluate("pointing", data, [("checkpoint", shuffle_weights(model, 1))], [OURS], out=tmp_path, limit=1)
-    assert not first.energy.equals(records(tmp_path, "pointing").energy)
-    assert fingerprint(model) == fingerprint(small())

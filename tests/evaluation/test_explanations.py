@@ -11,8 +11,6 @@ from scipy import stats
 from typer.testing import CliRunner
 
 import secondsight as ss
-from captions import write_data
-from models import small
 from secondsight.cli import app
 from secondsight.evaluation import evaluate, measures
 from secondsight.evaluation.maps import span_map
@@ -36,16 +34,6 @@ FEW = {
     "references": 2,
     "cost": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def compare(model, data, out, **options):

@@ -212,7 +212,7 @@ def test_tables_of_faithfulness(model, data, tmp_path):
     alone = evaluate("faithfulness", data, [("small", model)], methods[1:], out=tmp_path / "one", p=0.5)
     assert alone["overall"]["median"].item() == tables["overall"]["median"][1]
     assert set(alone["kernels"].kernel) == {"p=0.5", "shapley"}
-    with pytest.raises(ss.InputError, match="0 < p < 1"):
+    with pytest.raises(ss.InputError, match=r"p=\(0.5, 1.0\) must be one or several numbers between 0 and 1"):
         Faithfulness(p=(0.5, 1.0))
 
 

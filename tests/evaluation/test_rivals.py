@@ -12,8 +12,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from typer.testing import CliRunner
 
 import secondsight as ss
-from captions import write_data
-from models import small
 from secondsight.cli import app
 from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.setting import settings
@@ -38,16 +36,6 @@ FEW = {
     "references": 0,
     "cost": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -222,7 +222,7 @@ def test_the_cascade_is_a_line_from_one_downwards(model, data, tmp_path):
     whole = evaluate("sanity", data, [("small", model)], [OURS], out=tmp_path / "whole")["overall"]
     assert "share shuffled" not in whole
     assert whole["rank correlation with trained"].iloc[1] == table["rank correlation with trained"].iloc[2]
-    with pytest.raises(ss.InputError, match="cascade=True: give the number of stages"):
+    with pytest.raises(ss.InputError, match="cascade=True must be a whole number of at least 0"):
         evaluate("sanity", data, [("small", model)], [OURS], out=tmp_path / "no", cascade=True)
 
 

@@ -300,4 +300,6 @@ def _experiment(request: Request) -> None:
         for title, table in tables.items():
             if title not in ("classes", "failures"):
                 out.print(plain_table(title, table))
+        for label, why in tables.left_out.items():
+            out.print(f"left out: {label} gave nothing ({why})", markup=False)
         print_written(request.out_dir / name / "report.html")

@@ -95,8 +95,7 @@ def _swapped_words(example: GroundedCaption, negative: Negative) -> list[tuple[S
     spans = [(p.span, p.boxes) for p in example.phrases if overlap(p.span, negative.phrase)]
     if not spans:
         start = negative.phrase[0]
-        found = [(m.start() + start, m.end() + start) for m in re.finditer(r"\w{3,}", right)]
-        spans = [(span, ()) for span in found]
+        spans = [((m.start() + start, m.end() + start), ()) for m in re.finditer(r"\w{3,}", right)]
     words: list[tuple[Span, Span, Sequence[Box]]] = []
     for span, boxes in spans:
         text = re.escape(example.caption[slice(*span)])

@@ -60,12 +60,14 @@ TEMPLATES.tests["numeric"] = is_number
 class Results(dict[str, pd.DataFrame]):
     """An experiment's tables by name; `records` are all its records and `out` is the folder of the report.
 
-    `figures` are the report's matplotlib figures by name; `secondsight.visual.save` writes one for a paper.
+    `figures` are the report's matplotlib figures by name; `secondsight.visual.save` writes one for a paper. `left_out` has the
+    settings that gave nothing, and why.
     """
 
     def __init__(self, run: Run, tables: dict[str, pd.DataFrame], figures: dict[str, Figure], out: Path) -> None:
         super().__init__(tables)
         self.records, self.figures, self.out, self._run = run.frame, figures, out, run
+        self.left_out = run.left_out
 
     @property
     def examples(self) -> Mapping[str, GroundedCaption]:
@@ -107,6 +109,7 @@ def write_report(run: Run, out: Path) -> Results:
         "settings": {setting.label: setting.spec for setting in run.settings},
         "options": run.experiment.options(),
         "captions": run.frame["key"].nunique(),
+        "left out": run.left_out,
         "problems": run.problems,
         "tables": {name: plain_rows(table) for name, table in tables.items()},
     }
@@ -143,6 +146,7 @@ def _report_page(run: Run, tables: Mapping[str, pd.DataFrame], drawings: Mapping
         facts=f"{run.data.summary()}. {captions} captions looked at. {options}.",
         outline="contour" if run.experiment.contours else "box",
         settings={setting.label: json.dumps(setting.spec) for setting in run.settings},
+        left_out=run.left_out,
         problems=dict(list(run.problems.items())[:LISTED_PROBLEMS]),
         problem_count=len(run.problems),
         tables=tables,

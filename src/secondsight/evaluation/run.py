@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Run:
-    """A finished run: its experiment, all records, skipped captions with the reason, and everything it was run on."""
+    """A finished run: its experiment, all records, skipped captions with the reason, and everything it was run on.
+
+    `left_out` has the settings that gave no record for any caption, and why.
+    """
 
     experiment: Experiment
     frame: pd.DataFrame
@@ -35,6 +38,7 @@ class Run:
     settings: list[Setting]
     data: GroundedDataset
     examples: dict[str, GroundedCaption]
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -49,7 +53,7 @@ def run(
     """Run an experiment under every setting, writing records to `out` as they are made; resumes an earlier run.
 
     `limit` bounds the number of captions that the experiment can use. Captions and images that cannot be used are listed in
-    `problems` and never end a run.
+    `problems`, settings that give nothing in `left_out`, and neither ends a run as long as enough settings remain.
     """
     check_models(experiment, settings)
     folder = ensure_folder(out)
@@ -61,6 +65,7 @@ def run(
         captions.setdefault(example.image_key, []).append(example.caption)
     rows: list[Record] = []
     problems: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for setting in variants:
         setting.cache = setting.cache or folder / "pairs"
         setting.captions = captions
@@ -70,16 +75,36 @@ def run(
                 if progress:
                     progress(setting.label, count, len(examples))
         records, unusable = read_journal(journal, examples)
-        if not records and len(variants) > 1 and examples:
-            why = list(unusable.values())[-1] if unusable else "no phrase can be judged"
-            raise InputError(f"the setting {setting.label!r} gave nothing for any of {len(examples)} captions: {why}")
-        rows += [{"setting": setting.label, **record} for record in records]
-        problems |= unusable
-    if not rows:
-        why = next(iter(problems.values()), data.summary())
-        raise InputError(f"{data.name} has nothing that {experiment.name!r} can judge: {why}")
+        if records:
+            rows += [{"setting": setting.label, **record} for record in records]
+            problems |= unusable
+        else:
+            left_out[setting.label] = next(reversed(unusable.values()), "no phrase can be judged")
+    judged = [variant for variant in variants if variant.label not in left_out]
+    _check_enough(experiment, data, examples, judged, left_out)
     by_key = {example_key(example): example for example in examples}
-    return Run(experiment, pd.DataFrame(rows), {**data.problems, **problems}, variants, data, by_key)
+    return Run(experiment, pd.DataFrame(rows), {**data.problems, **problems}, judged, data, by_key, left_out)
+
+
+def _check_enough(
+    experiment: Experiment,
+    data: GroundedDataset,
+    examples: Sequence[GroundedCaption],
+    judged: Sequence[Setting],
+    left_out: Mapping[str, str],
+) -> None:
+    """Raise `InputError` if the experiment has too few settings that gave records."""
+    if not examples:
+        why = f"no caption has {experiment.needs}" if experiment.needs and len(data) else data.summary()
+        raise InputError(f"{data.name} has nothing that {experiment.name!r} can judge: {why}")
+    if len(judged) < experiment.min_settings:
+        label, why = next(iter(left_out.items()))
+        if not judged:
+            raise InputError(f"{data.name} has nothing that {experiment.name!r} can judge: {why}")
+        raise InputError(
+            f"{experiment.name!r} needs {experiment.min_settings} settings, and {label!r} gave nothing for any of "
+            f"{len(examples)} captions: {why}"
+        )
 
 
 def check_models(experiment: Experiment, settings: Sequence[Setting]) -> None:
@@ -126,7 +151,11 @@ def open_journal(folder: Path, experiment: Experiment, data: GroundedDataset, se
     digest = hashlib.sha256(json.dumps([setting.label, setting.spec], sort_keys=True).encode()).hexdigest()[:8]
     place = ensure_folder(folder / experiment.name / f"{slug(setting.label)[:60]}-{digest}")
     head: dict[str, Any] = {"experiment": experiment.name, "data": data.name}
-    head |= {"setting": setting.spec, "options": experiment.options()}
+    options = experiment.options()
+    if setting.filling:
+        # Each filling has a journal of its own, whatever other fillings were asked for with it.
+        options["fill"] = setting.filling
+    head |= {"setting": setting.spec, "options": options}
     with locked(place), closing(Journal(place / "records.jsonl", head)) as journal:
         yield journal
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from secondsight.algebra.contributions import Contributions
 from secondsight.data.grounded import GroundedCaption
-from secondsight.evaluation.experiments.base import Experiment, Record, groups, of_kind
+from secondsight.evaluation.experiments.base import Experiment, Record, check_count, groups, of_kind
 from secondsight.evaluation.setting import Setting
 from secondsight.inputs.prepared import Prepared
 from secondsight.methods import IntegratedJacobian
@@ -55,6 +55,8 @@ class Approximation(Experiment):
     ) -> None:
         super().__init__(**options)
         self.nodes = _each(nodes)
+        for count in self.nodes:
+            check_count("nodes", count)
         self.quadratures = _each(quadratures)
         for quadrature in self.quadratures:
             one_of("quadrature", quadrature, QUADRATURES)
@@ -78,8 +80,8 @@ class Approximation(Experiment):
                     error = pair_error(left[a, n], right[b, n])
                     records.append({"kind": "error", **facts, "references": f"{a}, {b}", "value": error})
                 if all(names in pairs for names in COMPARED):
-                    one, other = ((left[a, n] @ right[b, n]).matrix.double() for a, b in COMPARED)
-                    value = float((one - other).abs().mean())
+                    first, second = ((left[a, n] @ right[b, n]).matrix.double() for a, b in COMPARED)
+                    value = float((first - second).abs().mean())
                     names = " less ".join(f"{a}, {b}" for a, b in COMPARED)
                     records.append({"kind": "difference", **facts, "references": names, "value": value})
         return records

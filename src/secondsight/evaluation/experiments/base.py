@@ -32,9 +32,11 @@ class Experiment(ABC):
     `categories`, the report lets a person choose one of them for each case of the gallery. `by_embeddings` says that it
     multiplies embeddings of changed inputs, which late interaction has none of. With `contours` the gallery shows objects'
     contours in place of their boxes. `pairs_of_texts` says that it compares texts with texts and not images with captions.
+    `needs` says what a caption that it `wants` must have.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[str] = ""
     categories: ClassVar[tuple[str, ...]] = ()
     min_settings: ClassVar[int] = 1
     by_embeddings: ClassVar[bool] = False
@@ -83,6 +85,12 @@ class Experiment(ABC):
     def gallery(self, frame: pd.DataFrame) -> list[Record]:
         """Records whose maps the report shows: they need a "span", a "box", "words" and an "energy", or "facts" to show."""
         return []
+
+
+def check_count(option: str, value: object, least: int = 1) -> None:
+    """`InputError` unless an option's value is a whole number of at least so many."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{option}={value!r} must be a whole number of at least {least}")
 
 
 def of_kind(frame: pd.DataFrame, kind: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from secondsight.data.grounded import Box, GroundedCaption, GroundedDataset, Phrase
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Record, groups
+from secondsight.evaluation.experiments.base import Record, check_count, groups
 from secondsight.evaluation.experiments.grounding import Grounding
 from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.setting import Setting
@@ -43,6 +43,7 @@ class Collage(Grounding):
 
     def __init__(self, *, size: int = 448, named: int | Sequence[int] | None = None, **options: Any) -> None:
         super().__init__(**options)
+        check_count("size", size, 2)
         self.size = size
         self.named = None if named is None else tuple(named) if isinstance(named, Sequence) else (named,)
         if self.named is not None and not (self.named and all(count in range(1, TILES + 1) for count in self.named)):

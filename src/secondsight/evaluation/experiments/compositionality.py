@@ -79,6 +79,7 @@ class Compositionality(Experiment):
     """
 
     name: ClassVar[str] = "compositionality"
+    needs: ClassVar[str] = "a wrong caption beside it, or an object whose name can be replaced"
     categories: ClassVar[tuple[str, ...]] = (
         "text alone prefers it",
         "reference prefers it",

@@ -11,9 +11,8 @@ import pandas as pd
 
 from secondsight.algebra.outcome import Outcome
 from secondsight.data.grounded import GroundedCaption
-from secondsight.evaluation.experiments.base import Experiment, Record, groups
+from secondsight.evaluation.experiments.base import Experiment, Record, check_count, groups
 from secondsight.evaluation.setting import Setting
-from secondsight.support.errors import InputError
 from secondsight.support.memory import peak_memory
 
 
@@ -29,8 +28,7 @@ class Cost(Experiment):
 
     def __init__(self, *, repeats: int = 2, **options: Any) -> None:
         super().__init__(**options)
-        if repeats < 1:
-            raise InputError(f"repeats={repeats!r}: at least 1 is needed")
+        check_count("repeats", repeats)
         self.repeats = repeats
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:

@@ -21,6 +21,7 @@ class Discrimination(Grounding):
     """Do phrases tell two objects of one image apart? Own-box and other-box attribution ([M25] Fig. 7)."""
 
     name: ClassVar[str] = "discrimination"
+    needs: ClassVar[str] = "two objects of different classes with one box each"
 
     def wants(self, example: GroundedCaption) -> bool:
         """Captions that name two classes."""

@@ -20,7 +20,7 @@ from secondsight.algebra.layout import GridLayout, Layout
 from secondsight.data.grounded import GroundedCaption
 from secondsight.edits import HOW, Removal, shortened_text
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Experiment, Record, groups
+from secondsight.evaluation.experiments.base import Experiment, Record, check_count, groups
 from secondsight.evaluation.maps import image_layout
 from secondsight.evaluation.setting import Setting
 from secondsight.evaluation.statistics import bootstrap_interval, holm, sign_flip_p
@@ -54,8 +54,7 @@ class Edits(Experiment):
         super().__init__(**options)
         one_of("how", how, HOW)
         for option, count in (("words", words), ("boxes", boxes), ("cells", cells)):
-            if count < 0:
-                raise InputError(f"{option}={count!r}: a number of 0 or more is needed")
+            check_count(option, count, 0)
         if not words + boxes + cells:
             raise InputError("words, boxes and cells are all 0: at least one kind of edit is needed")
         self.words, self.boxes, self.cells, self.how = words, boxes, cells, how

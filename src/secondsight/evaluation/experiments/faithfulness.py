@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Record, groups
+from secondsight.evaluation.experiments.base import Record, check_count, groups
 from secondsight.evaluation.experiments.masking import (
     MaskingExperiment,
     actual_similarities,
@@ -54,10 +54,11 @@ class Faithfulness(MaskingExperiment):
 
     def __init__(self, *, p: float | Sequence[float] = (0.5, 0.3, 0.7), masks: int = 100, **options: Any) -> None:
         super().__init__(**options)
-        self.p = tuple(p) if isinstance(p, Sequence) else (p,)
+        self.p = tuple(p) if isinstance(p, list | tuple) else (p,)
         self.masks = masks
-        if not self.p or not all(0 < share < 1 for share in self.p) or masks < 3:
-            raise InputError("faithfulness needs 0 < p < 1 and at least 3 masks")
+        check_count("masks", masks, 3)
+        if not self.p or not all(isinstance(share, float) and 0 < share < 1 for share in self.p):
+            raise InputError(f"p={p!r} must be one or several numbers between 0 and 1")
         self._kernels: dict[str, float | None] = {**{f"p={share:g}": share for share in self.p}, SHAPLEY: None}
         # The similarities under masks are the same for every method.
         self._actual: dict[tuple[DualEncoder, str | None, str, str], Tensor] = {}

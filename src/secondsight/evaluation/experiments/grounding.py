@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar
 
 from secondsight.algebra.interactions import Interactions
 from secondsight.data.grounded import GroundedCaption
@@ -16,6 +17,8 @@ from secondsight.support.errors import InputError
 
 class Grounding(Experiment):
     """An experiment on phrases whose object has one box."""
+
+    needs: ClassVar[str] = "a phrase with one box whose object is the only one of its class"
 
     def wants(self, example: GroundedCaption) -> bool:
         """Captions with a phrase that has one box and is the only object of its class."""

@@ -28,6 +28,7 @@ class HardNegatives(Experiment):
     """
 
     name: ClassVar[str] = "hard-negatives"
+    needs: ClassVar[str] = "a wrong caption beside it, or an object whose name can be replaced"
 
     def examples(self, data: GroundedDataset) -> Iterable[GroundedCaption]:
         """The data set's captions, with generated negatives if it has none."""

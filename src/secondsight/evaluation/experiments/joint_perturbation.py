@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Record, groups, of_kind
+from secondsight.evaluation.experiments.base import Record, check_count, groups, of_kind
 from secondsight.evaluation.experiments.masking import (
     ExplainedGame,
     MaskingExperiment,
@@ -23,7 +23,6 @@ from secondsight.evaluation.experiments.masking import (
     order_masks,
 )
 from secondsight.evaluation.setting import Setting
-from secondsight.support.errors import InputError
 from secondsight.visual.charts import curves
 
 RANKINGS = ("summed", "greedy")
@@ -45,12 +44,11 @@ class JointPerturbation(MaskingExperiment):
 
     def __init__(self, *, steps: int = 20, **options: Any) -> None:
         super().__init__(**options)
-        if steps < 1:
-            raise InputError(f"steps={steps!r}: at least 1 is needed")
+        check_count("steps", steps)
         self.steps = steps
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
-        """One record for each ranking: both curves, their areas, AID, and AID over the similarity that the features make."""
+        """One record for each ranking: both curves, their areas, AID, and AID over the similarity that the features add."""
         games = input_games(setting, example, self.seed)
         explained = explained_game(setting.explain(example)[0], games)
         players = games[0].players + games[1].players
@@ -59,7 +57,7 @@ class JointPerturbation(MaskingExperiment):
         kept = torch.cat([masks for ranking in RANKINGS for masks in kept_sets(explained, sizes, ranking)])
         masks = kept[:, : games[0].players], kept[:, games[0].players :]
         similarities = actual_similarities(games, masks).reshape(len(RANKINGS), len(CURVES), len(sizes))
-        made = float(similarities[0, 0, -1] - similarities[0, 0, 0])
+        gained = float(similarities[0, 0, -1] - similarities[0, 0, 0])
         shares = [size / players for size in sizes]
         records: list[Record] = []
         for ranking, pair in zip(RANKINGS, similarities.tolist(), strict=True):
@@ -68,8 +66,8 @@ class JointPerturbation(MaskingExperiment):
                 record[name] = measures.curve_area(curve, shares)
                 record[f"{name} curve"] = np.interp(np.linspace(0, 1, self.steps + 1), shares, curve).tolist()
             record["aid"] = record["insertion"] - record["deletion"]
-            # Where all features together lower the similarity, a share of what they make means nothing.
-            record["share"] = record["aid"] / made if made > 0 else None
+            # Where all features together lower the similarity, a share of what they add means nothing.
+            record["share"] = record["aid"] / gained if gained > 0 else None
             records.append(record)
         return records
 

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Record, groups
+from secondsight.evaluation.experiments.base import Record, check_count, groups
 from secondsight.evaluation.experiments.masking import MaskingExperiment, input_games, order_masks, player_values
 from secondsight.evaluation.setting import Setting
 from secondsight.methods.game import Game
-from secondsight.support.errors import InputError
 from secondsight.visual.charts import curves
 
 MEASURES = {
@@ -39,8 +38,7 @@ class Perturbation(MaskingExperiment):
 
     def __init__(self, *, steps: int = 10, **options: Any) -> None:
         super().__init__(**options)
-        if steps < 1:
-            raise InputError(f"steps={steps!r}: at least 1 is needed")
+        check_count("steps", steps)
         self.steps = steps
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:

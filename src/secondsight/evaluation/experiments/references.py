@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Experiment, Record, groups
+from secondsight.evaluation.experiments.base import Experiment, Record, check_count, groups
 from secondsight.evaluation.setting import Setting
 from secondsight.methods.base import for_side
 from secondsight.support.errors import InputError
@@ -31,11 +31,11 @@ class References(Experiment):
     """
 
     name: ClassVar[str] = "references"
+    needs: ClassVar[str] = "phrases"
 
     def __init__(self, *, seeds: int = 1, **options: Any) -> None:
         super().__init__(**options)
-        if seeds < 1:
-            raise InputError(f"seeds={seeds!r}: at least 1 is needed")
+        check_count("seeds", seeds)
         self.seeds = seeds
 
     def wants(self, example: GroundedCaption) -> bool:

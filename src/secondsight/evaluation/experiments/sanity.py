@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Record, groups, of_kind
+from secondsight.evaluation.experiments.base import Record, check_count, groups, of_kind
 from secondsight.evaluation.experiments.pointing import Pointing
 from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.randomisation import cascade, shuffle_weights
 from secondsight.evaluation.setting import Setting
 from secondsight.model import DualEncoder
-from secondsight.support.errors import InputError
 from secondsight.visual.charts import lines
 
 SHUFFLED = ", shuffled weights"
@@ -27,8 +26,9 @@ SHUFFLED = ", shuffled weights"
 class Sanity(Pointing):
     """Maps must change when weights are randomised: pointing of the model, and of it with random weights.
 
-    Each setting also runs with the values of every parameter of both towers shuffled (`seed`), which keeps their
-    distribution. Its maps' rank correlation with the trained model's says how much of a map does not come from the weights.
+    Each setting also runs with the values of every weight matrix of both towers shuffled (`seed`), which keeps their
+    distribution; vectors such as biases stay. Its maps' rank correlation with the trained model's says how much of a map does
+    not come from the weights.
     With `cascade`, a number of stages, both towers are shuffled from the output down to the input in as many steps: a map that
     stays while the last blocks change does not show what they compute (Sixt et al. 2020).
     """
@@ -37,8 +37,7 @@ class Sanity(Pointing):
 
     def __init__(self, *, cascade: int = 0, **options: Any) -> None:
         super().__init__(**options)
-        if not isinstance(cascade, int) or isinstance(cascade, bool) or cascade < 0:
-            raise InputError(f"cascade={cascade!r}: give the number of stages, or 0 to shuffle all weights at once")
+        check_count("cascade", cascade, 0)
         self.cascade = cascade
         self._trained: dict[str, tuple[Setting, float]] = {}
         self._shuffled: dict[int, list[DualEncoder]] = {}

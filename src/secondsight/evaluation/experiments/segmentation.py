@@ -41,6 +41,7 @@ class Segmentation(Grounding):
     """
 
     name: ClassVar[str] = "segmentation"
+    needs: ClassVar[str] = "a phrase with one box whose object has a mask and is the only one of its class"
     contours: ClassVar[bool] = True
 
     def wants(self, example: GroundedCaption) -> bool:

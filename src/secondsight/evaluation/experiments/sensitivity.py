@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Experiment, Record, groups
+from secondsight.evaluation.experiments.base import Experiment, Record, check_count, groups
 from secondsight.evaluation.maps import span_map
 from secondsight.evaluation.setting import Setting, Span
 from secondsight.inputs.prepared import Prepared
@@ -35,8 +35,7 @@ class Sensitivity(Experiment):
         super().__init__(**options)
         if isinstance(radius, bool) or not isinstance(radius, int | float) or not 0 < radius < float("inf"):
             raise InputError(f"radius={radius!r} must be a positive number, in units of the model-ready pixels")
-        if not isinstance(draws, int) or draws < 1:
-            raise InputError(f"draws={draws!r}: at least 1 is needed")
+        check_count("draws", draws)
         self.radius, self.draws = float(radius), draws
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:

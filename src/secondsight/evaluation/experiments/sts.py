@@ -17,7 +17,7 @@ from secondsight.algebra.layout.base import Word
 from secondsight.data.grounded import GroundedCaption
 from secondsight.data.stsb import SentencePair
 from secondsight.evaluation import measures
-from secondsight.evaluation.experiments.base import Experiment, Record, groups, of_kind
+from secondsight.evaluation.experiments.base import Experiment, Record, check_count, groups, of_kind
 from secondsight.evaluation.setting import Setting
 from secondsight.evaluation.statistics import bootstrap_interval
 from secondsight.support.errors import InputError
@@ -47,8 +47,7 @@ class Sts(Experiment):
 
     def __init__(self, *, words: int = 5, **options: Any) -> None:
         super().__init__(**options)
-        if not isinstance(words, int) or words < 1:
-            raise InputError(f"words={words!r}: at least 1 is needed")
+        check_count("words", words)
         self.words = words
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
