@@ -1,34 +1,21 @@
 """Methods that read attention: against their formulas written out, with loops, in double precision."""
 
-from concurrent.futures import ThreadPoolExecutor
-from io import StringIO
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 import secondsight as ss
-from families import FAMILIES, photographs
-from families.late_interaction import st_late_plain
+from families import FAMILIES
 from models import clip, pixels, tokens
 from secondsight.methods.attention_maps import AttentionMethod, AttentiveInput
-from secondsight.methods.uses import method_lines
-from secondsight.paths.recorded_attention import AttentionRecorder
-from secondsight.support.guard import differentiable, untouched
+from secondsight.support.guard import untouched
 from secondsight.testing import changed, snapshot
-from secondsight.visual.page_data import page_data
-from secondsight.visual.terminal import terminal
-from towers import Tower, entering, hub_block, hub_towers, open_clip_towers
+from towers import Tower, assert_close, entering, hub_block, hub_towers, open_clip_towers
 
 ATTENTION = [name for name, kind in ss.METHODS.items() if issubclass(kind, AttentionMethod)]
-
-
-def assert_close(found: Tensor, wanted: Tensor, relative: float = 1e-8) -> None:
-    assert wanted.abs().max() > 0
-    assert (found - wanted).abs().max() <= relative * wanted.abs().max()
 
 
 @pytest.fixture(scope="module", params=["open_clip", "transformers"])
@@ -338,168 +325,3 @@ def test_a_pair_is_the_left_map_times_the_right_maps_shares(pair, name):
     assert e.order == 1
     assert [o.residual for o in e.outcomes] == [1, 1]
     assert e.converged
-
-
-def printed(e: ss.Explanation) -> str:
-    console = Console(width=200, record=True, file=StringIO())
-    console.print(terminal(e))
-    return console.export_text()
-
-
-def test_readers_are_told_that_nothing_adds_up():
-    e = ss.explain("scenes", photographs()[0], "a cat left of a tree", "grad-eclip")
-    assert e.similarity < 0
-    text = printed(e)
-    assert (
-        "First order: one map for all words, which any selection scales. It does not add up to the similarity." in text
-    )
-    assert "not converged" not in text
-    assert "sees no match" not in text
-    assert "sum of the map" in text
-    (case,) = page_data(e)["cases"]
-    assert "First order: one map for all words" in case["note"]
-    assert case["warning"] is None
-    assert case["order"] == 1
-    assert case["meanings"]["interaction"].startswith("The sum of the map")
-    assert "First order" not in printed(ss.explain("scenes", photographs()[0], "a cat left of a tree"))
-
-
-@pytest.mark.parametrize("name", ATTENTION)
-def test_what_a_map_would_predict_is_not_said(name):
-    e = ss.explain("scenes", photographs()[0], "a cat left of a tree", name)
-    with pytest.raises(
-        ss.InputError, match=rf"map of first order \({name}\) does not say .* without a part.*'grounded'"
-    ):
-        e.without("cat")
-
-
-def test_weights_without_gradients_are_named():
-    with torch.inference_mode():
-        host = clip()
-    with pytest.raises(ss.InputError, match=r"made in torch.inference_mode\(\)"):
-        ss.explain(ss.wrap(host), pixels(), tokens(), "grad-eclip")
-    model = ss.wrap(clip())
-    with torch.inference_mode():
-        e = ss.explain(model, pixels(), tokens(), "grad-eclip")
-    assert torch.equal(e.matrix, ss.explain(model, pixels(), tokens(), "grad-eclip").matrix)
-
-
-def test_threads_do_not_see_each_others_attention():
-    model = ss.wrap(clip())
-    images = [pixels(seed=seed) for seed in range(4)]
-    wanted = [ss.explain(model, image, tokens(), "grad-eclip").matrix for image in images]
-    with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda image: ss.explain(model, image, tokens(), "grad-eclip").matrix, images))
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-
-
-def test_lists_mark_methods_of_first_order():
-    marked = {name for name, line in method_lines().items() if line.endswith("First order: one map for all words.")}
-    assert marked == {name for name, kind in ss.METHODS.items() if kind.order == 1}
-    assert set(ATTENTION) <= marked
-
-
-@pytest.mark.parametrize("name", ATTENTION)
-def test_first_order_methods_have_no_vectors(name):
-    model = ss.wrap(clip())
-    with pytest.raises(ss.InputError, match=r"a map of a pair and no vectors of one input.*'last-layer'"):
-        model.left.contributions(pixels(), name)
-
-
-@pytest.mark.parametrize("name", ATTENTION)
-def test_sides_without_attention_are_refused_with_a_remedy(builtin, name):
-    with pytest.raises(ss.InputError, match=r"this image encoder has no attention to read.*'grounded'"):
-        ss.explain(builtin, photographs()[0], "a cup", name)
-    late = ss.wrap(st_late_plain(torch.float32))
-    with pytest.raises(ss.InputError, match=r"a late-interaction model has no embedding"):
-        ss.explain(late, "a query", "a document about cups", name)
-    windows = FAMILIES["open-clip-swin"](torch.float64)
-    with pytest.raises(ss.InputError, match="over windows"):
-        ss.explain(windows.model, windows.left[0], windows.right[0], name)
-
-
-# The recorder ---------------------------------------------------------------------------------------------------------
-
-
-def recorded(side: Any, tensor: Tensor) -> list:
-    with untouched(side.encoder.module), differentiable(), torch.enable_grad(), AttentionRecorder() as recorder:
-        side.encoder.features(tensor, side.encoder.depth - 1)
-    return recorder.attentions
-
-
-@pytest.mark.parametrize("family", ["hf-clip", "hf-siglip", "hf-chinese-clip", "st-mpnet-dense"])
-def test_recorded_attention_is_what_the_host_gives_out(family):
-    example = FAMILIES[family](torch.float32)
-    host: Any = example.host[0].auto_model if family.startswith("st-") else example.host
-    text = example.model.right.encoder.prepare(example.right[0]).tensor
-    tower = getattr(host, "text_model", host)
-    seen = recorded(example.model.right, text)
-    for part in (host, tower):
-        part.set_attn_implementation("eager")
-    with torch.no_grad():
-        given = tower(input_ids=text, attention_mask=torch.ones_like(text), output_attentions=True).attentions
-    assert len(seen) == len(given)
-    for attention, wanted in zip(seen, given, strict=True):
-        assert_close(attention.probabilities.detach(), wanted, 1e-5)
-
-
-@pytest.mark.parametrize("name", ATTENTION)
-@pytest.mark.parametrize("family", ["hf-clip", "hf-siglip"])
-def test_fused_and_plain_attention_give_the_same_numbers(family, name):
-    example = FAMILIES[family](torch.float32)
-    fused = ss.explain(example.model, example.left[0], example.right[0], name)
-    example.host.set_attn_implementation("eager")
-    plain = ss.explain(example.model, example.left[0], example.right[0], name)
-    assert_close(fused.matrix, plain.matrix, 1e-3)
-
-
-def test_torchs_own_attention_is_written_out_with_its_masks():
-    torch.manual_seed(0)
-    attention = nn.MultiheadAttention(12, 3, batch_first=True).double().eval()
-    x = torch.randn(1, 5, 12, dtype=torch.float64)
-    later = torch.ones(5, 5, dtype=torch.bool).triu(1)
-    padding = torch.tensor([[False, False, False, False, True]])
-    for options in ({}, {"attn_mask": later}, {"attn_mask": later, "key_padding_mask": padding}):
-        wanted, weights = attention(x, x, x, average_attn_weights=False, **options)
-        with AttentionRecorder() as recorder:
-            found, found_weights = attention(x, x, x, average_attn_weights=False, **options)
-            alone, nothing = attention(x, x, x, need_weights=False, **options)
-        assert nothing is None
-        assert_close(found, wanted, 1e-12)
-        assert_close(alone, wanted, 1e-12)
-        assert_close(found_weights, weights, 1e-12)
-        assert_close(recorder.attentions[0].probabilities, weights, 1e-12)
-    with torch.no_grad(), AttentionRecorder() as recorder:
-        extended = nn.MultiheadAttention(12, 3, add_bias_kv=True, batch_first=True).double()
-        extended(x, x, x)
-    assert recorder.attentions == []
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_weights_get_no_gradients_and_may_be_frozen(frozen):
-    host = clip().requires_grad_(not frozen)
-    e = ss.explain(ss.wrap(host), pixels(), tokens(), "grad-eclip")
-    assert e.matrix.abs().sum() > 0
-    assert all(p.grad is None and p.requires_grad != frozen for p in host.parameters())
-
-
-FEW = ("open-clip-timm-registers", "open-clip-eva", "open-clip-coca", "hf-siglip2-naflex", "hf-flava", "st-mpnet-dense")
-
-
-@pytest.mark.parametrize("family", FEW)
-def test_other_families_are_explained_with_the_hosts_own_similarity(family):
-    example = FAMILIES[family](torch.float64)
-    left, right = example.left[0], example.right[0]
-    with torch.no_grad():
-        host = torch.cosine_similarity(example.host_left(left), example.host_right(right), dim=-1)
-    for name in ATTENTION:
-        e = ss.explain(example.model, left, right, name)
-        assert e.similarity == pytest.approx(float(host), abs=1e-9)
-        assert torch.isfinite(e.matrix).all()
-
-
-@pytest.mark.parametrize("name", ATTENTION)
-def test_scenes(name):
-    e = ss.explain("scenes", photographs()[0], "a red cat left of a tree", name)
-    assert e["cat"].shape == (12, 12)
-    assert e.matrix.sum() > 0

@@ -8,6 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def assert_close(actual: Tensor, expected: Tensor, relative: float = 1e-8) -> None:
+    """Differences are at most `relative` times the largest value, which is not 0."""
+    assert expected.abs().max() > 0
+    assert (actual - expected).abs().max() <= relative * expected.abs().max()
+
+
 @dataclass
 class Tower:
     """The parts of a tower of blocks with norms first, whatever library they come from.
