@@ -79,9 +79,9 @@ def example_figures(
 
 
 def choose(cases: pd.DataFrame, captions: Mapping[str, GroundedCaption]) -> list[Example]:
-    """The captions with two or more judged phrases whose boxes lie apart, or all where boxes never do.
+    """The captions with two or more judged phrases, those whose boxes lie apart first.
 
-    They are ordered by the PGE of the second-best phrase, the highest first.
+    Of each kind, the first are those of the highest PGE of the second-best phrase.
     """
     examples = []
     for key, group in cases.groupby("key", sort=False):
@@ -91,9 +91,9 @@ def choose(cases: pd.DataFrame, captions: Mapping[str, GroundedCaption]) -> list
             ordered = group.sort_values("energy", ascending=False)
             spans = [(int(a), int(b)) for a, b in ordered.span]
             boxes = [(float(a), float(b), float(c), float(d)) for a, b, c, d in ordered.box]
-            examples.append((float(ordered.energy.iloc[1]), Example(caption, spans, boxes)))
-    apart = [(energy, example) for energy, example in examples if not measures.overlap(*example.boxes[:2])]
-    return [example for _, example in sorted(apart or examples, key=lambda pair: -pair[0])]
+            rank = (measures.overlap(*boxes[:2]) > 0, -float(ordered.energy.iloc[1]))
+            examples.append((rank, Example(caption, spans, boxes)))
+    return [example for _, example in sorted(examples, key=lambda ranked: ranked[0])]
 
 
 def selections_both_ways(model: DualEncoder, examples: list[Example]) -> Figure:
