@@ -68,7 +68,9 @@ def test_every_setting_has_a_row_with_every_measure_that_can_judge_it(compared):
         "segmentation, every setting",
         "collage, every setting",
         "references, token-embeddings",
+        "too few images to be sure of any difference",
     ]
+    assert "PGA (4), PGE (4), faithfulness (2)" in notes[3]
     assert "a collage needs three other images" in notes[1]
     assert "'token-embeddings' has no reference" in notes[2]
     for column in (column.name for column in COLUMNS if column.quality and table[column.name].notna().any()):

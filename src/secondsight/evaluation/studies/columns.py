@@ -72,7 +72,7 @@ COLUMNS = (
         "median correlation of predicted with actual similarity of masked inputs", quality=True,
     ),
     Column("Spearman", "faithfulness", "spearman", "median rank correlation of the same"),
-    Column("Kendall", "faithfulness", "kendall", "median share of pairs of masks in the right order less those in the wrong one"),
+    Column("Kendall", "faithfulness", "kendall", "median share of pairs of masks in the right order less the others"),
     Column("R²", "faithfulness", "r2", "median share of the actual similarity's variance that the prediction itself explains"),
     Column(
         "AID", "joint-perturbation", "aid",

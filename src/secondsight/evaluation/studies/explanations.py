@@ -17,7 +17,15 @@ from secondsight.evaluation.report import write_report
 from secondsight.evaluation.run import Progress, Run, check_labels, run
 from secondsight.evaluation.setting import Layer, Setting, settings
 from secondsight.evaluation.studies.explanations_page import write_comparison
-from secondsight.evaluation.studies.explanations_table import BEST, FIRST, differences, overall, verdicts, wins
+from secondsight.evaluation.studies.explanations_table import (
+    BEST,
+    FIRST,
+    differences,
+    few_images,
+    overall,
+    verdicts,
+    wins,
+)
 from secondsight.evaluation.studies.photographs import write_photographs
 from secondsight.methods import METHODS, PRESETS, Method, method_named, method_of_text
 from secondsight.methods.base import one_of
@@ -121,7 +129,7 @@ class Comparison:
         self.notes += [f"{name}, {label}: {problem}" for label, problem in problems.items()]
         if not runs:
             return None
-        self.runs[name] = together = joined(runs)
+        self.runs[name] = together = joined(runs, problems)
         write_report(together, self.out)
         return together
 
@@ -133,6 +141,8 @@ class Comparison:
             f"nothing is tested against {base}, which could not be judged" for base in against if base not in known
         ]
         compared = differences(self.runs, known or [FIRST], self.seed)
+        few = few_images(self.runs) if len(compared) else []
+        self.notes += [f"too few images to be sure of any difference: {', '.join(few)}"] if few else []
         tables = {"overall": overall(self.runs, self.seed), "differences": compared}
         base = next((base for base in known if base != BEST), None)
         if base is not None:
@@ -142,12 +152,15 @@ class Comparison:
         return tables | {"notes": pd.DataFrame({"note": self.notes})}
 
 
-def joined(runs: Sequence[Run]) -> Run:
-    """Runs of one experiment under different settings as one run."""
+def joined(runs: Sequence[Run], left_out: Mapping[str, str]) -> Run:
+    """Runs of one experiment under different settings as one run, and the settings that it left out with the reason."""
     frame = pd.concat([finished.frame for finished in runs], ignore_index=True)
     problems = {key: problem for finished in runs for key, problem in finished.problems.items()}
     variants = [setting for finished in runs for setting in finished.settings]
-    return Run(runs[0].experiment, frame, problems, variants, runs[0].data, runs[0].examples)
+    reasons = dict(left_out)
+    for finished in runs:
+        reasons |= finished.left_out
+    return Run(runs[0].experiment, frame, problems, variants, runs[0].data, runs[0].examples, reasons)
 
 
 def default_methods(model: DualEncoder) -> list[tuple[str, Method]]:

@@ -136,6 +136,16 @@ def _tests(scores: Scores, base: str, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+def few_images(runs: Mapping[str, Run]) -> list[str]:
+    """The tested columns with so few images that no pattern of signs gives a p below `LEVEL`, each with their number."""
+    names = []
+    for column in COLUMNS:
+        images = len(set(paired_scores(column, runs).images)) if column.quality else 0
+        if images and 2.0 ** (1 - images) >= LEVEL:
+            names.append(f"{column.name} ({images})")
+    return names
+
+
 def wins(compared: pd.DataFrame, base: str) -> pd.DataFrame:
     """Where another setting is surely better than `base`: the rows of `differences` that say so, strongest evidence first."""
     if not len(compared):
