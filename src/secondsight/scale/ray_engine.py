@@ -153,15 +153,7 @@ def explain_with_ray(
         raise InputError(f"{name!r} compares short texts, which needs no cluster: leave out the engine")
     connect(address)
     opened, experiment = open_data(data), EXPERIMENTS[name](**options)
-    indices: list[int] = []
-    for index in range(len(opened)):
-        if limit is not None and len(indices) >= limit:
-            break
-        try:
-            if experiment.wants(opened[index]):
-                indices.append(index)
-        except InputError:
-            continue
+    indices = _wanted(opened, experiment, limit)
     if not indices:
         return 0
     rows = ray.data.from_items([{"index": i} for i in indices], override_num_blocks=-(-len(indices) // part))
@@ -181,6 +173,18 @@ def explain_with_ray(
         if progress:
             progress(explained, len(indices))
     return explained
+
+
+def _wanted(data: Any, experiment: Any, limit: int | None) -> list[int]:
+    """The numbers of the first captions that the experiment can use."""
+    indices: list[int] = []
+    for index in range(len(data)):
+        if limit is not None and len(indices) >= limit:
+            break
+        with contextlib.suppress(InputError):
+            if experiment.wants(data[index]):
+                indices.append(index)
+    return indices
 
 
 class _Explainer:
