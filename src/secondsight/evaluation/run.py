@@ -95,7 +95,8 @@ def _check_enough(
 ) -> None:
     """Raise `InputError` if the experiment has too few settings that gave records."""
     if not examples:
-        why = f"no caption has {experiment.needs}" if experiment.needs and len(data) else data.summary()
+        unread = data.problems or not len(data) or not experiment.needs
+        why = data.summary() if unread else f"no caption has {experiment.needs}"
         raise InputError(f"{data.name} has nothing that {experiment.name!r} can judge: {why}")
     if len(judged) < experiment.min_settings:
         label, why = next(iter(left_out.items()))
