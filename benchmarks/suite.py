@@ -92,14 +92,12 @@ def figures() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--device", default="cpu", help="cpu (default): everything; another one: the table of that device"
-    )
+    parser.add_argument("--device", default="cpu", help="cpu (default): everything; cuda: the table of the GPU")
     parser.add_argument("--only", choices=["figures"], help="draw from results that are there")
     options = parser.parse_args()
-    if options.only is None and options.device == "cpu":
-        run()
-    if options.only is None:
+    if options.device != "cpu":
         device_table(options.device)
-    if options.device == "cpu":
+    else:
+        if options.only is None:
+            run()
         figures()
