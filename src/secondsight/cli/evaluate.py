@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +61,19 @@ class Request:
         """A function that shows how many records of a setting are done."""
         write = progress_line(self.quiet)
         return lambda label, count, whole: write(f"{label}: {count} of {whole}", count >= whole)
+
+    def refuse_choices(self, what: str, others: Mapping[str, Any] | None = None) -> None:
+        """Refuse what a study that brings its own data leaves no choice of, and `others`, values by option."""
+        choices = {
+            "data": self.data,
+            **(others or {}),
+            "method": self.methods,
+            "layer": self.layers,
+            "limit": self.limit,
+        }
+        for option, value in choices.items():
+            if value:
+                raise InputError(f"{self.name!r} chooses its own {what}: leave out --{option}")
 
     def check_single_data(self) -> None:
         """Refuse several data sets."""
@@ -148,14 +161,7 @@ def evaluate(
 def _scenes_paper(request: Request) -> None:
     from secondsight.evaluation.studies.scenes import scenes_paper
 
-    for option, value in (
-        ("data", request.data),
-        ("method", request.methods),
-        ("layer", request.layers),
-        ("limit", request.limit),
-    ):
-        if value:
-            raise InputError(f"{request.name!r} chooses its own data and methods: leave out --{option}")
+    request.refuse_choices("data and methods")
     if len(request.models) > 1:
         raise InputError("'scenes-paper' looks at one model: give one --model")
     (model,) = request.models or ["scenes"]
@@ -170,15 +176,7 @@ def _scenes_paper(request: Request) -> None:
 def _scenes_figures(request: Request) -> None:
     from secondsight.evaluation.studies.scenes_figures import scenes_figures
 
-    for option, value in (
-        ("data", request.data),
-        ("model", request.models),
-        ("method", request.methods),
-        ("layer", request.layers),
-        ("limit", request.limit),
-    ):
-        if value:
-            raise InputError(f"{request.name!r} chooses its own data and models: leave out --{option}")
+    request.refuse_choices("data and models", {"model": request.models})
     table = scenes_figures(request.out_dir, seed=request.seed, progress=request.progress(), **request.options)
     if not request.quiet:
         out.print(plain_table("the paper's measures in the scenes' world", table.drop(columns=["published"])))
