@@ -29,7 +29,7 @@ class Discrimination(Grounding):
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """Every ordered pair of phrases: the attribution of the first to its own box and to the second's."""
-        _, cases, _ = self.explain_cases(setting, example)
+        cases, _ = self.judged_cases(setting, example)
         maps = {case.phrase.span: setting.explain_span(example, case.phrase.span) for case in cases}
         return [
             {

@@ -57,7 +57,7 @@ class Failures(Grounding):
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """Every case with its evidence, and a proposed category if it failed."""
-        _, cases, _ = self.explain_cases(setting, example)
+        cases, _ = self.judged_cases(setting, example)
         records = []
         for case in cases:
             record = {"kind": "case", **self.score(setting, case, example)}

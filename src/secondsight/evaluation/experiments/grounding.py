@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import ClassVar
 
-from secondsight.algebra.interactions import Interactions
 from secondsight.data.grounded import GroundedCaption
 from secondsight.evaluation import measures
 from secondsight.evaluation.cases import Case, find_cases
@@ -25,10 +24,8 @@ class Grounding(Experiment):
         counts = Counter(region.label for region in example.regions)
         return any(len(phrase.boxes) == 1 and counts[phrase.label] < 2 for phrase in example.phrases)
 
-    def explain_cases(
-        self, setting: Setting, example: GroundedCaption
-    ) -> tuple[Interactions, list[Case], Counter[str]]:
-        """The explained caption, its cases, and how many phrases were skipped for which reason."""
+    def judged_cases(self, setting: Setting, example: GroundedCaption) -> tuple[list[Case], Counter[str]]:
+        """The caption's cases, and how many phrases were skipped for which reason."""
         e = setting.explain(example)[0]
         cases, skipped = find_cases(example, image_layout(e.left_layout))
         uncut = []
@@ -39,7 +36,7 @@ class Grounding(Experiment):
                 skipped["cut from the caption"] += 1
             else:
                 uncut.append(case)
-        return e, uncut, skipped
+        return uncut, skipped
 
     def score(self, setting: Setting, case: Case, example: GroundedCaption) -> Record:
         """PGA, PGE and chance of one phrase."""

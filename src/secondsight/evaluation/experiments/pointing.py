@@ -31,7 +31,7 @@ class Pointing(Grounding):
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """One record for each case, and one for each reason for skipping phrases."""
-        _, cases, skipped = self.explain_cases(setting, example)
+        cases, skipped = self.judged_cases(setting, example)
         records: list[Record] = [{"kind": "case", **self.score(setting, case, example)} for case in cases]
         return records + [{"kind": "skipped", "reason": r, "count": count} for r, count in sorted(skipped.items())]
 

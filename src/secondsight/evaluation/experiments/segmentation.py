@@ -52,7 +52,7 @@ class Segmentation(Grounding):
 
     def records(self, setting: Setting, example: GroundedCaption) -> list[Record]:
         """One record for each case, and one for each reason for skipping phrases."""
-        _, cases, skipped = self.explain_cases(setting, example)
+        cases, skipped = self.judged_cases(setting, example)
         records: list[Record] = []
         for case in cases:
             scores = self.mask_scores(setting, case, example)
